@@ -1,0 +1,148 @@
+"""The one schema of every corpus: a row is one reading of one image.
+
+Everything downstream (training, evaluation, the demo page) reads rows of this form and nothing else.
+Coordinates are fractions of the image frame (0, 0 top left; 1, 1 bottom right), times are seconds on the
+recording's clock. What a corpus does not know is null, never a made-up value.
+"""
+
+from pathlib import Path
+from typing import Literal, NotRequired, TypedDict
+
+import datasets
+from datasets import Dataset, Features, Image, List, Value, load_dataset
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+PRESENT, ABSENT, UNCERTAIN = 1, 0, -1
+
+
+class UserError(ValueError):
+    """A mistake in the user's input: a program prints its one sentence and exits with code 2."""
+
+
+class Sentence(TypedDict):
+    """One spoken or written sentence; the times are null when the text is untimed."""
+
+    text: str
+    start_seconds: float | None
+    end_seconds: float | None
+
+
+class Fixations(TypedDict):
+    """Columns of equal length, one entry a fixation; `start` may be negative (eyes recorded before the audio).
+
+    `sigma_x`, `sigma_y` are one degree of visual angle as fractions of the image's width and height;
+    `x_min` ... `y_max` is the rectangle of the image that was shown (zoom and pan). Null where the corpus has none.
+    """
+
+    x: list[float]
+    y: list[float]
+    start: list[float]
+    duration: list[float]
+    sigma_x: NotRequired[list[float] | None]
+    sigma_y: NotRequired[list[float] | None]
+    x_min: NotRequired[list[float] | None]
+    y_min: NotRequired[list[float] | None]
+    x_max: NotRequired[list[float] | None]
+    y_max: NotRequired[list[float] | None]
+
+
+class Finding(TypedDict):
+    """`value` is 1 present, 0 absent, -1 uncertain; a finding that nobody mentioned is not listed."""
+
+    name: str
+    value: int
+
+
+class Box(TypedDict):
+    """A box, or the ellipse inscribed in it; `certainty` is the corpus's own scale, null where it has none."""
+
+    label: str
+    shape: Literal["box", "ellipse"]
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+    certainty: float | None
+
+
+class Reading(TypedDict):
+    """One row."""
+
+    image: object
+    image_id: str
+    study_id: str | None
+    subject_id: str | None
+    reading_id: str
+    reader_id: str | None
+    source: str
+    view: str | None
+    license: str | None
+    width: int
+    height: int
+    sentences: list[Sentence]
+    fixations: Fixations | None
+    findings: list[Finding]
+    boxes: list[Box]
+
+
+def _features() -> Features:
+    string, number = Value("string"), Value("float64")
+    return Features(
+        {
+            "image": Image(),
+            "image_id": string,
+            "study_id": string,
+            "subject_id": string,
+            "reading_id": string,
+            "reader_id": string,
+            "source": string,
+            "view": string,
+            "license": string,
+            "width": Value("int32"),
+            "height": Value("int32"),
+            "sentences": List({"text": string, "start_seconds": number, "end_seconds": number}),
+            "fixations": {
+                name: List(number)
+                for name in (
+                    *("x", "y", "start", "duration", "sigma_x", "sigma_y"),
+                    *("x_min", "y_min", "x_max", "y_max"),
+                )
+            },
+            "findings": List({"name": string, "value": Value("int8")}),
+            "boxes": List(
+                {"label": string, "shape": string}
+                | {name: number for name in ("x_min", "y_min", "x_max", "y_max", "certainty")}
+            ),
+        }
+    )
+
+
+FEATURES = _features()
+
+
+def load_readings(directory: str | Path, split: Split) -> Dataset:
+    """Open one split of a converted corpus.
+
+    Raises:
+        UserError: the folder, the split or a column of the schema is missing, or the split is empty.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such folder; expected a corpus written by `python -m dataset_scripts.build`")
+    files = sorted(directory.glob(f"data/{split}-*.parquet"))
+    if not files:
+        found = sorted({path.name.split("-")[0] for path in directory.glob("data/*.parquet")})
+        raise UserError(
+            f"{directory}: no split '{split}' (data/{split}-*.parquet); "
+            + (f"it has {', '.join(found)}" if found else "it holds no converted corpus at all")
+        )
+    rows = load_dataset("parquet", data_files={split: [str(path) for path in files]}, split=split)
+    assert isinstance(rows, datasets.Dataset)
+    missing = [name for name in FEATURES if name not in rows.column_names]
+    if missing:
+        raise UserError(f"{directory}: split '{split}' lacks the column(s) {', '.join(missing)} of the schema")
+    if len(rows) == 0:
+        raise UserError(f"{directory}: split '{split}' is empty; expected at least one reading")
+    return rows

@@ -1,0 +1,143 @@
+"""Configuration of EGMA models."""
+
+import copy
+import difflib
+import math
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+# written by transformers or the Hub, not by a person
+FOREIGN_FIELDS = {
+    "architectures",
+    "attn_implementation",
+    "auto_map",
+    "custom_pipelines",
+    "dtype",
+    "experts_implementation",
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "output_hidden_states",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+}
+
+
+@strict
+class EgmaConfig(PreTrainedConfig):
+    """Settings of an EGMA model: two encoders, the projection and the objective of `docs/method.md`.
+
+    Args:
+        vision_config: any transformers vision backbone with a token grid; Swin-Tiny when None.
+        text_config: any BERT-like transformers text encoder; BERT-base when None.
+        projection_dim: D, width of the shared embedding space.
+        logit_scale_init_value: initial value of the learned logarithm of the logit scale.
+        vision_stage: 1-based stage of a hierarchical backbone whose tokens are aligned; the last one when None.
+        text_layers: how many of the last text layers are averaged (at most what there is).
+        contrastive_weight, gaze_weight, mapping_weight: weights of the three terms of the objective.
+        gaze_sentence_weight: share of sentence-to-patch in the gaze term; the rest is patch-to-sentence.
+        gaze_label_threshold: a cell counts as looked at above this fraction of its map's maximum.
+        mapping_threshold: min-max scaled similarities below it are suppressed in the cross mapping.
+        zero_shot_score: what `logits_per_image` holds, `"pooled"` or `"late_interaction"`.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    model_type = "egma"
+    sub_configs_defaults = {  # noqa: RUF012
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="swin"),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
+    }
+
+    vision_config: PreTrainedConfig | dict | None = None  # type: ignore[type-arg]
+    text_config: PreTrainedConfig | dict | None = None  # type: ignore[type-arg]
+    projection_dim: int = 512
+    logit_scale_init_value: float | int = math.log(1 / 0.07)
+    vision_stage: int | None = None
+    text_layers: int = 4
+    contrastive_weight: float | int = 1.0
+    gaze_weight: float | int = 1.0
+    mapping_weight: float | int = 1.0
+    gaze_sentence_weight: float | int = 0.5
+    gaze_label_threshold: float | int = 0.1
+    mapping_threshold: float | int = 2 / 7
+    zero_shot_score: Literal["pooled", "late_interaction"] = "pooled"
+    initializer_range: float | int = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        _warn_of_unknown_fields(kwargs, known=self.__dataclass_fields__)
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self) -> None:
+        """Check the fields against each other; called at construction."""
+        for name in ("projection_dim", "text_layers"):
+            _check(getattr(self, name) >= 1, name, getattr(self, name), "a whole number >= 1")
+        for name in ("contrastive_weight", "gaze_weight", "mapping_weight"):
+            value = getattr(self, name)
+            _check(math.isfinite(value) and value >= 0, name, value, "a finite number >= 0")
+        for name in ("gaze_sentence_weight", "gaze_label_threshold", "mapping_threshold"):
+            _check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")
+        scale = self.logit_scale_init_value
+        _check(math.isfinite(scale), "logit_scale_init_value", scale, "a finite number")
+        if self.vision_stage is not None:
+            stages = len(getattr(self.vision_config, "depths", ()))
+            expected = f"a stage from 1 to {stages}" if stages else "None: this vision backbone has no stages"
+            _check(1 <= self.vision_stage <= stages, "vision_stage", self.vision_stage, expected)
+
+    @property
+    def vision_tower_config(self) -> PreTrainedConfig:
+        """Configuration of the vision tower as it is built: without the stages after `vision_stage`."""
+        assert isinstance(self.vision_config, PreTrainedConfig)
+        stages = self.vision_stage
+        if stages is None or stages == len(self.vision_config.depths):
+            return self.vision_config
+        fields = copy.deepcopy(self.vision_config.to_dict())
+        for name in ("hidden_size", "stage_names", "out_features", "out_indices", "num_layers"):
+            fields.pop(name, None)
+        for name in ("depths", "num_heads", "hidden_sizes", "layer_depths"):
+            if isinstance(fields.get(name), list | tuple):
+                fields[name] = list(fields[name])[:stages]
+        fields.pop("model_type", None)
+        tower = type(self.vision_config)(**fields)
+        tower._attn_implementation = self.vision_config._attn_implementation
+        return tower
+
+    @property
+    def grid_size(self) -> int:
+        """G, patches along each side of the square frame, for images of the vision backbone's own size."""
+        tower = self.vision_tower_config
+        image_size, patch_size = _side(tower.image_size), _side(tower.patch_size)
+        depths = getattr(tower, "depths", None)
+        cells = image_size // patch_size
+        # every stage after the first halves the resolution
+        for _ in range(len(depths) - 1 if depths else 0):
+            cells = (cells + 1) // 2
+        return cells
+
+
+def _side(size: int | list[int] | tuple[int, ...]) -> int:
+    return size if isinstance(size, int) else size[0]
+
+
+def _check(good: bool, name: str, value: object, expected: str) -> None:
+    if not good:
+        raise ValueError(f"EgmaConfig: {name} is {value!r}, expected {expected}")
+
+
+def _warn_of_unknown_fields(given: dict[str, Any], known: dict[str, Any]) -> None:
+    for name in given:
+        if name.startswith("_") or name in FOREIGN_FIELDS or name in known:
+            continue
+        nearest = difflib.get_close_matches(
+            name, [field for field in known if not field.startswith("_")], n=1, cutoff=0
+        )
+        logger.warning(f"EgmaConfig has no field '{name}'; did you mean '{nearest[0]}'?")

@@ -1,0 +1,267 @@
+"""From a recording to the gaze matrix, and the geometry that takes fixations along with the image.
+
+Source: METHOD "From a recording to the gaze matrix" (`docs/method.md`). Two coordinate systems occur:
+
+* image fractions: (0, 0) is the image's top left corner, (1, 1) its bottom right one;
+* frame fractions: the same for the square frame that the model sees, into which the image was padded.
+
+An affine map between them is a (2, 3) float64 tensor: `x' = a x + b y + c`, `y' = d x + e y + f`. Times are seconds.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Span = tuple[float, float] | None
+
+REQUIRED_COLUMNS = ("x", "y", "start", "duration")
+SIGMA_COLUMNS = ("sigma_x", "sigma_y")
+SHOWN_COLUMNS = ("x_min", "y_min", "x_max", "y_max")
+
+
+def gaze_matrix(
+    fixations: Mapping[str, Any], spans: Sequence[Span], grid: int, sigma: float = 0.05, lead: float = 0.0
+) -> Tensor:
+    """Heat maps of one reading on the patch grid.
+
+    A fixation counts for a sentence by the seconds of its overlap with the sentence's window. A sentence without any
+    fixation, or without a time, takes the map of the whole recording.
+
+    Args:
+        fixations: equal-length columns `x`, `y` (frame fractions), `start`, `duration` (seconds); optionally
+            `sigma_x`, `sigma_y` (frame fractions), which replace `sigma`, and the shown rectangle `x_min`, `y_min`,
+            `x_max`, `y_max` (frame fractions), outside which nothing is drawn.
+        spans: `(start, end)` of every sentence in seconds, or None for an untimed one.
+        grid: G, cells along each side.
+        sigma: width of a fixation's Gaussian as a fraction of the frame's side.
+        lead: seconds by which the eyes run ahead of speech; moves every window earlier.
+
+    Returns:
+        float32 (m, G, G), rows top to bottom; each map's maximum is 1, or all of it is 0 when no fixation is left.
+
+    Raises:
+        ValueError: a missing column, columns of unequal length, a number that is not finite, a negative duration, a
+            span that runs backwards, or settings out of range.
+    """
+    return gaze_matrices([fixations], [spans], grid, sigma, lead)[0]
+
+
+def gaze_matrices(
+    fixations: Sequence[Mapping[str, Any]],
+    spans: Sequence[Sequence[Span]],
+    grid: int,
+    sigma: float = 0.05,
+    lead: float = 0.0,
+) -> list[Tensor]:
+    """`gaze_matrix` of several readings in one batched computation; one (m, G, G) tensor a reading."""
+    _check_settings(grid, sigma, lead)
+    if len(fixations) != len(spans):
+        raise ValueError(f"expected spans for each of the {len(fixations)} recordings, got {len(spans)}")
+    tables = [_inside_frame(_fixation_table(recording, sigma)) for recording in fixations]
+    windows = [_sentence_windows(sentence_spans) for sentence_spans in spans]
+    lengths = [len(window) for window in windows]
+    if not sum(lengths):
+        return [torch.zeros(0, grid, grid) for _ in lengths]
+    table = torch.nn.utils.rnn.pad_sequence(tables, batch_first=True)
+    window = torch.nn.utils.rnn.pad_sequence(windows, batch_first=True) - lead
+    maps = _draw(table, window, grid)
+    return [reading[:length].float() for reading, length in zip(maps, lengths, strict=True)]
+
+
+def _draw(table: Tensor, window: Tensor, grid: int) -> Tensor:
+    """Fixations (B, F, 10) and windows (B, M, 2), both padded with zeros, -> heat maps (B, M, G, G) in float64."""
+    x, y, start, duration, sigma_x, sigma_y, x_min, y_min, x_max, y_max = table.unbind(-1)
+    columns = _cell_integrals(x, sigma_x, x_min, x_max, grid)
+    rows = _cell_integrals(y, sigma_y, y_min, y_max, grid)
+    cells = (rows[..., :, None] * columns[..., None, :]).flatten(2)
+    earlier = torch.minimum(window[..., 1, None], (start + duration)[:, None])
+    later = torch.maximum(window[..., 0, None], start[:, None])
+    # an untimed window is NaN: its overlap is 0
+    overlap = torch.nan_to_num((earlier - later).clamp(min=0))
+    maps = overlap @ cells
+    whole = duration[:, None] @ cells
+    maps = torch.where(maps.amax(dim=-1, keepdim=True) > 0, maps, whole)
+    peak = maps.amax(dim=-1, keepdim=True)
+    return (maps / torch.where(peak > 0, peak, 1.0)).unflatten(-1, (grid, grid))
+
+
+def _cell_integrals(centre: Tensor, sigma: Tensor, low: Tensor, high: Tensor, grid: int) -> Tensor:
+    """Integral of a unit Gaussian over every cell along one axis, clipped to [low, high]; (..., G)."""
+    edges = torch.linspace(0, 1, grid + 1, dtype=centre.dtype).expand(*centre.shape, -1)
+    edges = torch.minimum(torch.maximum(edges, low[..., None]), high[..., None])
+    # padded rows have sigma 0
+    width = torch.where(sigma > 0, sigma, 1.0)[..., None] * math.sqrt(2)
+    cumulative = torch.erf((edges - centre[..., None]) / width) / 2
+    return cumulative.diff(dim=-1)
+
+
+def _fixation_table(fixations: Mapping[str, Any], sigma: float) -> Tensor:
+    """One recording as (F, 10) float64: x, y, start, duration, sigma_x, sigma_y, x_min, y_min, x_max, y_max."""
+    columns = fixation_columns(fixations)
+    like = columns["x"]
+    defaults = dict.fromkeys(SIGMA_COLUMNS, sigma) | {"x_min": 0.0, "y_min": 0.0, "x_max": 1.0, "y_max": 1.0}
+    optional = [columns.get(name, torch.full_like(like, value)) for name, value in defaults.items()]
+    return torch.stack([*(columns[name] for name in REQUIRED_COLUMNS), *optional], dim=-1)
+
+
+def fixation_columns(fixations: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The columns of a recording as float64 tensors (F,), checked; optional columns that are None are left out.
+
+    Raises:
+        ValueError: see `gaze_matrix`.
+    """
+    missing = [name for name in REQUIRED_COLUMNS if fixations.get(name) is None]
+    if missing:
+        raise ValueError(f"fixations lack the column(s) {', '.join(missing)}; expected {', '.join(REQUIRED_COLUMNS)}")
+    names = (*REQUIRED_COLUMNS, *SIGMA_COLUMNS, *SHOWN_COLUMNS)
+    columns = {
+        name: torch.as_tensor(fixations[name], dtype=torch.float64) for name in names if fixations.get(name) is not None
+    }
+    for name, values in columns.items():
+        _check_column(name, values, expected_length=len(columns["x"]))
+    for group in (SIGMA_COLUMNS, SHOWN_COLUMNS):
+        present = [name for name in group if name in columns]
+        if present and len(present) < len(group):
+            raise ValueError(f"fixations have {', '.join(present)} but not all of {', '.join(group)}")
+    return columns
+
+
+def _check_column(name: str, values: Tensor, expected_length: int) -> None:
+    if values.ndim != 1 or len(values) != expected_length:
+        raise ValueError(
+            f"fixation column '{name}' has shape {tuple(values.shape)}, expected ({expected_length},) as 'x'"
+        )
+    bad = (~torch.isfinite(values)).nonzero().flatten()
+    if len(bad):
+        raise ValueError(f"fixation {int(bad[0])} has {name} = {float(values[bad[0]])}, expected a finite number")
+    if name == "duration" and (values < 0).any():
+        index = int((values < 0).nonzero()[0])
+        raise ValueError(f"fixation {index} has duration {float(values[index])}, expected seconds >= 0")
+    if name in SIGMA_COLUMNS and (values <= 0).any():
+        index = int((values <= 0).nonzero()[0])
+        raise ValueError(f"fixation {index} has {name} = {float(values[index])}, expected a width > 0")
+
+
+def _check_settings(grid: int, sigma: float, lead: float) -> None:
+    if grid < 1:
+        raise ValueError(f"grid must be at least 1 cell a side, got {grid}")
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise ValueError(f"sigma must be a fraction > 0 of the frame's side, got {sigma}")
+    if not math.isfinite(lead):
+        raise ValueError(f"lead must be a finite number of seconds, got {lead}")
+
+
+def _sentence_windows(spans: Sequence[Span]) -> Tensor:
+    """(m, 2) float64 seconds; NaN where a sentence is untimed."""
+    for index, span in enumerate(spans):
+        if span is None:
+            continue
+        if len(span) != 2 or not all(isinstance(t, int | float) and math.isfinite(t) for t in map(_as_float, span)):
+            raise ValueError(f"span {index} is {tuple(span)}, expected (start, end) in seconds, or None when untimed")
+        if span[1] < span[0]:
+            raise ValueError(f"span {index} runs backwards: it starts at {span[0]} s and ends at {span[1]} s")
+    untimed = (math.nan, math.nan)
+    return torch.tensor([untimed if span is None else tuple(span) for span in spans], dtype=torch.float64).view(-1, 2)
+
+
+def _as_float(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _inside_frame(table: Tensor) -> Tensor:
+    x, y = table[:, 0], table[:, 1]
+    return table[(x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)]
+
+
+def square_frame(width: float, height: float) -> Tensor:
+    """Image fractions -> frame fractions for an image of `width` x `height` that is padded, centred, to a square.
+
+    Returns:
+        (2, 3) affine map.
+
+    Raises:
+        ValueError: a side that is not positive.
+    """
+    if not (width > 0 and height > 0):
+        raise ValueError(f"expected an image with positive sides, got {width} x {height}")
+    side = max(width, height)
+    x_scale, y_scale = width / side, height / side
+    return torch.tensor(
+        [[x_scale, 0.0, (1 - x_scale) / 2], [0.0, y_scale, (1 - y_scale) / 2]],
+        dtype=torch.float64,
+    )
+
+
+def frame_affine(
+    rotation_degrees: float = 0.0, scale: float = 1.0, shift: tuple[float, float] = (0.0, 0.0), flip: bool = False
+) -> Tensor:
+    """Augmentation inside the frame: flip left-right, rotate clockwise and scale about the centre, then shift.
+
+    Args:
+        shift: fractions of the frame's side, to the right and down.
+
+    Returns:
+        (2, 3) affine map from frame fractions to frame fractions.
+    """
+    angle = math.radians(rotation_degrees)
+    cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
+    mirror = -1.0 if flip else 1.0
+    linear = torch.tensor([[cosine * mirror, -sine], [sine * mirror, cosine]], dtype=torch.float64)
+    centre = torch.full((2,), 0.5, dtype=torch.float64)
+    offset = centre + torch.tensor(shift, dtype=torch.float64) - linear @ centre
+    return torch.cat([linear, offset[:, None]], dim=1)
+
+
+def frame_crop(x_min: float, y_min: float, x_max: float, y_max: float) -> Tensor:
+    """Crop of the frame, given in frame fractions, that is resized to the whole frame; (2, 3) affine map.
+
+    Raises:
+        ValueError: an empty crop.
+    """
+    if not (x_min < x_max and y_min < y_max):
+        raise ValueError(f"expected a crop with x_min < x_max and y_min < y_max, got {(x_min, y_min, x_max, y_max)}")
+    x_scale, y_scale = 1 / (x_max - x_min), 1 / (y_max - y_min)
+    return torch.tensor([[x_scale, 0.0, -x_min * x_scale], [0.0, y_scale, -y_min * y_scale]], dtype=torch.float64)
+
+
+def compose(then: Tensor, first: Tensor) -> Tensor:
+    """The affine map that applies `first`, then `then`."""
+    linear = then[:, :2] @ first[:, :2]
+    offset = then[:, :2] @ first[:, 2] + then[:, 2]
+    return torch.cat([linear, offset[:, None]], dim=1)
+
+
+def invert(affine: Tensor) -> Tensor:
+    """The affine map back."""
+    linear = torch.linalg.inv(affine[:, :2])
+    return torch.cat([linear, (-linear @ affine[:, 2])[:, None]], dim=1)
+
+
+def transform_points(affine: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Apply an affine map to coordinates of any shape."""
+    (a, b, c), (d, e, f) = affine.unbind(0)[0].tolist(), affine.unbind(0)[1].tolist()
+    return a * x + b * y + c, d * x + e * y + f
+
+
+def transform_fixations(fixations: Mapping[str, Any], affine: Tensor) -> dict[str, Tensor]:
+    """Move a recording along with its image.
+
+    Widths follow the map's stretch along each new axis; the shown rectangle becomes the smallest upright rectangle
+    around its moved corners. Fixations that leave the frame are kept here and dropped by `gaze_matrix`.
+    """
+    columns = fixation_columns(fixations)
+    moved = dict(columns)
+    moved["x"], moved["y"] = transform_points(affine, columns["x"], columns["y"])
+    if "sigma_x" in columns:
+        (a, b), (d, e) = affine[:, :2].tolist()
+        moved["sigma_x"] = torch.hypot(a * columns["sigma_x"], b * columns["sigma_y"])
+        moved["sigma_y"] = torch.hypot(d * columns["sigma_x"], e * columns["sigma_y"])
+    if "x_min" in columns:
+        corners = [(columns[x], columns[y]) for x in ("x_min", "x_max") for y in ("y_min", "y_max")]
+        points = [transform_points(affine, x, y) for x, y in corners]
+        x, y = (torch.stack(axis) for axis in zip(*points, strict=True))
+        moved |= {"x_min": x.amin(0), "y_min": y.amin(0), "x_max": x.amax(0), "y_max": y.amax(0)}
+    return moved

@@ -1,0 +1,412 @@
+"""EGMA models: two encoders, one embedding space, gaze-guided alignment of patches and sentences."""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.utils.generic import ModelOutput, can_return_tuple
+
+from .configuration_egma import EgmaConfig
+from .losses_egma import contrastive_alignment_loss, cross_modality_mapping_loss, gaze_alignment_loss
+
+MAX_LOGIT_SCALE = 100.0
+# backbones whose last_hidden_state comes before their final layer norm
+UNNORMALISED_BACKBONES = ("clip_vision_model",)
+
+
+@dataclass
+class EgmaOutput(ModelOutput):
+    """Output of `EgmaModel`; B images, N sentences, P patches, D dimensions.
+
+    Args:
+        loss: scalar, when asked for.
+        loss_components: `contrastive`, `gaze` and `mapping`, each an unweighted scalar; with the loss.
+        logits_per_image: (B, N) score of every image with every sentence (`config.zero_shot_score`), scaled.
+        logits_per_text: (N, B), its transpose.
+        image_embeds: (B, D), L2-normalised projection of the mean patch token.
+        text_embeds: (N, D), L2-normalised.
+        patch_embeds: (B, P, D), L2-normalised, row by row from the top left.
+    """
+
+    loss: Tensor | None = None
+    loss_components: dict[str, Tensor] | None = None
+    logits_per_image: Tensor | None = None
+    logits_per_text: Tensor | None = None
+    image_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+    patch_embeds: Tensor | None = None
+
+
+class EgmaPreTrainedModel(PreTrainedModel):
+    """Weight initialisation and capabilities shared by all EGMA models."""
+
+    config_class = EgmaConfig
+    base_model_prefix = "egma"
+    main_input_name = "pixel_values"
+    input_modalities: str | tuple[str, ...] = ("image", "text")  # type: ignore[assignment]
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        logit_scale = getattr(module, "logit_scale", None)
+        if isinstance(logit_scale, nn.Parameter):
+            init.constant_(logit_scale, float(self.config.logit_scale_init_value))
+
+    def enable_input_require_grads(self) -> None:
+        """Make the encoders' inputs carry gradients, for adapters on frozen, checkpointed encoders."""
+        hook = _require_output_grads
+        towers = [getattr(self, name) for name in ("vision_model", "text_model") if hasattr(self, name)]
+        entries = [module for tower in towers for module in _entry_modules(tower)]
+        self._require_grads_hooks = [module.register_forward_hook(hook) for module in entries]
+        self._require_grads_hook = self._require_grads_hooks[0]
+
+
+class EgmaModel(EgmaPreTrainedModel):
+    """Image and text encoder in one embedding space, with the EGMA objective (METHOD "Encoders", "EGF", "EGM")."""
+
+    def __init__(self, config: EgmaConfig) -> None:
+        super().__init__(config)
+        vision_config, text_config = config.vision_tower_config, config.text_config
+        assert isinstance(text_config, PreTrainedConfig)
+        self.vision_model = _tower_from_config(vision_config)
+        self.text_model = _tower_from_config(text_config)
+        self.visual_projection = nn.Linear(_width(vision_config), config.projection_dim, bias=False)
+        self.text_projection = nn.Linear(_width(text_config), config.projection_dim, bias=False)
+        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        self.post_init()
+
+    @classmethod
+    def from_vision_text_pretrained(cls, vision_id: str, text_id: str, **config: Any) -> Self:
+        """Start from two pretrained encoders, each a Hub id or a local folder with safetensors weights.
+
+        Args:
+            config: fields of `EgmaConfig`.
+        """
+        vision_config, text_config = AutoConfig.from_pretrained(vision_id), AutoConfig.from_pretrained(text_id)
+        egma_config = EgmaConfig(vision_config=vision_config, text_config=text_config, **config)
+        model = cls(egma_config)
+        model.vision_model = _tower_from_pretrained(vision_id, egma_config.vision_tower_config)
+        model.text_model = _tower_from_pretrained(text_id, text_config)
+        return model
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.text_model.set_input_embeddings(value)
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; the saved folder also opens as `AutoModelForZeroShotImageClassification`."""
+        if self._auto_class is not None:
+            zero_shot = {"AutoModelForZeroShotImageClassification": "modeling_egma.EgmaModel"}
+            self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **zero_shot}
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+    @can_return_tuple
+    def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """Encode images (B, 3, H, W).
+
+        Returns:
+            `last_hidden_state` (B, P, width), the patch tokens before projection; `pooler_output` (B, D), the
+            projected mean token, not normalised.
+        """
+        tokens, output = _patch_tokens(self.vision_model, pixel_values, **kwargs)
+        return _with_pooling(tokens, self.visual_projection(tokens.mean(dim=1)), output)
+
+    @can_return_tuple
+    def get_text_features(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """Encode sentences (N, L).
+
+        Returns:
+            `last_hidden_state` (N, L, width), the mean of the last `config.text_layers` layers; `pooler_output`
+            (N, D), the projected mean over real tokens, not normalised.
+        """
+        kwargs.pop("output_hidden_states", None)
+        if token_type_ids is not None:
+            kwargs["token_type_ids"] = token_type_ids
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        kwargs |= {"return_dict": True, "output_hidden_states": True}
+        output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        layers = output.hidden_states[1:][-self.config.text_layers :]
+        tokens = torch.stack(layers).mean(dim=0)
+        real = attention_mask[..., None].to(tokens.dtype)
+        pooled = (tokens * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+        return _with_pooling(tokens, self.text_projection(pooled), output)
+
+    def encode_images(self, pixel_values: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) -> L2-normalised pooled (B, D) and patch (B, P, D) embeddings, float32 or better."""
+        features = self.get_image_features(pixel_values, return_dict=True, **kwargs)
+        patches = self.visual_projection(features.last_hidden_state)
+        return _normalised(features.pooler_output), _normalised(patches)
+
+    def encode_text(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Sentences (N, L), N may be 0, -> L2-normalised embeddings (N, D), float32 or better."""
+        if len(input_ids) == 0:
+            # encoders refuse an empty batch; the result hangs on the graph all the same
+            return self.encode_text(input_ids.new_zeros(1, 1), **kwargs)[:0]
+        features = self.get_text_features(input_ids, attention_mask, token_type_ids, return_dict=True, **kwargs)
+        return _normalised(features.pooler_output)
+
+    def get_similarity_map(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Where every sentence looks in every image: cosines on the patch grid of the square frame, (B, N, G, G)."""
+        _, patches = self.encode_images(pixel_values)
+        sentences = self.encode_text(input_ids, attention_mask, token_type_ids)
+        grid = _grid_of(patches)
+        return (sentences @ patches.mT).unflatten(-1, (grid, grid))
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        sentence_to_image: Tensor | None = None,
+        gaze_heatmaps: Tensor | None = None,
+        gaze_mask: Tensor | None = None,
+        return_loss: bool | None = None,
+        **kwargs: Any,
+    ) -> EgmaOutput:
+        """Score images against sentences and, in training, compute the objective.
+
+        Args:
+            pixel_values: (B, 3, H, W).
+            input_ids, attention_mask, token_type_ids: (N, L).
+            sentence_to_image: (N,) image row of every sentence; None for flat prompts, as CLIP takes them.
+            gaze_heatmaps: (N, G, G) in [0, 1], the gaze matrix of every sentence; with `gaze_mask`.
+            gaze_mask: (B,) bool, this image has gaze; neither argument: no image has gaze.
+            return_loss: whether to compute the loss; None: whenever `sentence_to_image` is given. With flat prompts
+                the loss takes sentence k for image k.
+
+        Raises:
+            ValueError: an input is missing, or shapes do not fit each other or the model's patch grid.
+        """
+        if pixel_values is None or input_ids is None:
+            raise ValueError("EgmaModel needs both pixel_values and input_ids; see get_image_features for one of them")
+        image_embeds, patch_embeds = self.encode_images(pixel_values, **kwargs)
+        text_embeds = self.encode_text(input_ids, attention_mask, token_type_ids, **kwargs)
+        loss, components = None, None
+        if return_loss or (return_loss is None and sentence_to_image is not None):
+            sentence_to_image = _checked_rows(sentence_to_image, patch_embeds, text_embeds)
+            _check_gaze(gaze_heatmaps, gaze_mask, patch_embeds, text_embeds)
+            loss, components = self.objective(patch_embeds, text_embeds, sentence_to_image, gaze_heatmaps, gaze_mask)
+        logits_per_image = self._zero_shot_logits(image_embeds, patch_embeds, text_embeds)
+        return EgmaOutput(
+            loss=loss,
+            loss_components=components,
+            logits_per_image=logits_per_image,
+            logits_per_text=logits_per_image.T,
+            image_embeds=image_embeds,
+            text_embeds=text_embeds,
+            patch_embeds=patch_embeds,
+        )
+
+    def objective(
+        self,
+        patch_embeds: Tensor,
+        text_embeds: Tensor,
+        sentence_to_image: Tensor,
+        gaze_heatmaps: Tensor | None = None,
+        gaze_mask: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss and its unweighted terms (METHOD "Total"), in float32 or better under any autocast."""
+        scale = self._scale().to(patch_embeds.dtype)
+        packed = (patch_embeds, text_embeds, sentence_to_image)
+        gaze = (gaze_heatmaps, gaze_mask)
+        config = self.config
+        with torch.autocast(patch_embeds.device.type, enabled=False):
+            components = {
+                "contrastive": contrastive_alignment_loss(*packed, scale),
+                "gaze": gaze_alignment_loss(
+                    *packed, *gaze, scale, config.gaze_label_threshold, config.gaze_sentence_weight
+                ),
+                "mapping": cross_modality_mapping_loss(*packed, *gaze, scale, config.mapping_threshold),
+            }
+            weights = {name: getattr(config, f"{name}_weight") for name in components}
+            loss = sum((weights[name] * components[name] for name in components), start=scale.new_zeros(()))
+        return loss, components
+
+    def _scale(self) -> Tensor:
+        return self.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+
+    def _zero_shot_logits(self, image_embeds: Tensor, patch_embeds: Tensor, text_embeds: Tensor) -> Tensor:
+        with torch.autocast(image_embeds.device.type, enabled=False):
+            if self.config.zero_shot_score == "pooled":
+                cosines = image_embeds @ text_embeds.T
+            else:
+                cosines = (text_embeds @ patch_embeds.mT).amax(dim=-1)
+            return cosines * self._scale().to(cosines.dtype)
+
+
+class EgmaForImageClassification(EgmaPreTrainedModel):
+    """The vision encoder with a linear head on the mean patch token before projection (linear probe, fine-tuning)."""
+
+    input_modalities = ("image",)
+    # an EgmaModel folder may be loaded; its other half is not needed
+    _keys_to_ignore_on_load_unexpected = [r"^text_", r"^visual_projection", r"^logit_scale"]  # noqa: RUF012
+
+    def __init__(self, config: EgmaConfig) -> None:
+        super().__init__(config)
+        self.num_labels = int(config.num_labels or 0)
+        self.vision_model = _tower_from_config(config.vision_tower_config)
+        self.classifier = nn.Linear(_width(config.vision_tower_config), self.num_labels)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.vision_model.get_input_embeddings()
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
+    ) -> ImageClassifierOutput:
+        """Classify images (B, 3, H, W).
+
+        Args:
+            labels: (B,) class indices, or (B, num_labels) 0/1 for several findings an image.
+        """
+        if pixel_values is None:
+            raise ValueError("EgmaForImageClassification needs pixel_values")
+        tokens, output = _patch_tokens(self.vision_model, pixel_values, **kwargs)
+        logits = self.classifier(tokens.mean(dim=1))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels, logits, self._typed_for(labels))
+        return ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
+        )
+
+    def _typed_for(self, labels: Tensor) -> PreTrainedConfig:
+        if self.config.problem_type is None:
+            several = labels.ndim == 2
+            self.config.problem_type = "multi_label_classification" if several else "single_label_classification"
+        return self.config
+
+
+def _tower_from_config(config: PreTrainedConfig) -> PreTrainedModel:
+    return AutoModel.from_config(config, **_without_pooler(config))
+
+
+def _tower_from_pretrained(model_id: str, config: PreTrainedConfig) -> PreTrainedModel:
+    # an earlier vision stage has a layer norm of its own, whose width the checkpoint's last one does not fit
+    return AutoModel.from_pretrained(
+        model_id, config=config, use_safetensors=True, ignore_mismatched_sizes=True, **_without_pooler(config)
+    )
+
+
+def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
+    parameters = inspect.signature(cast(type, AutoModel._model_mapping[type(config)])).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
+
+
+def _width(config: PreTrainedConfig) -> int:
+    sizes = getattr(config, "hidden_sizes", None)
+    return sizes[-1] if sizes else config.hidden_size
+
+
+def _patch_tokens(vision_model: PreTrainedModel, pixel_values: Tensor, **kwargs: Any) -> tuple[Tensor, Any]:
+    """Patch tokens (B, P, width) after the backbone's final layer norm, without class and register tokens."""
+    output = vision_model(pixel_values.to(vision_model.dtype), **(kwargs | {"return_dict": True}))
+    tokens = output.last_hidden_state
+    config = vision_model.config
+    if tokens.ndim == 4:
+        return tokens.flatten(2).mT, output
+    if config.model_type in UNNORMALISED_BACKBONES:
+        tokens = vision_model.get_submodule("post_layernorm")(tokens)
+    if not hasattr(config, "depths"):
+        patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[0]
+        cells = (pixel_values.shape[-2] // patch) * (pixel_values.shape[-1] // patch)
+        tokens = tokens[:, tokens.shape[1] - cells :]
+    return tokens, output
+
+
+def _with_pooling(tokens: Tensor, pooled: Tensor, output: Any) -> BaseModelOutputWithPooling:
+    return BaseModelOutputWithPooling(
+        last_hidden_state=tokens,
+        pooler_output=pooled,
+        hidden_states=output.hidden_states,
+        attentions=output.attentions,
+    )
+
+
+def _normalised(embeds: Tensor) -> Tensor:
+    return F.normalize(embeds.to(torch.promote_types(embeds.dtype, torch.float32)), dim=-1)
+
+
+def _grid_of(patches: Tensor) -> int:
+    count = patches.shape[-2]
+    grid = round(count**0.5)
+    if grid * grid != count:
+        raise ValueError(
+            f"{count} patches are no square grid; expected square images, as EgmaImageProcessor makes them"
+        )
+    return grid
+
+
+def _checked_rows(sentence_to_image: Tensor | None, patches: Tensor, sentences: Tensor) -> Tensor:
+    images, count = len(patches), len(sentences)
+    if sentence_to_image is None:
+        if count != images:
+            raise ValueError(
+                f"the loss of flat prompts takes one sentence an image, got {count} sentences and {images} images; "
+                "pass sentence_to_image"
+            )
+        return torch.arange(images, device=patches.device)
+    if sentence_to_image.shape != (count,):
+        raise ValueError(f"sentence_to_image has shape {tuple(sentence_to_image.shape)}, expected ({count},)")
+    if count and not 0 <= int(sentence_to_image.min()) <= int(sentence_to_image.max()) < images:
+        raise ValueError(f"sentence_to_image refers to images outside 0 ... {images - 1}")
+    return sentence_to_image
+
+
+def _check_gaze(heatmaps: Tensor | None, mask: Tensor | None, patches: Tensor, sentences: Tensor) -> None:
+    if heatmaps is None and mask is None:
+        return
+    if heatmaps is None or mask is None:
+        raise ValueError("gaze_heatmaps and gaze_mask go together: pass both, or neither when no image has gaze")
+    grid = _grid_of(patches)
+    if heatmaps.shape != (len(sentences), grid, grid):
+        raise ValueError(
+            f"gaze_heatmaps has shape {tuple(heatmaps.shape)}, expected {(len(sentences), grid, grid)}: one map a "
+            "sentence on the model's patch grid"
+        )
+    if mask.shape != (len(patches),):
+        raise ValueError(f"gaze_mask has shape {tuple(mask.shape)}, expected ({len(patches)},)")
+
+
+def _entry_modules(tower: nn.Module) -> list[nn.Module]:
+    """The modules through which an encoder's input enters: token embeddings, or the patch convolution."""
+    kinds = (nn.Embedding, nn.Conv2d)
+    return [next(module for module in tower.modules() if isinstance(module, kinds))]
+
+
+def _require_output_grads(module: nn.Module, inputs: Any, output: Tensor) -> None:
+    output.requires_grad_(True)

@@ -1,0 +1,253 @@
+"""Images, reports and recordings -> the inputs of `EgmaModel`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.image_utils import get_image_size
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
+from transformers.utils import logging
+
+from .gaze_egma import Span, compose, gaze_matrices, square_frame, transform_fixations
+from .image_processing_egma import EgmaImageProcessor, warp_frames
+
+logger = logging.get_logger(__name__)
+
+GAZE_DEFAULTS = {"sigma": 0.05, "lead": 0.0}
+
+
+class EgmaProcessorKwargs(ProcessingKwargs, total=False):
+    """Packed sentences are padded to the longest one and come as tensors."""
+
+    _defaults = {  # type: ignore[misc]  # noqa: RUF012
+        "text_kwargs": {"padding": True, "truncation": True},
+        "common_kwargs": {"return_tensors": "pt"},
+    }
+
+
+class EgmaProcessor(ProcessorMixin):
+    """Image processor, tokenizer and gaze in one.
+
+    Args:
+        image_processor: an `EgmaImageProcessor`.
+        tokenizer: the text encoder's tokenizer.
+        grid_size: G, patches along each side of the model's frame (`EgmaConfig.grid_size`).
+        gaze_kwargs: `sigma`, the width of a fixation as a fraction of the frame's side where the recording has no
+            width of its own, and `lead`, the seconds by which the eyes run ahead of speech.
+    """
+
+    valid_processor_kwargs = EgmaProcessorKwargs
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        grid_size: int = 7,
+        gaze_kwargs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        unknown = set(gaze_kwargs or {}) - set(GAZE_DEFAULTS)
+        if unknown:
+            raise ValueError(f"gaze_kwargs has no {', '.join(sorted(unknown))}; expected {', '.join(GAZE_DEFAULTS)}")
+        self.grid_size = grid_size
+        self.gaze_kwargs = GAZE_DEFAULTS | (gaze_kwargs or {})
+        self.truncated_sentences = 0
+        super().__init__(image_processor, tokenizer, **kwargs)
+
+    @classmethod
+    def for_model(
+        cls, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, gaze_kwargs: dict[str, float] | None = None
+    ) -> Self:
+        """The processor that fits a model: frame size and patch grid come from its `EgmaConfig`."""
+        size = config.vision_config.image_size
+        side = size if isinstance(size, int) else size[0]
+        images = EgmaImageProcessor(size={"height": side, "width": side})
+        return cls(images, tokenizer, grid_size=config.grid_size, gaze_kwargs=gaze_kwargs)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return [*super().model_input_names, "sentence_to_image", "gaze_heatmaps", "gaze_mask"]
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
+        gaze: Sequence[Mapping[str, Any] | None] | None = None,
+        spans: Sequence[Sequence[Span]] | None = None,
+        frame_affines: Sequence[Tensor] | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Prepare a batch.
+
+        Args:
+            images: B images; PIL or arrays.
+            text: prompts, or one list of sentences an image (reports).
+            gaze: one recording an image, None where there is none: columns `x`, `y` in fractions of the image and
+                `start`, `duration` in seconds, with the optional columns of `gaze_egma.gaze_matrix`.
+            spans: one list an image: `(start, end)` seconds of every sentence, None for an untimed one.
+            frame_affines: augmentation, one (2, 3) map of frame fractions an image (`gaze_egma.frame_affine`,
+                `frame_crop`); image and gaze move together.
+            kwargs: settings of the tokenizer and the image processor.
+
+        Returns:
+            `pixel_values` (B, 3, H, W), `input_ids` and `attention_mask` (N, L); for reports also
+            `sentence_to_image` (N,); with gaze also `gaze_heatmaps` (N, G, G) and `gaze_mask` (B,). How many
+            sentences `max_length` cut is added to `truncated_sentences` and logged.
+
+        Raises:
+            ValueError: inputs that do not fit each other, or a recording that `gaze_matrix` refuses.
+        """
+        if images is None and text is None:
+            raise ValueError("EgmaProcessor needs images, text or both")
+        reports = _reports(text)
+        if reports is not None:
+            text = [sentence for report in reports for sentence in report]
+        images = _image_list(images)
+        _check_counts(images, reports, gaze, spans)
+        batch = self._images_and_text(images, text, **kwargs)
+        if frame_affines is not None:
+            batch["pixel_values"] = self._warp(batch["pixel_values"], frame_affines)
+        if reports is not None:
+            batch["sentence_to_image"] = _sentence_rows(reports)
+        if gaze is not None and images is not None and spans is not None:
+            geometry = self._geometry(images, frame_affines, **kwargs)
+            batch["gaze_heatmaps"], batch["gaze_mask"] = self._gaze(gaze, spans, geometry)
+        return batch
+
+    def post_process_similarity_map(self, maps: Tensor, target_sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """Patch-grid maps -> maps at image size, with the padding of the square frame taken off.
+
+        Args:
+            maps: (B, N, G, G), as `EgmaModel.get_similarity_map` gives them.
+            target_sizes: (height, width) of every image in pixels.
+
+        Returns:
+            B tensors (N, height, width).
+        """
+        if len(maps) != len(target_sizes):
+            raise ValueError(f"expected a target size for each of the {len(maps)} images, got {len(target_sizes)}")
+        sized = []
+        for image_maps, (height, width) in zip(maps, target_sizes, strict=True):
+            side = max(height, width)
+            square = torch.nn.functional.interpolate(image_maps[None], size=(side, side), mode="bilinear")[0]
+            top, left = (side - height) // 2, (side - width) // 2
+            sized.append(square[:, top : top + height, left : left + width])
+        return sized
+
+    def _images_and_text(self, images: Any, text: Any, **kwargs: Any) -> BatchFeature:
+        if text is not None and not isinstance(text, str) and len(text) == 0:
+            batch = super().__call__(images=images, **kwargs)
+            # all reports of the batch are empty: no sentence, of length 1
+            empty = torch.zeros(0, 1, dtype=torch.long)
+            return BatchFeature(dict(batch) | {"input_ids": empty, "attention_mask": empty.clone()})
+        batch = super().__call__(images=images, text=text, **kwargs)
+        if text is not None:
+            limit = (kwargs.get("text_kwargs") or kwargs).get("max_length", self.tokenizer.model_max_length)
+            self._count_truncated(text, limit, np.asarray(batch["input_ids"]).shape[-1])
+        return batch
+
+    def _count_truncated(self, sentences: Any, limit: int, length: int) -> None:
+        if length < limit:
+            return
+        sentences = [sentences] if isinstance(sentences, str) else list(sentences)
+        lengths = [len(ids) for ids in self.tokenizer(sentences, verbose=False)["input_ids"]]
+        cut = sum(full > limit for full in lengths)
+        if cut:
+            self.truncated_sentences += cut
+            logger.warning(f"{cut} of {len(sentences)} sentences were cut to {limit} tokens")
+
+    def _warp(self, pixel_values: Any, frame_affines: Sequence[Tensor]) -> Tensor:
+        if len(frame_affines) != len(pixel_values):
+            raise ValueError(f"expected {len(pixel_values)} frame_affines, one an image, got {len(frame_affines)}")
+        processor = self.image_processor
+        mean, std = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
+        black = -mean / std if processor.do_normalize else torch.zeros_like(mean)
+        return warp_frames(torch.as_tensor(pixel_values), torch.stack(list(frame_affines)), black)
+
+    def _geometry(self, images: list[Any], frame_affines: Sequence[Tensor] | None, **kwargs: Any) -> list[Tensor]:
+        """Image fractions -> frame fractions, (2, 3) for every image."""
+        pads = kwargs.get("do_pad_square", getattr(self.image_processor, "do_pad_square", None))
+        if pads is None:
+            raise ValueError(
+                f"{type(self.image_processor).__name__} does not say how it places an image in the frame; gaze needs "
+                "an EgmaImageProcessor"
+            )
+        maps = [square_frame(*_width_and_height(image)) if pads else square_frame(1, 1) for image in images]
+        if frame_affines is None:
+            return maps
+        return [compose(affine, first) for affine, first in zip(frame_affines, maps, strict=True)]
+
+    def _gaze(
+        self, gaze: Sequence[Mapping[str, Any] | None], spans: Sequence[Sequence[Span]], geometry: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        recorded = [row for row, recording in enumerate(gaze) if recording is not None]
+        moved = [_for_reading(row, transform_fixations, gaze[row], geometry[row]) for row in recorded]
+        drawn = gaze_matrices(moved, [spans[row] for row in recorded], self.grid_size, **self.gaze_kwargs)
+        maps = [torch.zeros(len(sentence_spans), self.grid_size, self.grid_size) for sentence_spans in spans]
+        for row, reading in zip(recorded, drawn, strict=True):
+            maps[row] = reading
+        mask = torch.tensor([bool(len(reading)) and bool(reading.any()) for reading in maps], dtype=torch.bool)
+        return torch.cat(maps), mask
+
+
+def _for_reading(row: int, function: Any, *args: Any) -> Any:
+    try:
+        return function(*args)
+    except ValueError as error:
+        raise ValueError(f"gaze of image {row}: {error}") from None
+
+
+def _reports(text: Any) -> list[list[str]] | None:
+    """The reports when `text` is nested, None when it is flat."""
+    if text is None or isinstance(text, str) or not text or not any(isinstance(item, list | tuple) for item in text):
+        return None
+    for row, report in enumerate(text):
+        if not isinstance(report, list | tuple) or not all(isinstance(sentence, str) for sentence in report):
+            raise ValueError(f"text {row} is {report!r}, expected a list of sentences as in the other reports")
+    return [list(report) for report in text]
+
+
+def _image_list(images: Any) -> list[Any] | None:
+    if images is None:
+        return None
+    if isinstance(images, list | tuple):
+        return list(images)
+    batched = isinstance(images, np.ndarray | Tensor) and images.ndim == 4
+    return list(images) if batched else [images]
+
+
+def _width_and_height(image: Any) -> tuple[int, int]:
+    if isinstance(image, Image.Image):
+        return image.size
+    height, width = get_image_size(np.asarray(image))
+    return width, height
+
+
+def _sentence_rows(reports: list[list[str]]) -> Tensor:
+    counts = torch.tensor([len(report) for report in reports], dtype=torch.long)
+    return torch.repeat_interleave(torch.arange(len(reports)), counts)
+
+
+def _check_counts(
+    images: list[Any] | None, reports: list[list[str]] | None, gaze: Sequence[Any] | None, spans: Any
+) -> None:
+    if reports is not None and images is None:
+        raise ValueError("reports (a list of sentences an image) need images; pass flat text for prompts alone")
+    if reports is not None and images is not None and len(reports) != len(images):
+        raise ValueError(f"got {len(images)} images but {len(reports)} reports, expected one report an image")
+    if gaze is None:
+        return
+    if images is None or reports is None:
+        raise ValueError("gaze needs images and their reports (a list of sentences an image)")
+    if spans is None:
+        raise ValueError("gaze needs spans: the (start, end) seconds of every sentence, None for an untimed one")
+    for name, given in (("gaze", gaze), ("spans", spans)):
+        if len(given) != len(images):
+            raise ValueError(f"got {len(images)} images but {name} for {len(given)}")
+    for row, (report, sentence_spans) in enumerate(zip(reports, spans, strict=True)):
+        if len(report) != len(sentence_spans):
+            raise ValueError(f"report {row} has {len(report)} sentences but {len(sentence_spans)} spans")
