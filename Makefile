@@ -1,0 +1,58 @@
+# Every target makes the virtual environment itself when it is missing or older than the requirements.
+PYTHON ?= python3
+VENV ?= .venv
+# PyTorch's index: the CPU build. For CUDA: make install TORCH_INDEX=https://download.pytorch.org/whl/cu130
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+bin := $(VENV)/bin
+torch := $(shell sed -n '/^torch==/p' constraints.txt)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export GRADIO_ANALYTICS_ENABLED := False
+
+.PHONY: install demo test lint app clean
+install: $(VENV)/installed
+
+demo: $(VENV)/installed
+	$(bin)/python demo.py
+
+test: lint
+	$(bin)/python -m pytest -n 2
+
+lint: $(VENV)/installed-dev
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+app: $(VENV)/installed-app
+	$(bin)/python app.py
+
+clean:
+	rm -rf $(VENV) runs
+
+$(VENV)/torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(call install_torch)
+	touch $@
+
+$(VENV)/installed: $(VENV)/torch setup.cfg
+	$(bin)/pip install -q -c constraints.txt -e '.[train,eval]'
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(bin)/pip install -q -c constraints.txt -e '.[train,eval,app,dicom,dev]'
+	touch $@
+
+$(VENV)/installed-app: $(VENV)/installed
+	$(bin)/pip install -q -c constraints.txt -e '.[train,eval,app]'
+	touch $@
+
+# a wheel of the CPU build that pip already knows of (PIP_FIND_LINKS, a mirror) comes before PyTorch's index
+ifeq ($(origin TORCH_INDEX),file)
+define install_torch
+$(bin)/pip install -q '$(torch)+cpu' 2>/dev/null || $(bin)/pip install -q '$(torch)' --index-url $(TORCH_INDEX)
+endef
+else
+define install_torch
+$(bin)/pip install -q '$(torch)' --index-url $(TORCH_INDEX)
+endef
+endif

@@ -1,0 +1,60 @@
+"""The dataset card of a converted corpus: what `load_dataset` needs to open it, and what a reader needs to know."""
+
+from typing import Any
+
+COLUMNS = {
+    "image": "the picture, PNG, long side at most {image_size} pixels, grey values intact, never enlarged",
+    "image_id, study_id, subject_id": "the source's ids; null where unknown",
+    "reading_id, reader_id": "one reading of one image, and who read it",
+    "source, view, license": "where the row is from, the projection, the terms that hold for it",
+    "width, height": "pixels of the frame that gaze and boxes refer to",
+    "sentences": "list of text, start_seconds, end_seconds on the gaze clock; times null when untimed",
+    "fixations": "x, y (fractions of the image), start, duration (seconds); sigma_x, sigma_y (one degree of visual "
+    "angle) and the shown rectangle x_min, y_min, x_max, y_max (fractions); null where the source has none",
+    "findings": "list of name, value: 1 present, 0 absent, -1 uncertain; unmentioned ones are not listed",
+    "boxes": "list of label, shape (box or ellipse), x_min, y_min, x_max, y_max (fractions), certainty",
+}
+GENERATED_NOTICE = (
+    "**This corpus is GENERATED: no patient exists.** Images, texts and gaze were drawn by a program; nothing measured "
+    "on it says anything about a clinical use."
+)
+COUNTED = ("readings", "patients", "images", "readings_with_gaze", "sentences", "timed_sentences", "fixations", "boxes")
+
+
+def dataset_card(report: dict[str, Any], terms: str) -> str:
+    """The text of README.md, from the conversion report and the corpus's terms."""
+    notice = [GENERATED_NOTICE, ""] if report["generated"] else []
+    kept, rows = report["readings"]["rows_kept"], report["readings"]["rows_in"]
+    lines = [
+        *_header(list(report["splits"])),
+        *notice,
+        f"# {report['corpus']}, converted for EGMA",
+        "",
+        f"A row is one reading of one image. {kept} of the source's {rows} readings are here; `conversion_report.json` "
+        "says what became of the others and of every row of the source's tables. Splits are by patient.",
+        "",
+        *_counts(report["splits"]),
+        "",
+        "| column | content |",
+        "|---|---|",
+        *(f"| {name} | {text.format(image_size=report['image_size'])} |" for name, text in COLUMNS.items()),
+        "",
+        "## Licence",
+        "",
+        terms,
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _header(splits: list[str]) -> list[str]:
+    files = [line for split in splits for line in (f"  - split: {split}", f"    path: data/{split}-*.parquet")]
+    return ["---", "license: other", "configs:", "- config_name: default", "  data_files:", *files, "---", ""]
+
+
+def _counts(splits: dict[str, dict[str, int]]) -> list[str]:
+    return [
+        f"| split | {' | '.join(name.replace('_', ' ') for name in COUNTED)} |",
+        "|---" * (len(COUNTED) + 1) + "|",
+        *(f"| {split} | {' | '.join(str(counts[name]) for name in COUNTED)} |" for split, counts in splits.items()),
+    ]

@@ -1,0 +1,98 @@
+"""What every corpus module hands to `build`: a plan of units of work, and the outcome of each source row."""
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from dataset_scripts.report import Ledger
+from dataset_scripts.schema import Box, Finding, Fixations, Reading, Sentence, Split, UserError
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+
+UNITS_AHEAD_PER_PROCESS = 8
+
+
+class Dropped(Exception):
+    """This source row yields no reading. `where` adds to the row's name, when that alone does not say it."""
+
+    def __init__(self, reason: str, where: str | None = None) -> None:
+        super().__init__(reason, where)
+        self.reason, self.where = reason, where
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user chose: the long side of the stored images in pixels and the seed of hashed splits.
+
+    `generated` says that the source is marked as a generated corpus.
+    """
+
+    image_size: int
+    seed: int
+    generated: bool
+
+
+class Recording(NamedTuple):
+    """What a reader left on one image, in the units of the schema."""
+
+    sentences: list[Sentence]
+    fixations: Fixations | None
+    findings: list[Finding]
+    boxes: list[Box]
+
+
+class Outcome(NamedTuple):
+    """One source row: its reading with the split that it belongs to, or None, and what was counted on the way."""
+
+    reading: tuple[Split, Reading] | None
+    ledger: Ledger
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A corpus, cut into units that can be converted independently.
+
+    `convert` and the units travel to other processes, so both must be picklable. `reading_tables` are the tables of
+    which one row is one reading; `terms` is the card's paragraph on licence and redistribution.
+    """
+
+    units: Sequence[Any]
+    convert: Callable[[Any], list[Outcome]]
+    unit_name: str
+    reading_tables: tuple[str, ...]
+    terms: str
+
+
+def attempt(table: str, where: str, build: Callable[[Ledger], tuple[Split, Reading]]) -> Outcome:
+    """Build the reading of one row of `table`; a row that fails is counted as dropped, under `where`.
+
+    What `build` counted before it failed is forgotten: the other tables of a dropped reading are not read.
+    """
+    ledger = Ledger()
+    try:
+        reading = build(ledger)
+        ledger.keep(table, 1)
+    except (Dropped, UserError) as error:
+        reason, detail = ("table_not_understood", str(error)) if isinstance(error, UserError) else error.args
+        reading, ledger = None, Ledger()
+        ledger.drop(table, reason, [where if detail is None else f"{where} ({detail})"])
+    ledger.enter(table, 1)
+    return Outcome(reading, ledger)
+
+
+def ordered_map(function: Callable[[Unit], Result], units: Iterable[Unit], num_proc: int) -> Iterator[Result]:
+    """`map`, in `num_proc` processes, in order, with a bounded number of results waiting."""
+    if num_proc == 1:
+        yield from map(function, units)
+        return
+    with multiprocessing.get_context("spawn").Pool(num_proc) as pool:
+        waiting = deque[Any]()
+        for unit in units:
+            waiting.append(pool.apply_async(function, (unit,)))
+            if len(waiting) > UNITS_AHEAD_PER_PROCESS * num_proc:
+                yield waiting.popleft().get()
+        while waiting:
+            yield waiting.popleft().get()

@@ -1,0 +1,125 @@
+"""Every image and every sentence is encoded once; all protocols read the embeddings from here."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from dataset_scripts.schema import Reading
+
+Readings: TypeAlias = Dataset | Sequence[Reading]
+Processor = Callable[..., Mapping[str, Tensor]]
+Item = TypeVar("Item")
+
+READ_COLUMNS = ("image_id", "subject_id", "reading_id", "source", "width", "height", "sentences", "findings", "boxes")
+COSINE_DECIMALS = 6
+IMAGES_AT_ONCE = 64  # whose patches are compared with sentences in one product
+
+
+class ImageTextModel(Protocol):
+    """What the protocols ask of a model; embeddings are L2-normalised."""
+
+    config: Any
+    training: bool
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def train(self, mode: bool = True) -> Any: ...
+
+    def encode_images(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) -> image embeddings (B, D) and patch embeddings (B, P, D)."""
+        ...
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(N, L) twice -> sentence embeddings (N, D)."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageBank:
+    """Embeddings by image id: `pooled` (I, D) and `patches` (I, P, D), float32 on the CPU."""
+
+    place: Mapping[str, int]
+    pooled: Tensor
+    patches: Tensor
+
+    def places(self, readings: Iterable[Reading]) -> list[int]:
+        return [self.place[reading["image_id"]] for reading in readings]
+
+
+@dataclass(frozen=True)
+class TextBank:
+    """Sentence embeddings by sentence: `embeddings` (N, D), float32 on the CPU."""
+
+    place: Mapping[str, int]
+    embeddings: Tensor
+
+    def of(self, texts: Iterable[str]) -> Tensor:
+        """Embeddings of `texts`, in their order."""
+        return self.embeddings[[self.place[text] for text in texts]]
+
+
+def records(rows: Readings) -> list[Reading]:
+    """The rows without their pixels, in an order that does not depend on the file's."""
+    if isinstance(rows, Dataset):
+        plain = rows.select_columns(list(READ_COLUMNS)).to_list()
+    else:
+        plain = [{name: row[name] for name in READ_COLUMNS} for row in cast(Sequence[dict[str, Any]], rows)]
+    plain.sort(key=lambda row: (row["image_id"], row["reading_id"], row["source"]))
+    return cast(list[Reading], plain)
+
+
+def encode_images(model: ImageTextModel, processor: Processor, rows: Readings, batch_size: int) -> ImageBank:
+    """Encode each distinct image of the rows (several readings may share one)."""
+    ids = list(rows["image_id"]) if isinstance(rows, Dataset) else [row["image_id"] for row in rows]
+    first_row = {image_id: place for place, image_id in reversed(list(enumerate(ids)))}
+    order = sorted(first_row)
+    pooled, patches = [], []
+    with _inference(model):
+        for batch in tqdm(_batches(order, batch_size), desc="images", disable=None):
+            images = [rows[first_row[image_id]]["image"].convert("RGB") for image_id in batch]
+            pixels = processor(images=images, return_tensors="pt")["pixel_values"]
+            image_embeds, patch_embeds = model.encode_images(pixels.to(model.device))
+            pooled.append(image_embeds.float().cpu())
+            patches.append(patch_embeds.float().cpu())
+    return ImageBank({image_id: place for place, image_id in enumerate(order)}, torch.cat(pooled), torch.cat(patches))
+
+
+def encode_texts(model: ImageTextModel, processor: Processor, texts: Iterable[str], batch_size: int) -> TextBank:
+    """Encode each distinct sentence, sentences of similar length together so that little is padded."""
+    order = sorted(set(texts), key=lambda text: (len(text), text))
+    embeddings = []
+    with _inference(model):
+        for batch in tqdm(_batches(order, batch_size), desc="sentences", disable=None):
+            tokens = processor(text=batch, return_tensors="pt")
+            inputs = tokens["input_ids"].to(model.device), tokens["attention_mask"].to(model.device)
+            embeddings.append(model.encode_text(*inputs).float().cpu())
+    return TextBank({text: place for place, text in enumerate(order)}, torch.cat(embeddings))
+
+
+def rounded(scores: Tensor) -> NDArray[np.float64]:
+    """Scores of unit vectors without float32's last bits, which depend on the batch's shape and would break ties."""
+    return scores.double().round(decimals=COSINE_DECIMALS).numpy()
+
+
+def _batches(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    return [items[at : at + size] for at in range(0, len(items), size)]
+
+
+@contextmanager
+def _inference(model: ImageTextModel) -> Iterator[None]:
+    was_training = model.training
+    model.train(False)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)

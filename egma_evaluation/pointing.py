@@ -1,0 +1,125 @@
+"""Pointing game: does the map of a finding's prompts peak inside the radiologist's boxes of that finding?
+
+An entry is a reading and a finding that it calls present and marks with a box or more. The map is the maximum over the
+finding's prompts of the cosine of patch and sentence; the centre of its best patch is taken back from the padded
+square frame to the image. Tied patches share the credit, and a peak in the padding is a miss (Zhang et al., "Top-down
+Neural Attention by Excitation Backprop", 2016, without their 15 pixels of tolerance).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataset_scripts.schema import PRESENT, Box, Reading, UserError
+from egma_evaluation.bootstrap import Array, PatientBootstrap, mean_of
+from egma_evaluation.embeddings import IMAGES_AT_ONCE, ImageBank, TextBank, rounded
+from egma_evaluation.geometry import frame_to_image, inside_any, patch_centres
+
+AREA_POINTS = patch_centres(100)  # sample points for the boxes' share of the image
+
+
+@dataclass(frozen=True)
+class Target:
+    """One finding of one reading, and where it is."""
+
+    reading: Reading
+    finding: str
+    boxes: list[Box]
+
+
+def pointing_targets(readings: Sequence[Reading], prompts: Mapping[str, Sequence[str]]) -> list[Target]:
+    """The findings with prompts that a reading calls present and marks."""
+    targets = []
+    for reading in readings:
+        for name in sorted({item["name"] for item in reading["findings"] if item["value"] == PRESENT} & set(prompts)):
+            boxes = [box for box in reading["boxes"] if box["label"] == name]
+            if boxes:
+                targets.append(Target(reading, name, boxes))
+    if not targets:
+        raise UserError("pointing game: no reading marks a present finding that has prompts with a box of its name")
+    return targets
+
+
+def mean_box_centre(readings: Sequence[Reading]) -> Array | None:
+    """(1, 2) mean centre of all boxes of any label, image fractions; None where there is none."""
+    centres = [
+        ((box["x_min"] + box["x_max"]) / 2, (box["y_min"] + box["y_max"]) / 2)
+        for reading in readings
+        for box in reading["boxes"]
+    ]
+    return np.mean(centres, axis=0, keepdims=True) if centres else None
+
+
+def pointing_game(
+    targets: Sequence[Target],
+    images: ImageBank,
+    texts: TextBank,
+    prompts: Mapping[str, Sequence[str]],
+    centre: Array | None,
+    bootstrap: PatientBootstrap,
+) -> dict[str, Any]:
+    """Share of hits over all targets and per finding, with the same for both baselines.
+
+    Args:
+        centre: (1, 2) `mean_box_centre` of the training readings, or None where there are none.
+    """
+    credits = {
+        "pointing_game": model_credit(targets, images, texts, prompts),
+        "chance": np.array([covered_share(target.boxes) for target in targets]),
+    }
+    if centre is not None:
+        credits["box_centre"] = np.array([inside_any(centre, target.boxes)[0] for target in targets])
+    names = np.array([target.finding for target in targets])
+    every = np.ones(len(targets), dtype=bool)
+    chosen = {"all": every} | {name: names == name for name in sorted(set(names.tolist()))}
+    figures = {
+        name: {kind: _figure(credit, mask, targets, bootstrap) for kind, credit in credits.items()}
+        for name, mask in chosen.items()
+    }
+    return figures.pop("all") | {
+        "training_box_centre": None if centre is None else centre[0].tolist(),
+        "per_finding": figures,
+    }
+
+
+def model_credit(
+    targets: Sequence[Target], images: ImageBank, texts: TextBank, prompts: Mapping[str, Sequence[str]]
+) -> Array:
+    """(targets,) share of each map's tied peaks that lie in the target's boxes."""
+    grid = isqrt(images.patches.shape[1])
+    if grid * grid != images.patches.shape[1]:
+        raise ValueError(f"expected a square grid of patches, got {images.patches.shape[1]} patches")
+    centres = patch_centres(grid)
+    credit = np.empty(len(targets))
+    for name in sorted({target.finding for target in targets}):
+        members = [place for place, target in enumerate(targets) if target.finding == name]
+        places = torch.tensor(images.places(targets[member].reading for member in members))
+        for member, finding_map in zip(members, _finding_maps(images, places, texts.of(prompts[name])), strict=True):
+            target = targets[member]
+            peaks = centres[finding_map == finding_map.max()]
+            on_image = frame_to_image(peaks, target.reading["width"], target.reading["height"])
+            credit[member] = inside_any(on_image, target.boxes).mean()
+    return credit
+
+
+def _finding_maps(images: ImageBank, places: Tensor, sentences: Tensor) -> Array:
+    """(n, P) best cosine of each patch of the images at `places` (n,) with the sentences (S, D)."""
+    tiles = places.split(IMAGES_AT_ONCE)
+    return np.concatenate([rounded((images.patches[tile] @ sentences.T).amax(dim=-1)) for tile in tiles])
+
+
+def covered_share(boxes: list[Box]) -> float:
+    """The boxes' share of the image, overlaps counted once: what a point drawn anywhere in the image earns."""
+    return float(inside_any(AREA_POINTS, boxes).mean())
+
+
+def _figure(
+    credit: Array, mask: np.ndarray[Any, np.dtype[np.bool_]], targets: Sequence[Target], bootstrap: PatientBootstrap
+) -> dict[str, Any]:
+    readings = [target.reading for target, kept in zip(targets, mask, strict=True) if kept]
+    return bootstrap.figure(mean_of(credit[mask]), readings).to_json()

@@ -1,0 +1,105 @@
+"""Retrieval on the data's own pairs: which report belongs to this image, and which image to this report.
+
+A text is a whole report, all sentences of a reading. An image counts once (its first reading), and so does a text:
+with a duplicate in the candidates no model could know which of the two is meant. Tied candidates take the mean of
+their ranks, so that a constant score is not right by luck.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from dataset_scripts.schema import Reading, UserError
+from egma_evaluation.bootstrap import Array, PatientBootstrap, mean_of, median_of
+from egma_evaluation.embeddings import ImageBank, TextBank, rounded
+from modeling_egma.losses_egma import late_interaction_logits
+
+CUTOFFS = (1, 5, 10)
+SCORES_AT_ONCE = 2**24  # patch-sentence cosines held at a time: 64 MiB in float32
+
+
+def report_sentences(reading: Reading) -> list[str]:
+    """The sentences that say something."""
+    return [sentence["text"].strip() for sentence in reading["sentences"] if sentence["text"].strip()]
+
+
+def distinct_pairs(readings: Sequence[Reading]) -> list[Reading]:
+    """One reading of every image and of every text, the first by reading id; case and blanks make no other text."""
+    ordered = sorted(readings, key=lambda reading: (reading["reading_id"], reading["image_id"]))
+    by_image: dict[str, Reading] = {}
+    for reading in ordered:
+        if report_sentences(reading):
+            by_image.setdefault(reading["image_id"], reading)
+    by_text: dict[str, Reading] = {}
+    for reading in by_image.values():
+        by_text.setdefault(" ".join(" ".join(report_sentences(reading)).casefold().split()), reading)
+    return list(by_text.values())
+
+
+def retrieval(
+    readings: Sequence[Reading], images: ImageBank, texts: TextBank, bootstrap: PatientBootstrap
+) -> dict[str, Any]:
+    """Recall at 1, 5, 10 and median rank, both ways, for both scores; the interval resamples the queries alone."""
+    pairs = distinct_pairs(readings)
+    if len(pairs) < 2:
+        raise UserError(f"retrieval: needs two images with different texts, got {len(pairs)}")
+    return {
+        "candidates": len(pairs),
+        "readings_without_text": sum(not report_sentences(reading) for reading in readings),
+        "readings_removed_as_duplicates": sum(bool(report_sentences(reading)) for reading in readings) - len(pairs),
+        **{
+            kind: {
+                "image_to_text": _figures(true_ranks(scores), pairs, bootstrap),
+                "text_to_image": _figures(true_ranks(scores.T), pairs, bootstrap),
+            }
+            for kind, scores in report_scores(pairs, images, texts).items()
+        },
+        "chance": {f"recall_at_{k}": min(1.0, k / len(pairs)) for k in CUTOFFS} | {"median_rank": (len(pairs) + 1) / 2},
+    }
+
+
+def report_scores(pairs: Sequence[Reading], images: ImageBank, texts: TextBank) -> dict[str, Array]:
+    """(n, n) of each score, rows images, columns reports.
+
+    `pooled` is the cosine of the image and the mean of the sentences; `late_interaction` is (zI + zT) / 2, in which
+    every patch finds its best sentence and every sentence its best patch.
+    """
+    reports = [texts.of(report_sentences(reading)) for reading in pairs]
+    means = normalize(torch.stack([report.mean(dim=0) for report in reports]), dim=-1)
+    places = images.places(pairs)
+    return {
+        "pooled": rounded(images.pooled[places] @ means.T),
+        "late_interaction": rounded(_late_interaction(images.patches[places], reports)),
+    }
+
+
+def true_ranks(scores: Array) -> Array:
+    """(n,) rank from 1 of the diagonal in each row, ties at their mean rank."""
+    own = np.diagonal(scores)[:, None]
+    return (scores > own).sum(axis=1) + ((scores == own).sum(axis=1) + 1) / 2
+
+
+def _late_interaction(patches: Tensor, reports: Sequence[Tensor]) -> Tensor:
+    """patches (n, P, D), reports n times (m_k, D) -> (n, n)."""
+    sentences = torch.cat(list(reports))
+    sentence_to_image = torch.repeat_interleave(torch.tensor([len(report) for report in reports]))
+    padded_sentences = len(reports) * max(len(report) for report in reports)
+    tile_size = max(1, SCORES_AT_ONCE // (padded_sentences * patches.shape[1]))
+    rows = []
+    for tile in patches.split(tile_size):
+        by_patch, by_sentence = late_interaction_logits(
+            tile, sentences, sentence_to_image, logit_scale=1.0, num_reports=len(reports)
+        )
+        rows.append((by_patch + by_sentence) / 2)
+    return torch.cat(rows)
+
+
+def _figures(ranks: Array, pairs: Sequence[Reading], bootstrap: PatientBootstrap) -> dict[str, Any]:
+    recalls = {
+        f"recall_at_{k}": bootstrap.figure(mean_of((ranks <= k).astype(np.float64)), pairs).to_json() for k in CUTOFFS
+    }
+    return recalls | {"median_rank": bootstrap.figure(median_of(ranks), pairs).to_json()}

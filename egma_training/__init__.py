@@ -1,0 +1,1 @@
+"""What `train_egma.py` is made of: arguments, batches, checkpoints."""

@@ -1,0 +1,184 @@
+"""Arguments of `train_egma.py`: a dataclass, a YAML preset, and the command line over both."""
+
+import argparse
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+from dataset_scripts.schema import UserError
+from modeling_egma import EgmaConfig
+
+OBJECTIVE_WEIGHTS = ("contrastive_weight", "gaze_weight", "mapping_weight")
+
+
+@dataclass
+class TrainingSettings:
+    """Everything that decides a run. The model comes from `model`, from two towers, or from `egma_config` alone."""
+
+    data: str | None = field(default=None, metadata={"help": "folder of a converted corpus (dataset_scripts.build)"})
+    output_dir: str | None = field(default=None, metadata={"help": "where model, checkpoints and metrics go"})
+    config: str | None = field(default=None, metadata={"help": "YAML preset; the command line overrides it"})
+    model: str | None = field(default=None, metadata={"help": "EGMA model to start from: Hub id or folder"})
+    vision_model: str | None = field(default=None, metadata={"help": "pretrained vision backbone: Hub id or folder"})
+    text_model: str | None = field(default=None, metadata={"help": "pretrained text encoder: Hub id or folder"})
+    egma_config: dict = field(  # type: ignore[type-arg]
+        default_factory=dict, metadata={"help": "fields of EgmaConfig for a new model, as JSON"}
+    )
+    contrastive_weight: float | None = field(default=None, metadata={"help": "overrides the model's"})
+    gaze_weight: float | None = field(default=None, metadata={"help": "overrides the model's"})
+    mapping_weight: float | None = field(default=None, metadata={"help": "overrides the model's"})
+    vocabulary_size: int = field(default=4000, metadata={"help": "WordPiece entries when the text encoder is new"})
+    max_length: int = field(default=64, metadata={"help": "tokens a sentence; what is cut is counted"})
+
+    max_steps: int | None = field(default=None, metadata={"help": "optimiser steps; overrides epochs"})
+    epochs: float = field(default=10.0, metadata={"help": "passes over the training split"})
+    batch_size: int = field(default=32, metadata={"help": "readings a step and process"})
+    learning_rate: float = field(default=1e-5, metadata={"help": "peak, after warm-up"})
+    weight_decay: float = field(default=1e-4, metadata={"help": "not on norms, biases and the logit scale"})
+    warmup_fraction: float = field(default=0.1, metadata={"help": "share of the steps; then cosine decay to 0"})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "gradient clipping"})
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "recompute activations to save memory"})
+    seed: int = field(default=42, metadata={"help": "initialisation, order, augmentation, dropout, gaze subset"})
+
+    gaze_ratio: float = field(default=1.0, metadata={"help": "share of the readings that keep their gaze, 0 to 1"})
+    gaze_sigma: float = field(default=0.05, metadata={"help": "width of a fixation, fraction of the frame's side"})
+    gaze_lead_seconds: float = field(default=0.0, metadata={"help": "by how much the eyes run ahead of speech"})
+
+    brightness: float = field(default=0.0, metadata={"help": "augmentation: largest change, fraction of full scale"})
+    contrast: float = field(default=0.0, metadata={"help": "augmentation: largest relative change"})
+    rotation_degrees: float = field(default=0.0, metadata={"help": "augmentation: largest rotation"})
+    scale_fraction: float = field(default=0.0, metadata={"help": "augmentation: largest relative change of size"})
+    shift_fraction: float = field(default=0.0, metadata={"help": "augmentation: largest shift, fraction of the frame"})
+    flip_probability: float = field(default=0.0, metadata={"help": "augmentation; off because left is not right"})
+
+    evaluation_steps: int | None = field(default=None, metadata={"help": "steps between validations; None: an epoch"})
+    num_workers: int = field(default=0, metadata={"help": "processes that prepare batches"})
+    log_steps: int = field(default=1, metadata={"help": "steps between log lines"})
+    resume: str | None = field(default=None, metadata={"help": "'auto' (the newest checkpoint) or a checkpoint folder"})
+
+    def __post_init__(self) -> None:
+        if self.data is None or self.output_dir is None:
+            raise UserError("--data (a converted corpus) and --output_dir are needed")
+        _check_ranges(self)
+        _check_known("egma_config", self.egma_config, _names(EgmaConfig))
+        sources = [bool(self.model), bool(self.vision_model or self.text_model), "vision_config" in self.egma_config]
+        if sum(sources) != 1:
+            raise UserError(
+                "name one start for the model: --model, or --vision_model with --text_model, or a preset whose "
+                "egma_config holds vision_config and text_config"
+            )
+        if bool(self.vision_model) != bool(self.text_model):
+            raise UserError("--vision_model and --text_model go together")
+
+    @property
+    def output(self) -> Path:
+        return Path(str(self.output_dir))
+
+    @property
+    def objective_weights(self) -> dict[str, float]:
+        """The weights that were given, by the name that `EgmaConfig` has for them."""
+        given = {name: getattr(self, name) for name in OBJECTIVE_WEIGHTS}
+        return {name: weight for name, weight in given.items() if weight is not None}
+
+
+def parse_settings(argv: list[str]) -> TrainingSettings:
+    """Command line over preset over defaults.
+
+    Raises:
+        UserError: an unknown or ill-typed field, a preset that cannot be read, values that do not fit each other.
+    """
+    parser = _Parser([TrainingSettings], allow_abbrev=False)  # type: ignore[list-item]
+    preset = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    preset.add_argument("--config")
+    path = preset.parse_known_args(argv)[0].config
+    if path:
+        values = _read_preset(Path(path))
+        _check_known(path, values, _names(TrainingSettings))
+        _check_types(path, values, parser)
+        parser.set_defaults(**values)
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        options = [name for name in unknown if name.startswith("--")] or unknown
+        _check_known("command line", [name.lstrip("-").split("=")[0] for name in options], _names(TrainingSettings))
+        raise UserError(f"command line: unexpected {' '.join(unknown)}")
+    return TrainingSettings(**vars(given))
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> Any:
+        raise UserError(f"command line: {message}")
+
+
+def _names(dataclass_type: type) -> list[str]:
+    return [item.name for item in dataclasses.fields(dataclass_type) if not item.name.startswith("_")]
+
+
+def _read_preset(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a preset ({error})") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected 'field: value' lines, found {type(values).__name__}")
+    return values
+
+
+def _check_known(where: str, given: Any, known: list[str]) -> None:
+    for name in given:
+        if name not in known:
+            nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0)
+            raise UserError(f"{where}: unknown field '{name}'; did you mean '{nearest[0]}'?")
+
+
+def _check_types(path: str, values: dict[str, Any], parser: HfArgumentParser) -> None:
+    """YAML values go through the same conversion as the command line's."""
+    for action in parser._actions:
+        if action.dest not in values or values[action.dest] is None or action.dest == "egma_config":
+            continue
+        value = values[action.dest]
+        try:
+            converted = action.type(str(value)) if callable(action.type) else value
+        except (ValueError, TypeError, argparse.ArgumentTypeError):
+            raise UserError(f"{path}: {action.dest} is {value!r}, expected {action.type.__name__}") from None  # type: ignore[union-attr]
+        values[action.dest] = converted
+    if not isinstance(values.get("egma_config", {}), dict):
+        raise UserError(f"{path}: egma_config is {values['egma_config']!r}, expected fields of EgmaConfig")
+
+
+def _check_ranges(settings: TrainingSettings) -> None:
+    rules: dict[str, tuple[float, float]] = {
+        "gaze_ratio": (0, 1),
+        "warmup_fraction": (0, 1),
+        "flip_probability": (0, 1),
+        "brightness": (0, 1),
+        "contrast": (0, 1),
+        "scale_fraction": (0, 0.9),
+        "shift_fraction": (0, 1),
+        "rotation_degrees": (0, 180),
+        "batch_size": (1, math.inf),
+        "max_steps": (1, math.inf),
+        "epochs": (1e-9, math.inf),
+        "evaluation_steps": (1, math.inf),
+        "log_steps": (1, math.inf),
+        "num_workers": (0, math.inf),
+        "learning_rate": (0, math.inf),
+        "weight_decay": (0, math.inf),
+        "max_grad_norm": (1e-12, math.inf),
+        "gaze_sigma": (1e-9, math.inf),
+        "max_length": (2, math.inf),
+        "vocabulary_size": (5, math.inf),
+        "seed": (0, 2**63 - 1),
+    } | dict.fromkeys(OBJECTIVE_WEIGHTS, (0, math.inf))
+    for name, (low, high) in rules.items():
+        value = getattr(settings, name)
+        if value is not None and not low <= value <= high:
+            bounds = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+            raise UserError(f"{name} is {value}, expected a number {bounds}")

@@ -1,0 +1,106 @@
+"""The model and processor that a run starts from."""
+
+from collections import Counter
+from typing import Any
+
+from datasets import Dataset
+from huggingface_hub.errors import StrictDataclassError
+from tokenizers import normalizers, pre_tokenizers
+from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, BertTokenizer, set_seed
+from transformers.utils import logging
+
+from dataset_scripts.schema import UserError
+from egma_training.arguments import TrainingSettings
+from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
+
+logger = logging.get_logger(__name__)
+
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def build_model(settings: TrainingSettings, rows: Dataset) -> tuple[EgmaModel, Any]:
+    """Load or make the model; weights that are new depend on `settings.seed` alone.
+
+    Raises:
+        UserError: a model that cannot be had, or a configuration that contradicts itself.
+    """
+    set_seed(settings.seed)
+    try:
+        if settings.model:
+            model, processor = _from_egma(settings)
+        elif settings.vision_model:
+            model, processor = _from_towers(settings)
+        else:
+            model, processor = _from_config(settings, rows)
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+        raise UserError(f"cannot build the model: {' '.join(str(error).split())}") from error
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model, processor
+
+
+def _gaze_kwargs(settings: TrainingSettings) -> dict[str, float]:
+    return {"sigma": settings.gaze_sigma, "lead": settings.gaze_lead_seconds}
+
+
+def _from_egma(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
+    assert settings.model
+    config = EgmaConfig.from_pretrained(settings.model)
+    if config.model_type != "egma":
+        raise ValueError(f"{settings.model} is a '{config.model_type}' model, expected 'egma'")
+    for name, value in {**settings.egma_config, **settings.objective_weights}.items():
+        setattr(config, name, value)
+    model = EgmaModel.from_pretrained(settings.model, config=config, use_safetensors=True)
+    processor = AutoProcessor.from_pretrained(settings.model)
+    processor.gaze_kwargs = _gaze_kwargs(settings)
+    return model, processor
+
+
+def _from_towers(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
+    assert settings.vision_model and settings.text_model
+    fields = {**settings.egma_config, **settings.objective_weights}
+    model = EgmaModel.from_vision_text_pretrained(settings.vision_model, settings.text_model, **fields)
+    tokenizer = AutoTokenizer.from_pretrained(settings.text_model)
+    processor = EgmaProcessor.for_model(model.config, tokenizer, _gaze_kwargs(settings))
+    try:
+        stock = AutoImageProcessor.from_pretrained(settings.vision_model)
+    except OSError:
+        logger.warning(f"{settings.vision_model} has no image processor; grey values are normalised to [-1, 1]")
+    else:
+        processor.image_processor.image_mean = stock.image_mean
+        processor.image_processor.image_std = stock.image_std
+    return model, processor
+
+
+def _from_config(settings: TrainingSettings, rows: Dataset) -> tuple[EgmaModel, Any]:
+    tokenizer = train_tokenizer(rows, settings.vocabulary_size, settings.max_length)
+    fields = {**settings.egma_config, **settings.objective_weights}
+    text_config = dict(fields.pop("text_config", None) or {})
+    text_config |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    config = EgmaConfig(text_config=text_config, **fields)
+    return EgmaModel(config), EgmaProcessor.for_model(config, tokenizer, _gaze_kwargs(settings))
+
+
+def train_tokenizer(rows: Dataset, vocabulary_size: int, max_length: int) -> BertTokenizer:
+    """A WordPiece vocabulary learned from the training split's sentences.
+
+    Raises:
+        UserError: there is no text to learn from.
+    """
+    texts = [sentence["text"] for report in rows.select_columns(["sentences"]) for sentence in report["sentences"]]
+    if not texts:
+        raise UserError("the training split has no sentence; a new text encoder has nothing to learn words from")
+    return BertTokenizer(vocab=_vocabulary(texts, vocabulary_size), model_max_length=max_length)
+
+
+def _vocabulary(texts: list[str], size: int) -> dict[str, int]:
+    """The characters that occur, so that any word of them can be spelled, then the most frequent words.
+
+    The library's WordPiece learner breaks ties by the order of a hash map: two runs would differ.
+    """
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    counts = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    characters = sorted({character for word in counts for character in word})
+    words = sorted(counts, key=lambda word: (-counts[word], word))
+    entries = dict.fromkeys([*SPECIAL_TOKENS, *characters, *(f"##{one}" for one in characters), *words])
+    return {entry: index for index, entry in enumerate(list(entries)[:size])}

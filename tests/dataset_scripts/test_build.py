@@ -1,0 +1,144 @@
+"""The command line and the output folder, for any corpus."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_dataset
+
+from dataset_scripts import build
+from dataset_scripts.conversion import Dropped, attempt
+from dataset_scripts.report import Ledger
+from dataset_scripts.schema import FEATURES
+from dataset_scripts.splits import hashed_split
+from tests.dataset_scripts.raw_trees import grey_picture, image_text_folder, mimic_eye_tree
+
+
+def arguments(corpus, source, output, *more):
+    return [corpus, "--source", str(source), "--output", str(output), "--image-size", "64", *more]
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    names = [f"{n}.png" for n in range(12)]
+    lines = ["file_name,text,patient_id", *(f"{name},Clear {name}.,{name}" for name in names)]
+    return image_text_folder(tmp_path / "raw", lines, {name: grey_picture(90, 70) for name in names})
+
+
+def test_plain_load_dataset_opens_it(tmp_path):
+    source, output = mimic_eye_tree(tmp_path / "raw"), tmp_path / "out"
+    assert build.main(arguments("mimic_eye", source, output)) == 0
+    rows = load_dataset(str(output))
+    assert set(rows) == {"validation"} and rows["validation"].features == FEATURES
+    assert rows["validation"][0]["image"].size == (32, 64)
+    streamed = load_dataset(str(output), split="validation", streaming=True)
+    assert next(iter(streamed))["reading_id"] == rows["validation"][0]["reading_id"]
+
+
+def test_number_of_processes_changes_no_byte(tmp_path):
+    source = mimic_eye_tree(tmp_path / "raw")
+    for num_proc in ("1", "2"):
+        assert build.main(arguments("mimic_eye", source, tmp_path / num_proc, "--num-proc", num_proc)) == 0
+    assert files(tmp_path / "1") == files(tmp_path / "2")
+
+
+def test_source_is_only_read(pairs, tmp_path):
+    before = files(pairs)
+    assert build.main(arguments("image_text", pairs, tmp_path / "out")) == 0
+    assert files(pairs) == before
+
+
+def test_shards_are_numbered_and_hold_every_row(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr("dataset_scripts.writer.ROWS_PER_GROUP", 1)
+    monkeypatch.setattr("dataset_scripts.writer.ROWS_PER_SHARD", 2)
+    assert build.main(arguments("image_text", pairs, tmp_path / "out")) == 0
+    report = json.loads((tmp_path / "out" / "conversion_report.json").read_text())
+    for split, counts in report["splits"].items():
+        shards = sorted((tmp_path / "out" / "data").glob(f"{split}-*.parquet"))
+        count = (counts["readings"] + 1) // 2
+        assert [path.name for path in shards] == [f"{split}-{n:05d}-of-{count:05d}.parquet" for n in range(count)]
+        assert sum(pq.read_metadata(path).num_rows for path in shards) == counts["readings"]
+
+
+def test_limit_stops_after_so_many_readings(pairs, tmp_path):
+    assert build.main(arguments("image_text", pairs, tmp_path / "out", "--limit", "5")) == 0
+    report = json.loads((tmp_path / "out" / "conversion_report.json").read_text())
+    assert report["readings"]["rows_kept"] == 5 == sum(counts["readings"] for counts in report["splits"].values())
+    assert report["limit"] == 5
+
+
+def test_existing_output_is_not_touched(pairs, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    assert build.main(arguments("image_text", pairs, tmp_path / "out")) == 0  # empty: fine
+    before = files(tmp_path / "out")
+    assert build.main(arguments("image_text", pairs, tmp_path / "out")) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert files(tmp_path / "out") == before
+
+
+def test_nothing_appears_when_the_conversion_breaks(pairs, tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(build, "dataset_card", broken)
+    with pytest.raises(RuntimeError, match="power cut"):
+        build.main(arguments("image_text", pairs, tmp_path / "out"))
+    assert {path.name for path in tmp_path.iterdir()} == {"raw"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({0: "nonsense"}, "unknown corpus 'nonsense'; expected one of image_text, mimic_eye"),
+        ({2: "no/such/folder"}, "no such folder"),
+        ({6: "0"}, "at least 1"),
+        ({6: "big"}, "--image-size"),
+        ({5: "--size"}, "unrecognized arguments"),
+    ],
+)
+def test_wrong_arguments_exit_with_2(pairs, tmp_path, capsys, change, message):
+    argv = arguments("image_text", pairs, tmp_path / "out")
+    for position, value in change.items():
+        argv[position] = value
+    assert build.main(argv) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_output_inside_the_source_is_refused(pairs, capsys):
+    assert build.main(arguments("image_text", pairs, pairs / "out")) == 2
+    assert "lies in the source folder" in capsys.readouterr().err
+    assert not (pairs / "out").exists()
+
+
+def test_ledger_refuses_rows_that_are_unaccounted_for():
+    ledger = Ledger()
+    ledger.enter("table", 2)
+    ledger.keep("table", 1)
+    with pytest.raises(RuntimeError, match="2 rows in, 1 kept"):
+        ledger.check()
+
+
+def test_first_five_offenders_are_named():
+    ledger = Ledger()
+    for number in range(7):
+        ledger.drop("table", "reason", [str(number)])
+    assert ledger.as_dict()["tables"]["table"]["dropped"]["reason"] == {"count": 7, "first": ["0", "1", "2", "3", "4"]}
+
+
+def test_dropped_row_forgets_what_was_counted_on_the_way():
+    def fails(ledger):
+        ledger.enter("other", 3)
+        raise Dropped("reason", "detail")
+
+    tables = attempt("table", "row 1", fails).ledger.as_dict()["tables"]
+    assert set(tables) == {"table"} and tables["table"]["dropped"]["reason"]["first"] == ["row 1 (detail)"]
+
+
+def test_hashed_split_is_fixed_and_near_its_fractions():
+    splits = [hashed_split(str(patient), 0, 0.8, 0.1) for patient in range(2000)]
+    assert splits == [hashed_split(str(patient), 0, 0.8, 0.1) for patient in range(2000)]
+    assert abs(splits.count("train") / 2000 - 0.8) < 0.03 and abs(splits.count("test") / 2000 - 0.1) < 0.02

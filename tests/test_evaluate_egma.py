@@ -1,0 +1,87 @@
+"""The program end to end on a tiny model and corpus, and its one-sentence refusals."""
+
+import json
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig
+
+import evaluate_egma
+from dataset_scripts.schema import FEATURES
+from modeling_egma import EgmaModel, EgmaProcessor
+from tests.egma_evaluation.fakes import corpus
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path, tiny_model: EgmaModel, processor: EgmaProcessor) -> Path:
+    folder = tmp_path / "model"
+    tiny_model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def corpus_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "corpus"
+    (folder / "data").mkdir(parents=True)
+    for split in ("train", "test"):
+        table = Dataset.from_list([dict(row) for row in corpus(9)], features=FEATURES)
+        table.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    (folder / "conversion_report.json").write_text('{"generated": true}')
+    return folder
+
+
+def test_program_writes_every_figure(
+    model_folder: Path, corpus_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "results"
+    arguments = [str(model_folder), "--data", str(corpus_folder), "--output", str(output), "--bootstrap", "20"]
+    assert evaluate_egma.main(arguments) == 0
+    results = json.loads((output / "results.json").read_text())
+    for key in ("zero_shot_auroc", "zero_shot_accuracy", "zero_shot_f1", "pointing_game", "recall_at_1"):
+        assert 0 <= results[key] <= 1
+        assert results["chance"][key] is not None and results["n"][key] > 0
+    assert results["generated"] is True and results["bootstrap"]["seed"] == 0
+    assert results["box_centre"]["pointing_game"] is not None
+    assert results["model"]["name"] == "model" and results["model"]["weights_digest"]
+    assert "| Zero-shot AUROC |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "--data", "CORPUS"], "nowhere: no EGMA model can be loaded from it"),
+        (["MODEL", "--data", "nowhere"], "nowhere: no such folder"),
+        (["MODEL", "--data", "CORPUS", "--split", "validation"], "no split 'validation'"),
+        (["MODEL", "--data", "CORPUS", "--tasks", "captioning"], "unknown task 'captioning'"),
+        (["MODEL", "--data", "CORPUS", "--classes", "Scoliosis"], "class 'Scoliosis' is not in these readings"),
+        (["MODEL", "--data", "CORPUS", "--prompts", "none.yaml"], "none.yaml: no such prompt file"),
+    ],
+)
+def test_bad_input_exits_with_two_and_one_sentence(
+    arguments: list[str], message: str, model_folder: Path, corpus_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"MODEL": str(model_folder), "CORPUS": str(corpus_folder)}
+    assert evaluate_egma.main([places.get(argument, argument) for argument in arguments]) == 2
+    said = capsys.readouterr().err.strip()
+    assert message in said and said.startswith("evaluate_egma: ") and "\n" not in said
+
+
+def test_another_kind_of_model_is_refused(
+    tmp_path: Path, corpus_folder: Path, tiny_bert: BertConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_bert.save_pretrained(tmp_path / "bert")
+    assert evaluate_egma.main([str(tmp_path / "bert"), "--data", str(corpus_folder)]) == 2
+    assert "a model of type 'bert'; expected an EGMA model" in capsys.readouterr().err
+
+
+def test_incomplete_weights_are_refused(
+    model_folder: Path, corpus_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = load_file(model_folder / "model.safetensors")
+    weights.pop("text_projection.weight")
+    save_file(weights, model_folder / "model.safetensors", metadata={"format": "pt"})
+    assert evaluate_egma.main([str(model_folder), "--data", str(corpus_folder)]) == 2
+    assert "the weights lack 1 tensors of the model, such as text_projection.weight" in capsys.readouterr().err

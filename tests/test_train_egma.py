@@ -1,0 +1,237 @@
+"""The training program as users start it, on a tiny model and a small generated corpus."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import AutoModel, AutoProcessor, set_seed
+
+import train_egma
+from egma_training.arguments import parse_settings
+from egma_training.checkpoint import find_checkpoint
+from egma_training.start import build_model
+
+TINY = {
+    "egma_config": {
+        "vision_config": {
+            "model_type": "swin",
+            "image_size": 56,
+            "embed_dim": 8,
+            "depths": [1, 1],
+            "num_heads": [1, 2],
+            "window_size": 7,
+        },
+        "text_config": {
+            "model_type": "bert",
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "max_position_embeddings": 64,
+        },
+        "projection_dim": 16,
+    },
+    "vocabulary_size": 300,
+    "batch_size": 8,
+    "learning_rate": 0.001,
+    "max_steps": 4,
+    "evaluation_steps": 2,
+    # everything that draws random numbers is on
+    "brightness": 0.1,
+    "contrast": 0.1,
+    "rotation_degrees": 5,
+    "shift_fraction": 0.05,
+    "flip_probability": 0.5,
+}
+
+
+@pytest.fixture
+def preset(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return path
+
+
+@pytest.fixture
+def arguments(preset: Path, phantom_data: Path, tmp_path: Path) -> list[str]:
+    return ["--config", str(preset), "--data", str(phantom_data), "--output_dir", str(tmp_path / "run")]
+
+
+def test_training_leaves_a_model_that_loads_and_a_line_a_step(arguments: list[str], tmp_path: Path) -> None:
+    assert train_egma.main(arguments) == 0
+    run = tmp_path / "run"
+    model, processor = AutoModel.from_pretrained(run), AutoProcessor.from_pretrained(run)
+    assert processor.grid_size == model.config.grid_size == 7
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines if "validation_loss" in line] == [2, 4]
+    first = next(line for line in lines if "loss" in line)
+    assert first["loss"] == pytest.approx(first["contrastive"] + first["gaze"] + first["mapping"], abs=1e-4)
+    assert first["gaze"] > 0
+    events = EventAccumulator(str(next(run.rglob("events.out.tfevents.*")).parent)).Reload()
+    assert len(events.Scalars("loss")) == 4
+
+
+def test_best_model_is_that_of_the_lowest_validation_loss(arguments: list[str], tmp_path: Path) -> None:
+    # a learning rate that ruins the model after the first validation
+    train_egma.main([*arguments, "--learning_rate", "0.5", "--warmup_fraction", "1", "--evaluation_steps", "1"])
+    run = tmp_path / "run"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = {line["step"]: line["validation_loss"] for line in lines if "validation_loss" in line}
+    best = min(losses, key=losses.__getitem__)
+    kept = load_file(run / "model.safetensors")["logit_scale"]
+    states = {step: load_file(run / f"checkpoint-{step}" / "model.safetensors") for step in (3, 4)}
+    assert best not in states or torch.equal(kept, states[best]["logit_scale"])
+    assert any(not torch.equal(kept, state["logit_scale"]) for state in states.values())
+
+
+def test_gaze_ratio_zero_trains_without_gaze_from_the_same_weights(arguments: list[str], tmp_path: Path) -> None:
+    assert train_egma.main([*arguments, "--gaze_ratio", "0", "--max_steps", "1"]) == 0
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["gaze"] == 0
+    settings = [parse_settings([*arguments, "--gaze_ratio", ratio]) for ratio in ("0", "1")]
+    rows = train_egma.load_readings(settings[0].data, "train")
+    models = []
+    for one in settings:
+        set_seed(int(torch.randint(1000, ())))
+        models.append(build_model(one, rows)[0].state_dict())
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+@pytest.mark.parametrize("cut", [1, 3])
+def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
+    arguments: list[str], preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    """With dropout and augmentation on; six steps an epoch, so cut 3 goes on inside one."""
+    assert train_egma.main([*arguments, "--evaluation_steps", "1", "--max_steps", "8"]) == 0
+    whole = load_file(tmp_path / "run" / "checkpoint-8" / "model.safetensors")
+    again = [*arguments, "--output_dir", str(tmp_path / "again"), "--evaluation_steps", "1", "--max_steps", "8"]
+    steps = train_egma.Trainer._train_step
+
+    def interrupt(self: train_egma.Trainer, *args: object) -> None:
+        if self.step == cut:
+            raise KeyboardInterrupt
+        steps(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_egma.Trainer, "_train_step", interrupt)
+        assert train_egma.main(again) == 2
+    torch.rand(3)
+    assert train_egma.main([*again, "--resume", "auto"]) == 0
+    resumed = load_file(tmp_path / "again" / "checkpoint-8" / "model.safetensors")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    lines = [json.loads(line) for line in (tmp_path / "again" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 9))
+
+
+def test_only_the_newest_checkpoints_are_kept(arguments: list[str], tmp_path: Path) -> None:
+    train_egma.main([*arguments, "--evaluation_steps", "1"])
+    assert {path.name for path in (tmp_path / "run").glob("*checkpoint-*")} == {"checkpoint-3", "checkpoint-4"}
+    assert find_checkpoint(tmp_path / "run", "auto").name == "checkpoint-4"
+
+
+def test_no_decay_on_norms_biases_and_logit_scale(tiny_model: torch.nn.Module) -> None:
+    decayed, free = train_egma.parameter_groups(tiny_model, 0.1)
+    free_ids = {id(parameter) for parameter in free["params"]}
+    names = {name for name, parameter in tiny_model.named_parameters() if id(parameter) in free_ids}
+    assert "logit_scale" in names and any("norm" in name.lower() for name in names)
+    assert all(name.endswith("bias") or "norm" in name.lower() or name == "logit_scale" for name in names)
+    assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0
+    assert len(decayed["params"]) + len(free["params"]) == len(list(tiny_model.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--gaze_ration", "1"], "unknown field 'gaze_ration'; did you mean 'gaze_ratio'?"),
+        (["--max_step", "1"], "unknown field 'max_step'; did you mean 'max_steps'?"),
+        (["--gaze_ratio", "50"], "gaze_ratio is 50.0, expected a number from 0 to 1"),
+        (["--batch_size", "many"], "batch_size"),
+        (["--data", "nowhere"], "nowhere: no such folder"),
+        (["--batch_size", "4000"], "fewer than one batch of 4000"),
+        (["--model", "nowhere"], "name one start for the model"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: cannot be read as a preset"),
+        (["--resume", "auto"], "no checkpoint to resume from"),
+    ],
+)
+def test_users_mistakes_end_in_one_sentence(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], extra: list[str], message: str
+) -> None:
+    assert train_egma.main([*arguments, *extra]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and message in error
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rat": 1}, "unknown field 'learning_rat'; did you mean 'learning_rate'?"),
+        ({"batch_size": "many"}, "batch_size is 'many', expected int"),
+        ({"egma_config": 3}, "egma_config is 3"),
+        ({"egma_config": TINY["egma_config"] | {"gaze_wait": 1}}, "unknown field 'gaze_wait'; did you mean"),
+        ({"egma_config": TINY["egma_config"] | {"gaze_weight": -1}}, "gaze_weight is -1, expected a finite number"),
+    ],
+)
+def test_mistakes_in_a_preset_are_named(
+    arguments: list[str], preset: Path, capsys: pytest.CaptureFixture[str], change: dict[str, object], message: str
+) -> None:
+    preset.write_text(yaml.safe_dump(TINY | change))
+    assert train_egma.main(arguments) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_folder_with_a_run_is_not_overwritten(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_egma.main([*arguments, "--max_steps", "1"]) == 0
+    assert train_egma.main([*arguments, "--max_steps", "1"]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_resume_refuses_changed_settings_and_damaged_checkpoints(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_egma.main(arguments) == 0
+    assert train_egma.main([*arguments, "--resume", "auto", "--batch_size", "4"]) == 2
+    assert "batch_size was 8 there and is 4 now" in capsys.readouterr().err
+    (tmp_path / "run" / "checkpoint-4" / "optimizer.safetensors").write_bytes(b"")
+    assert train_egma.main([*arguments, "--resume", "auto"]) == 2
+    assert "not a complete checkpoint" in capsys.readouterr().err
+
+
+def test_starts_from_a_trained_model_and_from_two_towers(
+    arguments: list[str], tmp_path: Path, phantom_data: Path
+) -> None:
+    assert train_egma.main([*arguments, "--max_steps", "1"]) == 0
+    model = AutoModel.from_pretrained(tmp_path / "run")
+    model.vision_model.save_pretrained(tmp_path / "vision")
+    model.text_model.save_pretrained(tmp_path / "text")
+    AutoProcessor.from_pretrained(tmp_path / "run").tokenizer.save_pretrained(tmp_path / "text")
+    short = ["--data", str(phantom_data), "--max_steps", "1", "--batch_size", "4"]
+    tuned = [*short, "--output_dir", str(tmp_path / "tuned"), "--model", str(tmp_path / "run"), "--gaze_weight", "0.5"]
+    assert train_egma.main(tuned) == 0
+    assert AutoModel.from_pretrained(tmp_path / "tuned").config.gaze_weight == 0.5
+    towers = ["--vision_model", str(tmp_path / "vision"), "--text_model", str(tmp_path / "text")]
+    assert train_egma.main([*short, "--output_dir", str(tmp_path / "joined"), *towers]) == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_runs_under_accelerate_launch(arguments: list[str], tmp_path: Path, processes: int) -> None:
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    if processes > 1:
+        # what accelerate calls several CPU processes (its --cpu would start one)
+        launch.append("--multi_gpu")
+    root = Path(train_egma.__file__).parent
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [*launch, str(root / "train_egma.py"), *arguments, "--batch_size", "4", "--max_steps", "2"]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2]
+    assert (tmp_path / "run" / "model.safetensors").exists()
