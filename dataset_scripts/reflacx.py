@@ -102,7 +102,7 @@ def _fixations(folder: Path, width: int, height: int, ledger: Ledger) -> Fixatio
     columns = {"x": x / width, "y": y / height, "start": start, "duration": end - start}
     for group in (_RESOLUTION_COLUMNS, _SHOWN_COLUMNS):
         if rows and set(group.values()) <= rows[0].keys():
-            sides = {name: width if name.endswith(("x", "x_min", "x_max")) else height for name in group}
+            sides = {name: width if name in ("sigma_x", "x_min", "x_max") else height for name in group}
             columns |= {name: numbers(rows, column) / sides[name] for name, column in group.items()}
     return valid_fixations(columns, FIXATION_TABLE, folder.name, ledger)
 

@@ -49,7 +49,7 @@ class EgmaConfig(PreTrainedConfig):
         zero_shot_score: what `logits_per_image` holds, `"pooled"` or `"late_interaction"`.
 
     Raises:
-        ValueError: a value out of range.
+        huggingface_hub.errors.StrictDataclassError: a value out of range or of the wrong type.
     """
 
     model_type = "egma"

@@ -61,7 +61,7 @@ def gaze_matrices(
     if len(fixations) != len(spans):
         raise ValueError(f"expected spans for each of the {len(fixations)} recordings, got {len(spans)}")
     tables = [_inside_frame(_fixation_table(recording, sigma)) for recording in fixations]
-    windows = [_sentence_windows(sentence_spans) for sentence_spans in spans]
+    windows = [sentence_windows(sentence_spans) for sentence_spans in spans]
     lengths = [len(window) for window in windows]
     if not sum(lengths):
         return [torch.zeros(0, grid, grid) for _ in lengths]
@@ -154,8 +154,12 @@ def _check_settings(grid: int, sigma: float, lead: float) -> None:
         raise ValueError(f"lead must be a finite number of seconds, got {lead}")
 
 
-def _sentence_windows(spans: Sequence[Span]) -> Tensor:
-    """(m, 2) float64 seconds; NaN where a sentence is untimed."""
+def sentence_windows(spans: Sequence[Span]) -> Tensor:
+    """Spans, checked, as (m, 2) float64 seconds; NaN where a sentence is untimed.
+
+    Raises:
+        ValueError: see `gaze_matrix`.
+    """
     for index, span in enumerate(spans):
         if span is None:
             continue

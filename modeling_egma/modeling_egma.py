@@ -89,6 +89,8 @@ class EgmaModel(EgmaPreTrainedModel):
     def from_vision_text_pretrained(cls, vision_id: str, text_id: str, **config: Any) -> Self:
         """Start from two pretrained encoders, each a Hub id or a local folder with safetensors weights.
 
+        As after `from_pretrained`, the model is in evaluation mode; its weights are in torch's default dtype.
+
         Args:
             config: fields of `EgmaConfig`.
         """
@@ -97,7 +99,7 @@ class EgmaModel(EgmaPreTrainedModel):
         model = cls(egma_config)
         model.vision_model = _tower_from_pretrained(vision_id, egma_config.vision_tower_config)
         model.text_model = _tower_from_pretrained(text_id, text_config)
-        return model
+        return model.eval()
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_model.get_input_embeddings()
@@ -312,13 +314,19 @@ class EgmaForImageClassification(EgmaPreTrainedModel):
 
 
 def _tower_from_config(config: PreTrainedConfig) -> PreTrainedModel:
-    return AutoModel.from_config(config, **_without_pooler(config))
+    # both towers and the projections share one dtype, whatever the towers' checkpoints were saved in
+    return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **_without_pooler(config))
 
 
 def _tower_from_pretrained(model_id: str, config: PreTrainedConfig) -> PreTrainedModel:
     # an earlier vision stage has a layer norm of its own, whose width the checkpoint's last one does not fit
     return AutoModel.from_pretrained(
-        model_id, config=config, use_safetensors=True, ignore_mismatched_sizes=True, **_without_pooler(config)
+        model_id,
+        config=config,
+        dtype=torch.get_default_dtype(),
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        **_without_pooler(config),
     )
 
 

@@ -12,7 +12,7 @@ from transformers.image_utils import get_image_size
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 from transformers.utils import logging
 
-from .gaze_egma import Span, compose, gaze_matrices, square_frame, transform_fixations
+from .gaze_egma import Span, compose, gaze_matrices, sentence_windows, square_frame, transform_fixations
 from .image_processing_egma import EgmaImageProcessor, warp_frames
 
 logger = logging.get_logger(__name__)
@@ -108,9 +108,13 @@ class EgmaProcessor(ProcessorMixin):
             text = [sentence for report in reports for sentence in report]
         images = _image_list(images)
         _check_counts(images, reports, gaze, spans)
+        if frame_affines is not None and (images is None or len(frame_affines) != len(images)):
+            raise ValueError(
+                f"got {len(images or [])} images but {len(frame_affines)} frame_affines, expected one each"
+            )
         batch = self._images_and_text(images, text, **kwargs)
         if frame_affines is not None:
-            batch["pixel_values"] = self._warp(batch["pixel_values"], frame_affines)
+            batch["pixel_values"] = self._warp(batch["pixel_values"], frame_affines, **kwargs)
         if reports is not None:
             batch["sentence_to_image"] = _sentence_rows(reports)
         if gaze is not None and images is not None and spans is not None:
@@ -160,21 +164,27 @@ class EgmaProcessor(ProcessorMixin):
             self.truncated_sentences += cut
             logger.warning(f"{cut} of {len(sentences)} sentences were cut to {limit} tokens")
 
-    def _warp(self, pixel_values: Any, frame_affines: Sequence[Tensor]) -> Tensor:
-        if len(frame_affines) != len(pixel_values):
-            raise ValueError(f"expected {len(pixel_values)} frame_affines, one an image, got {len(frame_affines)}")
-        processor = self.image_processor
-        mean, std = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
-        black = -mean / std if processor.do_normalize else torch.zeros_like(mean)
+    def _warp(self, pixel_values: Any, frame_affines: Sequence[Tensor], **kwargs: Any) -> Tensor:
+        mean, std = (torch.tensor(self._image_setting(name, kwargs)) for name in ("image_mean", "image_std"))
+        black = -mean / std if self._image_setting("do_normalize", kwargs) else torch.zeros_like(mean)
         return warp_frames(torch.as_tensor(pixel_values), torch.stack(list(frame_affines)), black)
+
+    def _image_setting(self, name: str, kwargs: dict[str, Any]) -> Any:
+        """A setting of the image processor as this call has it: flat, under `images_kwargs`, or its own."""
+        given = kwargs | (kwargs.get("images_kwargs") or {})
+        return given.get(name, getattr(self.image_processor, name, None))
 
     def _geometry(self, images: list[Any], frame_affines: Sequence[Tensor] | None, **kwargs: Any) -> list[Tensor]:
         """Image fractions -> frame fractions, (2, 3) for every image."""
-        pads = kwargs.get("do_pad_square", getattr(self.image_processor, "do_pad_square", None))
+        pads = self._image_setting("do_pad_square", kwargs)
         if pads is None:
             raise ValueError(
                 f"{type(self.image_processor).__name__} does not say how it places an image in the frame; gaze needs "
                 "an EgmaImageProcessor"
+            )
+        if self._image_setting("do_center_crop", kwargs) or self._image_setting("do_pad", kwargs):
+            raise ValueError(
+                "gaze cannot follow do_center_crop and do_pad; crop by frame_affines (gaze_egma.frame_crop)"
             )
         maps = [square_frame(*_width_and_height(image)) if pads else square_frame(1, 1) for image in images]
         if frame_affines is None:
@@ -185,6 +195,8 @@ class EgmaProcessor(ProcessorMixin):
         self, gaze: Sequence[Mapping[str, Any] | None], spans: Sequence[Sequence[Span]], geometry: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         recorded = [row for row, recording in enumerate(gaze) if recording is not None]
+        for row in recorded:
+            _for_reading(row, sentence_windows, spans[row])
         moved = [_for_reading(row, transform_fixations, gaze[row], geometry[row]) for row in recorded]
         drawn = gaze_matrices(moved, [spans[row] for row in recorded], self.grid_size, **self.gaze_kwargs)
         maps = [torch.zeros(len(sentence_spans), self.grid_size, self.grid_size) for sentence_spans in spans]

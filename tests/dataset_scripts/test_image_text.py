@@ -144,7 +144,9 @@ def test_sixteen_bits_are_noted(tmp_path):
 
 def bad_images(root):
     grey_picture(40, 30).save(root / "good.png")
-    (root / "truncated.png").write_bytes((root / "good.png").read_bytes()[:200])
+    grey_picture(40, 30).save(root / "good.jpg")
+    (root / "truncated.png").write_bytes((root / "good.png").read_bytes()[:100])
+    (root / "truncated.jpg").write_bytes((root / "good.jpg").read_bytes()[:-5])
     (root / "text.png").write_text("no picture")
     grey_picture(8, 8).save(root / "format.bmp")
     grey_picture(8, 8).convert("CMYK").save(root / "cmyk.jpg")
@@ -156,6 +158,7 @@ def bad_images(root):
     ("name", "reason"),
     [
         ("truncated.png", "image_not_decodable"),
+        ("truncated.jpg", "image_not_decodable"),
         ("text.png", "image_not_decodable"),
         ("format.bmp", "image_not_decodable"),
         ("cmyk.jpg", "unexpected_image_mode"),
