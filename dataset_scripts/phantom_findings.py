@@ -150,7 +150,7 @@ def _place_mirrored(x: float, y: float, x_radius: float, y_radius: float) -> tup
 
 
 def _draw_nodule(canvas: Canvas, body: Body, finding: Finding) -> FloatArray:
-    return 0.3 * edge(1.0 - ellipse_radius(canvas, finding.places[0]), 0.3)
+    return 0.42 * edge(1.0 - ellipse_radius(canvas, finding.places[0]), 0.3)
 
 
 def _texture(canvas: Canvas, finding: Finding, scale_px: float) -> FloatArray:
@@ -160,12 +160,12 @@ def _texture(canvas: Canvas, finding: Finding, scale_px: float) -> FloatArray:
 
 def _draw_consolidation(canvas: Canvas, body: Body, finding: Finding) -> FloatArray:
     distance = ellipse_radius(canvas, finding.places[0]) + 0.13 * _texture(canvas, finding, 6.0)
-    return 0.34 * edge(0.85 - distance, 0.35) * canvas.lungs
+    return 0.44 * edge(0.85 - distance, 0.35) * canvas.lungs
 
 
 def _draw_groundglass(canvas: Canvas, body: Body, finding: Finding) -> FloatArray:
     grains = 1.0 + 0.3 * _texture(canvas, finding, 2.0)
-    return 0.16 * edge(1.0 - ellipse_radius(canvas, finding.places[0]), 0.4) * grains * canvas.lungs
+    return 0.24 * edge(1.0 - ellipse_radius(canvas, finding.places[0]), 0.4) * grains * canvas.lungs
 
 
 def _draw_atelectasis(canvas: Canvas, body: Body, finding: Finding) -> FloatArray:
@@ -176,8 +176,8 @@ def _draw_atelectasis(canvas: Canvas, body: Body, finding: Finding) -> FloatArra
     for band in bands:
         y = place.y + band * place.y_radius
         ends = [(place.x - 0.85 * place.x_radius, y - tilt), (place.x + 0.85 * place.x_radius, y + tilt)]
-        density += stroke(canvas, ends, (0.016, 0.022, 0.02)[finding.grade])
-    return 0.32 * density * canvas.lungs
+        density += stroke(canvas, ends, (0.022, 0.03, 0.026)[finding.grade])
+    return 0.46 * density * canvas.lungs
 
 
 def _place_atelectasis(site: Site) -> tuple[Ellipse, ...]:
@@ -221,10 +221,10 @@ def _place_pneumothorax(site: Site) -> tuple[Ellipse, ...]:
 def _draw_pneumothorax(canvas: Canvas, body: Body, finding: Finding) -> FloatArray:
     place = finding.places[0]
     bottom = place.y + place.y_radius
-    depth = (0.12, 0.17, 0.22)[finding.grade] * edge(bottom - canvas.y, 0.3)
+    depth = (0.15, 0.21, 0.27)[finding.grade] * edge(bottom - canvas.y, 0.3)
     gap = lung_radius(canvas) - 1.0 + depth
     here = canvas.lungs * edge(canvas.x * float(np.sign(place.x)) - 0.16, 0.04) * edge(bottom - canvas.y, 0.12)
-    return here * (0.24 * bump(gap, 0.012) - 0.2 * edge(gap, 0.02))
+    return here * (0.24 * bump(gap, 0.012) - 0.34 * edge(gap, 0.02))
 
 
 def _place_edema(site: Site) -> tuple[Ellipse, ...]:
@@ -245,8 +245,8 @@ def _place_interstitial(site: Site) -> tuple[Ellipse, ...]:
 
 def _draw_interstitial(canvas: Canvas, body: Body, finding: Finding) -> FloatArray:
     radius = np.minimum(*(ellipse_radius(canvas, place) for place in finding.places))
-    net = bump(_texture(canvas, finding, 2.6), 0.3) - 0.2
-    return (0.15, 0.19, 0.24)[finding.grade] * edge(1.0 - radius, 0.3) * net * canvas.lungs
+    net = bump(_texture(canvas, finding, 2.6), 0.3) - 0.1
+    return (0.26, 0.31, 0.36)[finding.grade] * edge(1.0 - radius, 0.3) * net * canvas.lungs
 
 
 def _place_heart(site: Site) -> tuple[Ellipse, ...]:
@@ -283,12 +283,12 @@ def _draw_bulla(canvas: Canvas, body: Body, finding: Finding) -> FloatArray:
         x = place.x + (1.0 - size) * place.x_radius * float(np.cos(angle))
         y = place.y + (1.0 - size) * place.y_radius * float(np.sin(angle))
         radius = ellipse_radius(canvas, Ellipse(x, y, size * place.x_radius, size * place.y_radius))
-        density += 0.12 * bump(radius - 0.95, 0.08) - 0.16 * edge(0.95 - radius, 0.1)
+        density += 0.16 * bump(radius - 0.95, 0.08) - 0.3 * edge(0.95 - radius, 0.1)
     return density * canvas.lungs
 
 
 def _place_hernia(site: Site) -> tuple[Ellipse, ...]:
-    radius = site.pick(0.12, 0.15, 0.18)
+    radius = site.pick(0.14, 0.17, 0.2)
     return (Ellipse(site.rng.uniform(0.02, 0.12), site.body.diaphragm_y - radius, 1.1 * radius, radius),)
 
 
@@ -296,7 +296,7 @@ def _draw_hernia(canvas: Canvas, body: Body, finding: Finding) -> FloatArray:
     place = finding.places[0]
     radius = ellipse_radius(canvas, place)
     air = edge(0.88 - radius, 0.1) * edge(place.y - canvas.y, 0.02)
-    return 0.24 * bump(radius - 0.92, 0.06) - 0.34 * air + 0.14 * edge(0.9 - radius, 0.1) * (1.0 - air)
+    return 0.34 * bump(radius - 0.92, 0.06) - 0.44 * air + 0.2 * edge(0.9 - radius, 0.1) * (1.0 - air)
 
 
 def _place_mediastinum(site: Site) -> tuple[Ellipse, ...]:
@@ -322,7 +322,7 @@ def _draw_fracture(canvas: Canvas, body: Body, finding: Finding) -> FloatArray:
     step = (0.025, 0.035, 0.045)[finding.grade]
     inner = [(place.x - 0.09 * sign, place.y - 0.03), (place.x - 0.03 * sign, place.y - step)]
     outer = [(place.x + 0.03 * sign, place.y + step), (place.x + 0.09 * sign, place.y + 0.03 + step)]
-    return 0.3 * (stroke(canvas, inner, 0.02) + stroke(canvas, outer, 0.02)) - 0.4 * line
+    return 0.45 * (stroke(canvas, inner, 0.026) + stroke(canvas, outer, 0.026)) - 0.5 * line
 
 
 def _place_pacemaker(site: Site) -> tuple[Ellipse, ...]:
@@ -373,7 +373,7 @@ _ALL_ZONES: tuple[Zone, ...] = ("upper", "mid", "lower")
 
 KINDS: dict[str, Kind] = {
     "nodule": Kind(
-        "Lung nodule or mass", 1.3, lambda site: _place_disc(site, (0.07, 0.1, 0.15)), _draw_nodule, zones=_ALL_ZONES
+        "Lung nodule or mass", 1.3, lambda site: _place_disc(site, (0.09, 0.12, 0.17)), _draw_nodule, zones=_ALL_ZONES
     ),
     "consolidation": Kind(
         "Consolidation", 1.3, lambda site: _place_disc(site, (0.19, 0.23, 0.28)), _draw_consolidation, zones=_ALL_ZONES

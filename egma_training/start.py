@@ -3,6 +3,8 @@
 from collections import Counter
 from typing import Any
 
+import datasets
+import numpy as np
 from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
 from tokenizers import normalizers, pre_tokenizers
@@ -15,6 +17,8 @@ from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
 
 logger = logging.get_logger(__name__)
 
+STATISTICS_IMAGES = 200
+SMALLEST_DEVIATION = 0.01
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -78,7 +82,18 @@ def _from_config(settings: TrainingSettings, rows: Dataset) -> tuple[EgmaModel, 
     text_config = dict(fields.pop("text_config", None) or {})
     text_config |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     config = EgmaConfig(text_config=text_config, **fields)
-    return EgmaModel(config), EgmaProcessor.for_model(config, tokenizer, _gaze_kwargs(settings))
+    processor = EgmaProcessor.for_model(config, tokenizer, _gaze_kwargs(settings))
+    mean, deviation = grey_statistics(rows)
+    processor.image_processor.image_mean, processor.image_processor.image_std = [mean] * 3, [deviation] * 3
+    return EgmaModel(config), processor
+
+
+def grey_statistics(rows: Dataset) -> tuple[float, float]:
+    """Mean and standard deviation of the grey values, from 0 to 1, of evenly spaced images of the split."""
+    chosen = np.unique(np.linspace(0, len(rows) - 1, num=min(len(rows), STATISTICS_IMAGES)).astype(int))
+    images = rows.select(chosen).select_columns(["image"]).cast_column("image", datasets.Image(mode="L"))
+    grey = np.concatenate([np.asarray(row["image"]).ravel() for row in images]) / 255
+    return round(float(grey.mean()), 4), max(round(float(grey.std()), 4), SMALLEST_DEVIATION)
 
 
 def train_tokenizer(rows: Dataset, vocabulary_size: int, max_length: int) -> BertTokenizer:

@@ -81,7 +81,7 @@ def library_warnings(caplog):
 def real_data() -> Path:
     folder = os.environ.get("EGMA_REAL_DATA")
     if not folder:
-        pytest.skip("needs a corpus of real gaze: set EGMA_REAL_DATA to its folder")
+        pytest.skip("needs real pictures: set EGMA_REAL_DATA to the folder that holds notes and nih")
     return Path(folder)
 
 

@@ -1,5 +1,6 @@
 """The gaze matrix against numerical integration, and geometry that takes fixations along with the picture."""
 
+import itertools
 import math
 
 import numpy as np
@@ -77,13 +78,26 @@ SPAN = st.none() | st.tuples(st.floats(0, 8), st.floats(0, 3)).map(lambda span: 
 RECORDING = st.lists(FIXATION, max_size=5).map(lambda rows: recording(*rows))
 
 
-@given(RECORDING, st.lists(SPAN, max_size=4), st.sampled_from([1, 2, 7]), st.sampled_from([0.02, 0.05, 0.3]))
-def test_gaze_matrix_equals_numerical_integration(fixations, spans, grid, sigma):
-    expected = naive_gaze_matrix(fixations, spans, grid, sigma, lead=0.4)
-    maps = gaze_matrix(fixations, spans, grid, sigma, lead=0.4)
+def assert_equals_integration(fixations, spans, grid, sigma, lead):
+    maps = gaze_matrix(fixations, spans, grid, sigma, lead)
     assert maps.dtype == torch.float32
     assert maps.shape == (len(spans), grid, grid)
-    assert np.abs(maps.numpy() - expected).max(initial=0) < 1e-6
+    assert np.abs(maps.numpy() - naive_gaze_matrix(fixations, spans, grid, sigma, lead)).max(initial=0) < 1e-6
+
+
+@given(RECORDING, st.lists(SPAN, max_size=4), st.sampled_from([1, 2, 7]), st.sampled_from([0.02, 0.05, 0.3]))
+def test_gaze_matrix_of_odd_recordings_equals_numerical_integration(fixations, spans, grid, sigma):
+    assert_equals_integration(fixations, spans, grid, sigma, lead=0.4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_gaze_matrix_of_ordinary_recordings_equals_numerical_integration(seed):
+    random = np.random.default_rng(seed)
+    duration = random.uniform(0.1, 0.9, 12)
+    fixations = recording(*zip(*random.uniform(0, 1, (2, 12)), np.cumsum(duration) - duration, duration, strict=True))
+    cuts = np.sort(random.uniform(0, duration.sum(), 5)).tolist()
+    spans = [*itertools.pairwise(cuts), None]
+    assert_equals_integration(fixations, spans, GRID, sigma=0.05, lead=random.uniform(-1, 1))
 
 
 def test_own_widths_and_the_shown_rectangle_equal_numerical_integration():
@@ -104,7 +118,7 @@ def brightest(heatmap):
     return divmod(int(heatmap.argmax()), heatmap.shape[-1])
 
 
-TWO_LOOKS = recording((1.5 / 7, 1.5 / 7, 0, 2), (5.5 / 7, 4.5 / 7, 2, 2))
+TWO_LOOKS = recording((1.5 / 7, 1.5 / 7, 0, 2), (5.5 / 7, 4.5 / 7, 2, 3))
 
 
 def test_a_fixation_weighs_the_seconds_it_shares_with_the_sentence():
@@ -122,7 +136,7 @@ def test_lead_moves_the_window_earlier():
 @pytest.mark.parametrize("span", [None, (10.0, 11.0), (1.0, 1.0)])
 def test_a_sentence_without_fixation_or_time_takes_the_whole_recording(span):
     (heatmap,) = gaze_matrix(TWO_LOOKS, [span], GRID)
-    (whole,) = gaze_matrix(TWO_LOOKS, [(0.0, 4.0)], GRID)
+    (whole,) = gaze_matrix(TWO_LOOKS, [(0.0, 5.0)], GRID)
     assert torch.equal(heatmap, whole)
 
 

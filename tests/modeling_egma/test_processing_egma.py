@@ -235,10 +235,11 @@ def test_what_max_length_cuts_is_counted(processor, library_warnings):
     assert processor.truncated_sentences == 3
 
 
-def test_a_sentence_that_just_fits_is_not_counted(processor):
-    batch = processor(text=["no " * 14])
+@pytest.mark.parametrize(("words", "counted"), [(14, 0), (15, 1)])
+def test_a_sentence_that_just_fits_is_not_counted_and_one_word_more_is(processor, words, counted):
+    batch = processor(text=["no " * words])
     assert batch["input_ids"].shape[1] == 16
-    assert processor.truncated_sentences == 0
+    assert processor.truncated_sentences == counted
 
 
 def test_saved_processor_keeps_grid_and_gaze_settings(tmp_path, tiny_config, tokenizer):

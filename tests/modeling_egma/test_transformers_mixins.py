@@ -80,7 +80,7 @@ def outcomes(tmp_path_factory) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("name", LEAST_PASSED)
-def test_shared_tests_pass(outcomes, name, record_property):
+def test_shared_tests_pass(outcomes, name):
     passed = [test for test, trouble in outcomes[name].items() if not trouble]
     skipped = [test for test, trouble in outcomes[name].items() if trouble.startswith("skipped")]
     failed = {test: trouble for test, trouble in outcomes[name].items() if re.match("failure|error", trouble)}
