@@ -15,14 +15,15 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dataset_scripts.phantom import main, write_phantom
-from dataset_scripts.phantom_anatomy import Exposure, blank_canvas, sample_body
-from dataset_scripts.phantom_findings import KINDS, LABELS, draw_density, sample_finding
-from dataset_scripts.phantom_gaze import sample
-from dataset_scripts.phantom_geometry import PixelBox, sample_pose
-from dataset_scripts.phantom_labels import PHASE_3_LABELS
-from dataset_scripts.phantom_report import ABNORMAL, transcript
-from dataset_scripts.phantom_session import (
+from dataset_scripts.phantom import write_phantom
+from dataset_scripts.phantom.__main__ import main
+from dataset_scripts.phantom.anatomy import Exposure, blank_canvas, sample_body
+from dataset_scripts.phantom.findings import KINDS, LABELS, draw_density, sample_finding
+from dataset_scripts.phantom.gaze import sample
+from dataset_scripts.phantom.geometry import PixelBox, sample_pose
+from dataset_scripts.phantom.labels import PHASE_3_LABELS
+from dataset_scripts.phantom.report import ABNORMAL, transcript
+from dataset_scripts.phantom.session import (
     Patient,
     Radiograph,
     SpokenReading,
@@ -351,7 +352,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr("dataset_scripts.phantom.write_patient", fail)
+    monkeypatch.setattr("dataset_scripts.phantom.corpus.write_patient", fail)
     with pytest.raises(RuntimeError, match="disk full"):
         write_phantom(tmp_path / "out", readings=2, seed=0)
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dataset_scripts.phantom_egd import (
+from dataset_scripts.phantom.egd import (
     BOUNDING_BOX_COLUMNS,
     FIXATION_COLUMNS,
     MASTER_SHEET_COLUMNS,
@@ -16,9 +16,9 @@ from dataset_scripts.phantom_egd import (
     sample_rows,
     transcript_json,
 )
-from dataset_scripts.phantom_labels import ALL_PHASES_LABELS, CHEXPERT_LABELS, chexpert_values, reflacx_values
-from dataset_scripts.phantom_reflacx import write_reading
-from dataset_scripts.phantom_session import Patient, PatientPlan, Radiograph, Study, generate_patient, render
+from dataset_scripts.phantom.labels import ALL_PHASES_LABELS, CHEXPERT_LABELS, chexpert_values, reflacx_values
+from dataset_scripts.phantom.reflacx import write_reading
+from dataset_scripts.phantom.session import Patient, PatientPlan, Radiograph, Study, generate_patient, render
 
 JPEG_QUALITY = 92
 META, CHEXPERT, NEGBIO, SPLIT = (f"CXR-JPG/cxr_{name}.csv" for name in ("meta", "chexpert", "negbio", "split"))

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataset_scripts.phantom_anatomy import Body, heart_ellipse, hilum_point
-from dataset_scripts.phantom_findings import Finding
-from dataset_scripts.phantom_geometry import Ellipse, Side
+from dataset_scripts.phantom.anatomy import Body, heart_ellipse, hilum_point
+from dataset_scripts.phantom.findings import Finding
+from dataset_scripts.phantom.geometry import Ellipse, Side
 
 NOT_MENTIONED_SHARE, ENDS_EARLY_SHARE, ABNORMAL_FIRST_SHARE = 0.04, 0.08, 0.4
 

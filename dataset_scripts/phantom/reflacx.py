@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_scripts.phantom_gaze import Recording, Samples, pixels_per_degree, sample, screen_box
-from dataset_scripts.phantom_labels import PHASE_3_LABELS
-from dataset_scripts.phantom_report import transcript
-from dataset_scripts.phantom_session import SpokenReading
+from dataset_scripts.phantom.gaze import Recording, Samples, pixels_per_degree, sample, screen_box
+from dataset_scripts.phantom.labels import PHASE_3_LABELS
+from dataset_scripts.phantom.report import transcript
+from dataset_scripts.phantom.session import SpokenReading
 
 SAMPLE_RATE_HZ = 1000
 _SCREEN_COLUMNS = (

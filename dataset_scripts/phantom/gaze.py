@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_scripts.phantom_geometry import Ellipse, PixelBox, Pose
-from dataset_scripts.phantom_report import Spoken, Word
+from dataset_scripts.phantom.geometry import Ellipse, PixelBox, Pose
+from dataset_scripts.phantom.report import Spoken, Word
 
 BAD_RECORDING_SHARE, ZOOM_SHARE = 0.06, 0.06
 SCREEN_WIDTH, SCREEN_HEIGHT, SHOWN_LEFT, SHOWN_RIGHT = 3840, 2160, 660, 3180

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from dataset_scripts.phantom_anatomy import (
+from dataset_scripts.phantom.anatomy import (
     Body,
     Exposure,
     blank_canvas,
@@ -15,10 +15,10 @@ from dataset_scripts.phantom_anatomy import (
     sample_body,
     sample_exposure,
 )
-from dataset_scripts.phantom_findings import Finding, draw_density, sample_findings
-from dataset_scripts.phantom_gaze import READERS, Reader, Recording, record
-from dataset_scripts.phantom_geometry import Ellipse, PixelBox, Pose, sample_pose
-from dataset_scripts.phantom_report import Spoken, Word, anatomy, compose, time_words, written_report
+from dataset_scripts.phantom.findings import Finding, draw_density, sample_findings
+from dataset_scripts.phantom.gaze import READERS, Reader, Recording, record
+from dataset_scripts.phantom.geometry import Ellipse, PixelBox, Pose, sample_pose
+from dataset_scripts.phantom.report import Spoken, Word, anatomy, compose, time_words, written_report
 
 Corpus = Literal["reflacx", "egd"]
 MAX_READINGS = 900_000

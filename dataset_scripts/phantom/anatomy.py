@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataset_scripts.phantom_geometry import (
+from dataset_scripts.phantom.geometry import (
     LUNG_CENTRE_Y,
     LUNG_HALF_HEIGHT,
     LUNG_HALF_WIDTH,

@@ -5,23 +5,21 @@ Nothing in it comes from a patient. The same seed and number of readings give th
     python -m dataset_scripts.phantom --output DIR --readings 2000
 """
 
-import argparse
 import functools
 import json
 import multiprocessing
 import shutil
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 
-from dataset_scripts.phantom_mimic_eye import SPREADSHEETS, Tables, header_line, indexed_lines, write_patient
-from dataset_scripts.phantom_session import MAX_READINGS, PatientPlan, plan_patients
+from dataset_scripts.phantom.mimic_eye import SPREADSHEETS, Tables, header_line, indexed_lines, write_patient
+from dataset_scripts.phantom.session import MAX_READINGS, PatientPlan, plan_patients
 from dataset_scripts.schema import UserError
 
 MARKER_NAME, VERSION = "phantom.json", 1
@@ -140,31 +138,3 @@ def _marker(plans: list[PatientPlan], readings: int, seed: int, raw_samples: boo
         "patients": len(plans),
         "raw_samples": raw_samples,
     }
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m dataset_scripts.phantom", description="Write the phantom corpus.")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write; must not exist, or be empty")
-    parser.add_argument("--readings", type=int, default=2000, help="number of readings (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: %(default)s)")
-    parser.add_argument("--num-proc", type=int, default=2, help="number of processes (default: %(default)s)")
-    parser.add_argument("--raw-samples", action="store_true", help="also write raw gaze samples, some 4 MB a reading")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; 2 for a mistake of the user."""
-    arguments = _parser().parse_args(argv)
-    try:
-        output = write_phantom(
-            arguments.output, arguments.readings, arguments.seed, arguments.num_proc, arguments.raw_samples
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{output}: {arguments.readings} generated readings")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from dataset_scripts.phantom_anatomy import (
+from dataset_scripts.phantom.anatomy import (
     Body,
     Canvas,
     bump,
@@ -23,7 +23,7 @@ from dataset_scripts.phantom_anatomy import (
     rib_y,
     stroke,
 )
-from dataset_scripts.phantom_geometry import Ellipse, FloatArray, Side, Zone, lung_outer_x, side_sign
+from dataset_scripts.phantom.geometry import Ellipse, FloatArray, Side, Zone, lung_outer_x, side_sign
 
 Severity = Literal["small", "moderate", "large"]
 SEVERITIES: tuple[Severity, ...] = ("small", "moderate", "large")

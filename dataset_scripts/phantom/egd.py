@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from dataset_scripts.phantom_gaze import sample
-from dataset_scripts.phantom_geometry import Pose
-from dataset_scripts.phantom_labels import CHEXPERT_LABELS, MASTER_SHEET_KINDS, chexpert_values, master_sheet_values
-from dataset_scripts.phantom_report import transcript
-from dataset_scripts.phantom_session import Patient, Radiograph, SpokenReading, Study, anatomical_boxes
+from dataset_scripts.phantom.gaze import sample
+from dataset_scripts.phantom.geometry import Pose
+from dataset_scripts.phantom.labels import CHEXPERT_LABELS, MASTER_SHEET_KINDS, chexpert_values, master_sheet_values
+from dataset_scripts.phantom.report import transcript
+from dataset_scripts.phantom.session import Patient, Radiograph, SpokenReading, Study, anatomical_boxes
 
 SAMPLE_RATE_HZ, TICKS_PER_SECOND = 60, 10_000_000
 SCREEN_WIDTH, SCREEN_HEIGHT, CANVAS_HEIGHT = 1920, 1080, 1024

@@ -1,7 +1,7 @@
 """The truth about a study in the columns of REFLACX, CheXpert and the EGD master sheet."""
 
-from dataset_scripts.phantom_findings import KINDS, LABELS, Finding
-from dataset_scripts.phantom_session import Mark
+from dataset_scripts.phantom.findings import KINDS, LABELS, Finding
+from dataset_scripts.phantom.session import Mark
 
 PHASE_1_LABELS = (
     "Airway wall thickening", "Atelectasis", "Consolidation", "Emphysema", "Enlarged cardiac silhouette", "Fibrosis",

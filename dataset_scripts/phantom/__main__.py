@@ -1,0 +1,37 @@
+"""Command line of the phantom corpus."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dataset_scripts.phantom.corpus import write_phantom
+from dataset_scripts.schema import UserError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m dataset_scripts.phantom", description="Write the phantom corpus.")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; must not exist, or be empty")
+    parser.add_argument("--readings", type=int, default=2000, help="number of readings (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: %(default)s)")
+    parser.add_argument("--num-proc", type=int, default=2, help="number of processes (default: %(default)s)")
+    parser.add_argument("--raw-samples", action="store_true", help="also write raw gaze samples, some 4 MB a reading")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; 2 for a mistake of the user."""
+    arguments = _parser().parse_args(argv)
+    try:
+        output = write_phantom(
+            arguments.output, arguments.readings, arguments.seed, arguments.num_proc, arguments.raw_samples
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{output}: {arguments.readings} generated readings")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
