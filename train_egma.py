@@ -27,6 +27,7 @@ from egma_training.checkpoint import find_checkpoint, load_checkpoint, save_chec
 from egma_training.data import ReadingCollator, Readings, training_batches, validation_batches
 from egma_training.start import build_model
 from modeling_egma import EgmaModel
+from modeling_egma.modeling_egma import MAX_LOGIT_SCALE
 
 # what a resumed run must share with the run it goes on with
 LASTING_SETTINGS = ("data", "batch_size", "seed", "gaze_ratio", "learning_rate", "max_steps", "epochs")
@@ -118,6 +119,9 @@ class Trainer:
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         self.optimizer.step()
+        with torch.no_grad():
+            # beyond the cap the scale would have no gradient to come back by
+            self.raw_model.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
         rate = self.schedule.get_last_lr()[0]
         self.schedule.step()
         self.optimizer.zero_grad()
