@@ -65,7 +65,7 @@ def run_demo(output: Path, readings: int, max_steps: int | None, seed: int) -> N
     cores = str(os.cpu_count() or 1)
     phantom = ["-m", "dataset_scripts.phantom", "--output", raw, "--readings", readings, "--seed", seed]
     _stage(output, "generate the phantom corpus (MIMIC-EYE layout)", [*phantom, "--num-proc", cores], raw)
-    build = ["-m", "dataset_scripts.build", "mimic_eye", "--source", raw, "--output", data, "--image-size", 224]
+    build = ["-m", "dataset_scripts.build", "mimic_eye", "--source", raw, "--output", data, "--image-size", 160]
     _stage(output, "convert it", [*build, "--num-proc", cores], data)
     for name, gaze_ratio in RUNS.items():
         _stage(output, f"train {name}", _training(data, output / name, gaze_ratio, max_steps, seed), output / name)
@@ -154,18 +154,19 @@ def results_table(results: dict[str, Any]) -> str:
 
 
 def gallery_rows(model_folder: Path, data: Path) -> list[GalleryRow]:
-    """The same sentences for every model: the first abnormal ones of the test split that were spoken over gaze."""
+    """The same sentences for every model: of the first test images with gaze, one that names a boxed finding."""
     model = AutoModel.from_pretrained(model_folder).eval()
     processor = AutoProcessor.from_pretrained(model_folder)
-    rows = []
+    rows: list[GalleryRow] = []
+    shown: set[str] = set()
     for reading in load_readings(data, "test"):
         sentence = next((s for s in reading["sentences"] if _is_of_a_box(s["text"], reading["boxes"])), None)
-        if sentence is None or not reading["fixations"]["x"]:
+        fixations = reading["fixations"]
+        if sentence is None or reading["image_id"] in shown or not (fixations and fixations["x"]):
             continue
+        shown.add(reading["image_id"])
         span = (sentence["start_seconds"], sentence["end_seconds"])
-        batch = processor(
-            images=[reading["image"]], text=[[sentence["text"]]], gaze=[reading["fixations"]], spans=[[span]]
-        )
+        batch = processor(images=[reading["image"]], text=[[sentence["text"]]], gaze=[fixations], spans=[[span]])
         with torch.no_grad():
             similarity = model.get_similarity_map(batch["pixel_values"], batch["input_ids"], batch["attention_mask"])
         rows.append(GalleryRow(reading["image"], sentence["text"], similarity[0, 0], batch["gaze_heatmaps"][0]))
@@ -219,6 +220,8 @@ The same sentences without gaze in training:
 ![heat maps of the model without gaze](heat_maps_no_gaze.png)
 
 ## Training
+
+`no_gaze` has no gaze term: its line lies at 0 there.
 
 ![losses of both runs](training_curves.png)
 """
