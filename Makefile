@@ -16,7 +16,7 @@ demo: $(VENV)/installed
 	$(bin)/python demo.py
 
 test: lint
-	$(bin)/python -m pytest -n 2
+	$(bin)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	$(bin)/ruff check .

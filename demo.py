@@ -11,9 +11,10 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModel, AutoProcessor
@@ -33,6 +34,18 @@ FIGURES = (
     ("text_to_image_recall_at_1", "Text-to-image recall@1"),
 )
 GALLERY_ROWS = 6
+
+
+class Stage(NamedTuple):
+    """One program of the demo: what it is called, its command line, and the folder that it makes."""
+
+    title: str
+    command: list[object]
+    result: Path
+
+    @property
+    def words(self) -> list[str]:
+        return [str(word) for word in self.command]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,13 +77,18 @@ def run_demo(output: Path, readings: int, max_steps: int | None, seed: int) -> N
     output.mkdir(parents=True, exist_ok=True)
     cores = str(os.cpu_count() or 1)
     phantom = ["-m", "dataset_scripts.phantom", "--output", raw, "--readings", readings, "--seed", seed]
-    _stage(output, "generate the phantom corpus (MIMIC-EYE layout)", [*phantom, "--num-proc", cores], raw)
+    generate = Stage("generate the phantom corpus (MIMIC-EYE layout)", [*phantom, "--num-proc", cores], raw)
     build = ["-m", "dataset_scripts.build", "mimic_eye", "--source", raw, "--output", data, "--image-size", 160]
-    _stage(output, "convert it", [*build, "--num-proc", cores], data)
-    for name, gaze_ratio in RUNS.items():
-        _stage(output, f"train {name}", _training(data, output / name, gaze_ratio, max_steps, seed), output / name)
+    _run_stages(output, [generate])
+    _run_stages(output, [Stage("convert it", [*build, "--num-proc", cores], data)])
+    trainings = [
+        Stage(f"train {name}", _training(data, output / name, gaze_ratio, max_steps, seed), output / name)
+        for name, gaze_ratio in RUNS.items()
+    ]
+    _run_stages(output, trainings)
+    for name in RUNS:
         evaluate = [ROOT / "evaluate_egma.py", output / name, "--data", data, "--output", output / "evaluation" / name]
-        _stage(output, f"evaluate {name}", evaluate, output / "evaluation" / name)
+        _run_stages(output, [Stage(f"evaluate {name}", evaluate, output / "evaluation" / name)])
     results = collect_results(output)
     print(write_report(output, data, results))
     print(f"\nreport   {output / 'report.md'}\nresults  {output / 'results.json'}")
@@ -87,31 +105,62 @@ def _training(data: Path, run: Path, gaze_ratio: float, max_steps: int | None, s
     return [*launch, ROOT / "train_egma.py", *options]
 
 
-def _stage(output: Path, title: str, command: list[object], result: Path) -> None:
-    """Run one program unless the same command has already made `result`; an interrupted training goes on.
+def _run_stages(output: Path, stages: list[Stage]) -> None:
+    """Run programs side by side, each on its share of the cores; those whose result the same command made are reused.
 
-    `stages.json` holds, by title, every command that was begun and the seconds of those that came to their end.
+    `stages.json` holds, by title, every command that was begun and the seconds of those that came to their end. A
+    training that was interrupted goes on from its checkpoint.
+
+    Raises:
+        UserError: a program failed; its own message stands above.
     """
     record = output / "stages.json"
-    stages = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-    words = [str(word) for word in command]
-    before = stages.get(title, {})
-    same = before.get("command") == words
-    if same and "seconds" in before and result.exists():
-        print(f"{title}: reused")
-        return
-    resume = ["--resume", "auto"] if same and any(result.glob("checkpoint-*")) else []
-    if not resume:
-        shutil.rmtree(result, ignore_errors=True)
-    _write_json(record, stages | {title: {"command": words}})
-    print(f"{title} ...", flush=True)
+    before = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    done = [stage for stage in stages if _is_done(stage, before.get(stage.title, {}))]
+    for stage in done:
+        print(f"{stage.title}: reused")
+    fresh = [stage for stage in stages if stage not in done]
+    threads = max(1, (os.cpu_count() or 1) // max(1, len(fresh)))
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     started = time.monotonic()
-    code = subprocess.run([sys.executable, *words, *resume], cwd=ROOT).returncode
-    if code != 0:
-        raise UserError(f"'{title}' failed with exit code {code}")
-    seconds = round(time.monotonic() - started, 1)
-    _write_json(record, stages | {title: {"command": words, "seconds": seconds}})
-    print(f"{title}: {seconds:.0f} s", flush=True)
+    processes = [_start(stage, before.get(stage.title), environment, alone=len(fresh) == 1) for stage in fresh]
+    record_values = before | {stage.title: {"command": stage.words} for stage in fresh}
+    _write_json(record, record_values)
+    for stage, process in zip(fresh, processes, strict=True):
+        if process.wait() != 0:
+            for other in processes:
+                other.terminate()
+            raise UserError(f"'{stage.title}' failed with exit code {process.returncode}")
+        record_values[stage.title]["seconds"] = round(time.monotonic() - started, 1)
+        _write_json(record, record_values)
+        print(f"{stage.title}: {record_values[stage.title]['seconds']:.0f} s", flush=True)
+
+
+def _is_done(stage: Stage, begun: dict[str, Any]) -> bool:
+    return begun.get("command") == stage.words and "seconds" in begun and stage.result.exists()
+
+
+def _start(
+    stage: Stage, begun: dict[str, Any] | None, environment: dict[str, str], alone: bool
+) -> subprocess.Popen[str]:
+    resume = begun is not None and begun["command"] == stage.words and any(stage.result.glob("checkpoint-*"))
+    if not resume:
+        shutil.rmtree(stage.result, ignore_errors=True)
+    command = [sys.executable, *stage.words, *(["--resume", "auto"] if resume else [])]
+    print(f"{stage.title} ...", flush=True)
+    if alone:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    threading.Thread(target=_relay, args=(process, stage.title), daemon=True).start()
+    return process
+
+
+def _relay(process: subprocess.Popen[str], title: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        print(f"{title}: {line.rstrip()}", flush=True)
 
 
 def collect_results(output: Path) -> dict[str, Any]:
