@@ -27,7 +27,8 @@ class EgmaImageProcessor(PilBackend):
     """Pads to a square with black, centred, then resizes, rescales and normalises.
 
     The geometry is that of `gaze_egma.square_frame`, so fixations and boxes can follow. Transparent pictures are
-    laid on black. Sixteen-bit, float and CMYK pictures (PIL modes) are refused: which value is white is the corpus's to say.
+    laid on black. Sixteen-bit, float and CMYK pictures (PIL modes) are refused: which value is white is the
+    corpus's to say.
     """
 
     valid_kwargs = EgmaImageProcessorKwargs
