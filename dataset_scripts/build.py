@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Never
+from typing import Any, NamedTuple, Never
 
 from tqdm import tqdm
 
@@ -20,10 +20,19 @@ from dataset_scripts.report import Ledger, Tally
 from dataset_scripts.schema import UserError
 from dataset_scripts.writer import CorpusWriter, new_folder, require_free, write_json
 
-CORPORA: dict[str, Callable[[Path, Options], Plan]] = {
-    "image_text": image_text.plan,
-    "mimic_eye": mimic_eye.plan,
+
+class Corpus(NamedTuple):
+    """How a corpus is planned, and which of the flags that only some corpora know it reads."""
+
+    plan: Callable[[Path, Options], Plan]
+    flags: frozenset[str] = frozenset()
+
+
+CORPORA = {
+    "image_text": Corpus(image_text.plan),
+    "mimic_eye": Corpus(mimic_eye.plan),
 }
+CORPUS_FLAGS = ("images", "ids", "coordinates", "time_unit")
 GENERATED_MARKER = "phantom.json"
 
 
@@ -39,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             num_proc=arguments.num_proc,
             limit=arguments.limit,
             seed=arguments.seed,
+            **{flag: getattr(arguments, flag) for flag in CORPUS_FLAGS},
         )
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -57,6 +67,7 @@ def build(
     num_proc: int = 1,
     limit: int | None = None,
     seed: int = 0,
+    **corpus_flags: Any,
 ) -> dict[str, Any]:
     """Convert `source` into the new folder `output` and return the conversion report.
 
@@ -66,13 +77,15 @@ def build(
         num_proc: processes that read and resize; what is written does not depend on it.
         limit: stop after so many kept readings.
         seed: of the splits that are hashed, where the source has none.
+        corpus_flags: `CORPUS_FLAGS`, for the corpora that read them.
 
     Raises:
-        UserError: the corpus is unknown, the source is not what it should be, the output exists, or nothing is kept.
+        UserError: the corpus is unknown or does not read a flag that is set, the source is not what it should be, the output exists, or nothing is kept.
     """
     _check_paths(corpus, source, output)
-    options = Options(image_size=image_size, seed=seed, generated=_is_generated(source))
-    plan = CORPORA[corpus](source, options)
+    _check_flags(corpus, corpus_flags)
+    options = Options(image_size=image_size, seed=seed, generated=_is_generated(source), **corpus_flags)
+    plan = CORPORA[corpus].plan(source, options)
     with new_folder(output) as folder:
         writer = CorpusWriter(folder)
         ledger = _convert(plan, writer, num_proc, limit)
@@ -129,6 +142,14 @@ def _check_paths(corpus: str, source: Path, output: Path) -> None:
     require_free(output)
 
 
+def _check_flags(corpus: str, flags: dict[str, Any]) -> None:
+    for flag in (name for name, value in flags.items() if value is not None and name not in CORPORA[corpus].flags):
+        readers = [name for name, known in CORPORA.items() if flag in known.flags]
+        raise UserError(
+            f"--{flag.replace('_', '-')} is not for {corpus}; it is for {', '.join(readers) or 'no corpus'}"
+        )
+
+
 def _is_generated(source: Path) -> bool:
     marker = source / GENERATED_MARKER
     if not marker.is_file():
@@ -160,6 +181,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--num-proc", type=_positive, default=1, help="processes that read and resize")
     parser.add_argument("--limit", type=_positive, help="stop after so many readings")
     parser.add_argument("--seed", type=int, default=0, help="of the splits, where the source has none")
+    parser.add_argument("--images", type=Path, help="root of a MIMIC-CXR-JPG or MIMIC-CXR tree with the images")
+    parser.add_argument("--ids", type=Path, help="text file of image ids, one a line, in place of a drawn sample")
+    parser.add_argument("--coordinates", choices=("pixels", "fractions"), help="of a tracker's positions")
+    parser.add_argument("--time-unit", choices=("seconds", "milliseconds"), help="of a tracker's times")
     return parser
 
 

@@ -4,7 +4,8 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import Box, Finding, Fixations, Reading, Sentence, Split, UserError
@@ -27,12 +28,17 @@ class Dropped(Exception):
 class Options:
     """What the user chose: the long side of the stored images in pixels and the seed of hashed splits.
 
-    `generated` says that the source is marked as a generated corpus.
+    `generated` says that the source is marked as a generated corpus. The others are for some corpora only, which name
+    them in `build.CORPORA`; None where the user did not say.
     """
 
     image_size: int
     seed: int
     generated: bool
+    images: Path | None = None
+    ids: Path | None = None
+    coordinates: Literal["pixels", "fractions"] | None = None
+    time_unit: Literal["seconds", "milliseconds"] | None = None
 
 
 class Recording(NamedTuple):
