@@ -80,7 +80,8 @@ def build(
         corpus_flags: `CORPUS_FLAGS`, for the corpora that read them.
 
     Raises:
-        UserError: the corpus is unknown or does not read a flag that is set, the source is not what it should be, the output exists, or nothing is kept.
+        UserError: the corpus is unknown or does not read a flag that is set, the source is not what it should be,
+            the output exists, or nothing is kept.
     """
     _check_paths(corpus, source, output)
     _check_flags(corpus, corpus_flags)
