@@ -16,14 +16,18 @@ Half precision is computed in float32; float64 stays float64. A term that no ima
 still hangs on the graph.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 RELATIVE_CONSTANT_RANGE = 1e-6
 MAPPING_FLOOR = 0.01
+# above it the similarities of all patches with all sentences are made tile by tile, and again in the backward pass
+TILE_BYTES = 2**26
 
 
 class PaddedReports(NamedTuple):
@@ -102,6 +106,8 @@ def late_interaction_logits(
     """
     patches, sentences = _at_least_float32(patches, sentences)
     reports = pad_reports(sentences, sentence_to_image, len(patches) if num_reports is None else num_reports)
+    if patches[..., 0].numel() * reports.valid.numel() * patches.element_size() > TILE_BYTES:
+        return tiled_interaction(patches * logit_scale, reports, TILE_BYTES)
     count = reports.valid.sum(dim=1)
     similarity = torch.einsum("bpd,rmd->brpm", patches, reports.sentences) * logit_scale
     best_sentence = similarity.masked_fill(~reports.valid[:, None], -torch.inf).amax(dim=-1)
@@ -111,19 +117,110 @@ def late_interaction_logits(
     return image_logits, text_logits
 
 
+@torch.compiler.disable
+def tiled_interaction(patches: Tensor, reports: PaddedReports, tile_bytes: int) -> tuple[Tensor, Tensor]:
+    """`late_interaction_logits` without its (B, R, P, M) similarities: tiles of at most about `tile_bytes` are made,
+    reduced, and made again in the backward pass. Nothing but the inputs is kept.
+
+    At an exact tie of a maximum the first entry takes the gradient. There is no second derivative.
+
+    Args:
+        patches: (B, P, D), already times the logit scale.
+    """
+    return _TiledInteraction.apply(patches, reports.sentences, reports.valid.sum(dim=1), tile_bytes)
+
+
+class _Tile(NamedTuple):
+    """Some images against some reports of like length; `similarity` (b, P, r, m), -inf where there is no sentence."""
+
+    images: slice
+    reports: Tensor
+    sentences: Tensor
+    lengths: Tensor
+    valid: Tensor
+    similarity: Tensor
+
+
+def _tiles(patches: Tensor, sentences: Tensor, count: Tensor, tile_bytes: int) -> Iterator[_Tile]:
+    images, cells, width = patches.shape
+    order = torch.argsort(count, stable=True)
+    lengths = count[order].tolist()
+    entries = max(tile_bytes // patches.element_size(), 1)
+    end = len(lengths)
+    # from the longest report on, so that the first of a tile is as long as any of it
+    while end and lengths[end - 1]:
+        longest = lengths[end - 1]
+        # square tiles: as many sentences as patches
+        height = min(max(round((entries**0.5) / longest), 1), end)
+        rows = order[end - height : end]
+        chosen, valid = sentences[rows, :longest], torch.arange(longest, device=count.device) < count[rows, None]
+        step = max(entries // (cells * height * longest), 1)
+        for start in range(0, images, step):
+            some = slice(start, start + step)
+            similarity = (patches[some].reshape(-1, width) @ chosen.reshape(-1, width).T).unflatten(1, valid.shape)
+            similarity = similarity.masked_fill_(~valid, -torch.inf).unflatten(0, (-1, cells))
+            yield _Tile(some, rows, chosen, count[rows], valid, similarity)
+        end -= height
+
+
+class _TiledInteraction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, patches: Tensor, sentences: Tensor, count: Tensor, tile_bytes: int) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(patches, sentences, count)
+        ctx.tile_bytes = tile_bytes
+        image_logits = patches.new_zeros(len(patches), len(count))
+        text_logits = torch.zeros_like(image_logits)
+        for tile in _tiles(patches, sentences, count, tile_bytes):
+            image_logits[tile.images, tile.reports] = tile.similarity.amax(dim=-1).mean(dim=1)
+            best_patch = tile.similarity.amax(dim=1).masked_fill(~tile.valid, 0.0)
+            text_logits[tile.images, tile.reports] = best_patch.sum(dim=-1) / tile.lengths
+        return image_logits, text_logits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, image_gradient: Tensor, text_gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        patches, sentences, count = ctx.saved_tensors
+        patch_gradient, sentence_gradient = torch.zeros_like(patches), torch.zeros_like(sentences)
+        for tile in _tiles(patches, sentences, count, ctx.tile_bytes):
+            some, rows, similarity = tile.images, tile.reports, tile.similarity
+            best_sentence, best_patch = similarity.argmax(dim=-1, keepdim=True), similarity.argmax(dim=1, keepdim=True)
+            by_patch = (image_gradient[some, rows] / patches.shape[1])[:, None, :, None].expand(best_sentence.shape)
+            by_sentence = (text_gradient[some, rows] / tile.lengths)[:, None, :, None] * tile.valid
+            # the tile's memory becomes its gradient
+            gradient = similarity.zero_().scatter_(-1, best_sentence, by_patch).scatter_add_(1, best_patch, by_sentence)
+            gradient = gradient.flatten(2).flatten(0, 1)
+            patch_gradient[some] += (gradient @ tile.sentences.flatten(0, 1)).view_as(patches[some])
+            longest = tile.valid.shape[1]
+            own = (gradient.T @ patches[some].flatten(0, 1)).view_as(tile.sentences)
+            sentence_gradient[rows, :longest] += own
+        return patch_gradient, sentence_gradient, None, None
+
+
 def contrastive_alignment_loss(
-    patches: Tensor, sentences: Tensor, sentence_to_image: Tensor, logit_scale: Tensor | float
+    patches: Tensor,
+    sentences: Tensor,
+    sentence_to_image: Tensor,
+    logit_scale: Tensor | float,
+    report_ids: Tensor | None = None,
 ) -> Tensor:
     """Symmetric InfoNCE between images and reports on the late-interaction logits; a scalar.
 
     Images without a sentence take no part, neither as an anchor nor as a negative.
+
+    Args:
+        report_ids: (B,), equal for reports of the same text, which then are not each other's negatives; None: the
+            paper's diagonal, every other report is a negative.
     """
     image_logits, text_logits = late_interaction_logits(patches, sentences, sentence_to_image, logit_scale)
     has_report = torch.bincount(sentence_to_image, minlength=len(patches)) > 0
     kept = has_report.nonzero().squeeze(1)
     target = torch.arange(len(kept), device=kept.device)
-    by_image = F.cross_entropy(image_logits[kept][:, kept], target, reduction="sum")
-    by_text = F.cross_entropy(text_logits[kept][:, kept].T, target, reduction="sum")
+    image_logits, text_logits = image_logits[kept][:, kept], text_logits[kept][:, kept]
+    if report_ids is not None:
+        same = _same_but_not_itself(report_ids[kept])
+        image_logits, text_logits = (logits.masked_fill(same, -torch.inf) for logits in (image_logits, text_logits))
+    by_image = F.cross_entropy(image_logits, target, reduction="sum")
+    by_text = F.cross_entropy(text_logits.T, target, reduction="sum")
     return (by_image + by_text) / 2 / max(len(kept), 1)
 
 
@@ -172,11 +269,14 @@ def cross_modality_mapping_loss(
     gaze_mask: Tensor | None,
     logit_scale: Tensor | float,
     threshold: float = 2 / 7,
+    sentence_ids: Tensor | None = None,
 ) -> Tensor:
     """EGM: each modality is rebuilt from the other with gaze-guided weights and matched with itself.
 
     Args:
         threshold: min-max scaled similarities below it become 0.
+        sentence_ids: (N,), equal for sentences of the same text, which then are not each other's negatives; None:
+            every other sentence of the report is a negative.
 
     Returns:
         A scalar, the mean over the images with two or more sentences.
@@ -196,7 +296,8 @@ def cross_modality_mapping_loss(
     mapped_sentences = F.normalize(text_to_image @ patches, dim=-1)
     mapped_patches = F.normalize(image_to_text @ reports.sentences, dim=-1)
     every_patch = torch.ones(patches.shape[:2], dtype=torch.bool, device=patches.device)
-    text_loss = _symmetric_info_nce(mapped_sentences, reports.sentences, reports.valid, logit_scale)
+    same = None if sentence_ids is None else _same_but_not_itself(reports.pad(sentence_ids))
+    text_loss = _symmetric_info_nce(mapped_sentences, reports.sentences, reports.valid, logit_scale, same)
     image_loss = _symmetric_info_nce(mapped_patches, patches, every_patch, logit_scale)
     return _mean_over((text_loss + image_loss) / 2, reports.valid.sum(dim=1) >= 2)
 
@@ -213,6 +314,12 @@ def _check_gaze_pair(gaze_heatmaps: Tensor | None, gaze_mask: Tensor | None) -> 
 def _mean_over(values: Tensor, chosen: Tensor) -> Tensor:
     """Mean of `values` (B,) over the `chosen` (B,) ones; 0 on the graph when there is none."""
     return values.masked_fill(~chosen, 0.0).sum() / chosen.sum().clamp(min=1)
+
+
+def _same_but_not_itself(ids: Tensor) -> Tensor:
+    """(..., K) -> (..., K, K) bool: pairs of different places with the same id."""
+    same = ids[..., :, None] == ids[..., None, :]
+    return same & ~torch.eye(ids.shape[-1], dtype=torch.bool, device=ids.device)
 
 
 def _own_similarity(patches: Tensor, reports: PaddedReports) -> Tensor:
@@ -241,10 +348,18 @@ def _mapping_weights(omega: Tensor, valid: Tensor, heatmaps: Tensor | None, has_
     return weights / total.masked_fill(total == 0, 1.0)
 
 
-def _symmetric_info_nce(mapped: Tensor, original: Tensor, valid: Tensor, logit_scale: Tensor | float) -> Tensor:
-    """Per image, InfoNCE both ways between `mapped` and `original` (B, K, D) over the valid entries; (B,)."""
+def _symmetric_info_nce(
+    mapped: Tensor, original: Tensor, valid: Tensor, logit_scale: Tensor | float, same: Tensor | None = None
+) -> Tensor:
+    """Per image, InfoNCE both ways between `mapped` and `original` (B, K, D) over the valid entries; (B,).
+
+    Args:
+        same: (B, K, K) bool, pairs that are no negatives.
+    """
     logits = mapped @ original.mT * logit_scale
     pairs = valid[:, :, None] & valid[:, None, :]
+    if same is not None:
+        pairs = pairs & ~same
     # an entry that is not there keeps its diagonal, whose cross-entropy is 0 and has no gradient
     diagonal = torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
     logits = logits.masked_fill(~(pairs | diagonal), -torch.inf)

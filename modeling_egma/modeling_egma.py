@@ -239,19 +239,25 @@ class EgmaModel(EgmaPreTrainedModel):
         sentence_to_image: Tensor,
         gaze_heatmaps: Tensor | None = None,
         gaze_mask: Tensor | None = None,
+        report_ids: Tensor | None = None,
+        sentence_ids: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted loss and its unweighted terms (METHOD "Total"), in float32 or better under any autocast."""
+        """The weighted loss and its unweighted terms (METHOD "Total"), in float32 or better under any autocast.
+
+        Args:
+            report_ids, sentence_ids: (B,) and (N,), equal for equal texts, which then are not each other's negatives.
+        """
         scale = self._scale().to(patch_embeds.dtype)
         packed = (patch_embeds, text_embeds, sentence_to_image)
         gaze = (gaze_heatmaps, gaze_mask)
         config = self.config
         with torch.autocast(patch_embeds.device.type, enabled=False):
             components = {
-                "contrastive": contrastive_alignment_loss(*packed, scale),
+                "contrastive": contrastive_alignment_loss(*packed, scale, report_ids),
                 "gaze": gaze_alignment_loss(
                     *packed, *gaze, scale, config.gaze_label_threshold, config.gaze_sentence_weight
                 ),
-                "mapping": cross_modality_mapping_loss(*packed, *gaze, scale, config.mapping_threshold),
+                "mapping": cross_modality_mapping_loss(*packed, *gaze, scale, config.mapping_threshold, sentence_ids),
             }
             weights = {name: getattr(config, f"{name}_weight") for name in components}
             loss = sum((weights[name] * components[name] for name in components), start=scale.new_zeros(()))
