@@ -14,6 +14,7 @@ from transformers import HfArgumentParser
 from dataset_scripts.schema import UserError
 from modeling_egma import EgmaConfig
 
+POSITIVES = ("diagonal", "text_match")
 OBJECTIVE_WEIGHTS = ("contrastive_weight", "gaze_weight", "mapping_weight")
 
 
@@ -21,7 +22,14 @@ OBJECTIVE_WEIGHTS = ("contrastive_weight", "gaze_weight", "mapping_weight")
 class TrainingSettings:
     """Everything that decides a run. The model comes from `model`, from two towers, or from `egma_config` alone."""
 
-    data: str | None = field(default=None, metadata={"help": "folder of a converted corpus (dataset_scripts.build)"})
+    data: str | None = field(
+        default=None, metadata={"help": "folder of a converted corpus (dataset_scripts.build), or several: A,B"}
+    )
+    data_weights: str | None = field(
+        default=None, metadata={"help": "each corpus' share of an epoch, as 2,1; without: every reading once"}
+    )
+    streaming: bool = field(default=False, metadata={"help": "read the training split on the fly, without an index"})
+    shuffle_buffer: int = field(default=4096, metadata={"help": "readings shuffled at a time when streaming"})
     output_dir: str | None = field(default=None, metadata={"help": "where model, checkpoints and metrics go"})
     config: str | None = field(default=None, metadata={"help": "YAML preset; the command line overrides it"})
     model: str | None = field(default=None, metadata={"help": "EGMA model to start from: Hub id or folder"})
@@ -47,6 +55,10 @@ class TrainingSettings:
     seed: int = field(default=42, metadata={"help": "initialisation, order, augmentation, dropout, gaze subset"})
 
     gaze_ratio: float = field(default=1.0, metadata={"help": "share of the readings that keep their gaze, 0 to 1"})
+    positives: str = field(
+        default="diagonal",
+        metadata={"help": "'diagonal': every other report is a negative; 'text_match': not one of the same text"},
+    )
     gaze_sigma: float = field(default=0.05, metadata={"help": "width of a fixation, fraction of the frame's side"})
     gaze_lead_seconds: float = field(default=0.0, metadata={"help": "by how much the eyes run ahead of speech"})
 
@@ -55,6 +67,7 @@ class TrainingSettings:
     rotation_degrees: float = field(default=0.0, metadata={"help": "augmentation: largest rotation"})
     scale_fraction: float = field(default=0.0, metadata={"help": "augmentation: largest relative change of size"})
     shift_fraction: float = field(default=0.0, metadata={"help": "augmentation: largest shift, fraction of the frame"})
+    crop_fraction: float = field(default=0.0, metadata={"help": "augmentation: largest share of a side cut away"})
     flip_probability: float = field(default=0.0, metadata={"help": "augmentation; off because left is not right"})
 
     evaluation_steps: int | None = field(default=None, metadata={"help": "steps between validations; None: an epoch"})
@@ -66,6 +79,8 @@ class TrainingSettings:
         if self.data is None or self.output_dir is None:
             raise UserError("--data (a converted corpus) and --output_dir are needed")
         _check_ranges(self)
+        if self.positives not in POSITIVES:
+            raise UserError(f"positives is '{self.positives}', expected {' or '.join(POSITIVES)}")
         _check_known("egma_config", self.egma_config, _names(EgmaConfig))
         sources = [bool(self.model), bool(self.vision_model or self.text_model), "vision_config" in self.egma_config]
         if sum(sources) != 1:
@@ -162,6 +177,8 @@ def _check_ranges(settings: TrainingSettings) -> None:
         "contrast": (0, 1),
         "scale_fraction": (0, 0.9),
         "shift_fraction": (0, 1),
+        "crop_fraction": (0, 0.9),
+        "shuffle_buffer": (1, math.inf),
         "rotation_degrees": (0, 180),
         "batch_size": (1, math.inf),
         "max_steps": (1, math.inf),
