@@ -399,3 +399,110 @@ def test_contrastive_term_makes_the_own_report_the_best():
     image_logits, text_logits = losses.late_interaction_logits(*trained.packed, SCALE)
     assert torch.equal(image_logits.argmax(dim=1), torch.arange(3))
     assert torch.equal(text_logits.argmax(dim=0), torch.arange(3))
+
+
+@pytest.mark.parametrize("tile_bytes", [1, 400, 3000])
+@pytest.mark.parametrize("case", CASES)
+def test_tiles_equal_loops_over_scalars(case, tile_bytes, monkeypatch, record_difference):
+    monkeypatch.setattr(losses, "TILE_BYTES", tile_bytes)
+    batch = CASES[case]
+    value, gradients = with_gradients(TERMS["contrastive"], batch)
+    naive_value, naive_gradients = with_gradients(lambda b, scale: naive_term("contrastive", b, scale), batch)
+    error = difference(value, naive_value) + difference(gradients[2], naive_gradients[2])
+    vectors = (batch.patches.flatten(0, 1), batch.sentences)
+    for fast, slow, vector in zip(gradients[:2], naive_gradients[:2], vectors, strict=True):
+        fast, slow = (tied_sum(gradient.reshape(vector.shape), vector) for gradient in (fast, slow))
+        error = max(error, difference(fast, slow))
+    record_difference("tiled late interaction to loops over scalars", error)
+    assert error < TOLERANCE
+
+
+def test_tiles_pass_gradcheck(monkeypatch):
+    monkeypatch.setattr(losses, "TILE_BYTES", 200)
+    test_gradients_pass_gradcheck("contrastive")
+
+
+def bytes_kept_for_backward(function, leaves):
+    """Bytes of the distinct storages that autograd keeps, the leaves' own apart."""
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = (tensor, tensor.untyped_storage().nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        value = function()
+    own = {leaf.untyped_storage().data_ptr() for leaf in leaves}
+    return value, sum(size for pointer, (_, size) in kept.items() if pointer not in own)
+
+
+def test_tiles_keep_the_embeddings_and_no_similarity(monkeypatch, record_difference):
+    counts = tuple(1 + k % 8 for k in range(64))
+    batch = make_batch(counts, cells=49, width=32, dtype=torch.float32)
+    leaves = [batch.patches.requires_grad_(), batch.sentences.requires_grad_(), torch.tensor(SCALE).requires_grad_()]
+
+    def run(tile_bytes):
+        monkeypatch.setattr(losses, "TILE_BYTES", tile_bytes)
+        function = lambda: losses.contrastive_alignment_loss(*batch.packed, leaves[2])  # noqa: E731
+        value, kept = bytes_kept_for_backward(function, leaves)
+        return value.detach(), kept, torch.autograd.grad(value, leaves)
+
+    dense, dense_bytes, dense_gradients = run(2**40)
+    tiled, tiled_bytes, tiled_gradients = run(2**16)
+    similarities = 64 * 64 * 49 * 8 * 4
+    embeddings = 4 * (batch.patches.numel() + 64 * 8 * 32)
+    assert dense_bytes > similarities
+    # beside the scaled patches and the padded sentences: logits of 64 x 64 and what the cross-entropies keep of them
+    assert embeddings <= tiled_bytes < embeddings + 16 * 64 * 64 * 4 < dense_bytes / 8
+    assert abs(float(dense - tiled)) < 1e-6
+    error = max(difference(a, b) for a, b in zip(dense_gradients, tiled_gradients, strict=True))
+    record_difference("tiled late interaction to the dense one, float32 gradients", error)
+    assert error < 1e-6
+
+
+def test_tiles_under_autocast_are_float32(tiny_model, monkeypatch):
+    monkeypatch.setattr(losses, "TILE_BYTES", 1)
+    batch = make_batch((3, 2), cells=4, width=3, dtype=torch.float32)
+    expected, _ = tiny_model.objective(*batch.packed)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value, _ = tiny_model.objective(*batch.packed)
+    assert value.dtype == torch.float32 and torch.equal(value, expected)
+
+
+def without_equal_texts(logits, ids):
+    """Cross-entropy of each row with its own column, other columns of the same id left out; the mean."""
+    terms = []
+    for k, row in enumerate(logits):
+        taken = [value for m, value in enumerate(row) if m == k or ids[m] != ids[k]]
+        terms.append(naive.log_sum_exp(taken) - row[k])
+    return naive.mean(terms)
+
+
+def test_reports_of_the_same_text_are_not_each_others_negatives():
+    batch, ids = make_batch((2, 1, 3, 2)), torch.tensor([5, 8, 5, 9])
+    images, texts = naive.instance_logits(list(batch.patches), batch.nested(batch.sentences), SCALE)
+    columns = [list(column) for column in zip(*texts, strict=True)]
+    expected = (without_equal_texts(images, ids) + without_equal_texts(columns, ids)) / 2
+    got = losses.contrastive_alignment_loss(*batch.packed, SCALE, ids)
+    assert abs(float(got - expected)) < TOLERANCE
+    assert abs(float(got - TERMS["contrastive"](batch, SCALE))) > 1e-3
+    distinct = losses.contrastive_alignment_loss(*batch.packed, SCALE, torch.arange(4))
+    assert torch.equal(distinct, TERMS["contrastive"](batch, SCALE))
+
+
+def test_equal_sentences_of_a_report_are_not_each_others_negatives():
+    """With all sentences of a report equal, nothing is left to tell apart and the text side of the term is 0."""
+    batch = make_batch((3, 2))
+    diagonal = TERMS["mapping"](batch, SCALE)
+    assert torch.equal(
+        losses.cross_modality_mapping_loss(*batch.packed, *batch.gaze, SCALE, 2 / 7, torch.arange(5)), diagonal
+    )
+    equal = losses.cross_modality_mapping_loss(*batch.packed, *batch.gaze, SCALE, 2 / 7, torch.tensor([1, 1, 1, 2, 2]))
+    image_side = losses.cross_modality_mapping_loss(
+        *batch.packed, *batch.gaze, SCALE, 2 / 7, torch.tensor([1, 1, 1, 1, 1])
+    )
+    assert equal < diagonal and torch.equal(equal, image_side)
+    same = torch.ones(1, 3, 3, dtype=torch.bool) & ~torch.eye(3, dtype=torch.bool)
+    sentences = batch.sentences[None, :3]
+    valid = torch.ones(1, 3, dtype=torch.bool)
+    assert float(losses._symmetric_info_nce(sentences, sentences, valid, SCALE, same)) == 0
