@@ -1,8 +1,14 @@
 """What every corpus module hands to `build`: a plan of units of work, and the outcome of each source row."""
 
 import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -22,6 +28,10 @@ class Dropped(Exception):
     def __init__(self, reason: str, where: str | None = None) -> None:
         super().__init__(reason, where)
         self.reason, self.where = reason, where
+
+
+class Impossible(UserError):
+    """What stops the conversion of any row, wherever it shows: a package that is missing."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,8 @@ class Plan:
     """A corpus, cut into units that can be converted independently.
 
     `convert` and the units travel to other processes, so both must be picklable. `reading_tables` are the tables of
-    which one row is one reading; `terms` is the card's paragraph on licence and redistribution.
+    which one row is one reading; `terms` is the card's paragraph on licence and redistribution, `redistributable` says
+    whether anyone may pass the rows on.
     """
 
     units: Sequence[Any]
@@ -70,6 +81,7 @@ class Plan:
     unit_name: str
     reading_tables: tuple[str, ...]
     terms: str
+    redistributable: bool = False
 
 
 def attempt(table: str, where: str, build: Callable[[Ledger], tuple[Split, Reading]]) -> Outcome:
@@ -81,6 +93,8 @@ def attempt(table: str, where: str, build: Callable[[Ledger], tuple[Split, Readi
     try:
         reading = build(ledger)
         ledger.keep(table, 1)
+    except Impossible:
+        raise
     except (Dropped, UserError) as error:
         reason, detail = ("table_not_understood", str(error)) if isinstance(error, UserError) else error.args
         reading, ledger = None, Ledger()
@@ -90,15 +104,37 @@ def attempt(table: str, where: str, build: Callable[[Ledger], tuple[Split, Readi
 
 
 def ordered_map(function: Callable[[Unit], Result], units: Iterable[Unit], num_proc: int) -> Iterator[Result]:
-    """`map`, in `num_proc` processes, in order, with a bounded number of results waiting."""
+    """`map`, in `num_proc` processes, in order, with a bounded number of results waiting.
+
+    Raises:
+        UserError: a process was killed, mostly for want of memory.
+    """
     if num_proc == 1:
         yield from map(function, units)
         return
-    with multiprocessing.get_context("spawn").Pool(num_proc) as pool:
-        waiting = deque[Any]()
+    pool = ProcessPoolExecutor(num_proc, multiprocessing.get_context("spawn"), initializer=_follow_parent)
+    try:
+        waiting = deque[Future[Result]]()
         for unit in units:
-            waiting.append(pool.apply_async(function, (unit,)))
+            waiting.append(pool.submit(function, unit))
             if len(waiting) > UNITS_AHEAD_PER_PROCESS * num_proc:
-                yield waiting.popleft().get()
+                yield waiting.popleft().result()
         while waiting:
-            yield waiting.popleft().get()
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise UserError("a process of the conversion was killed (out of memory?); try a smaller --num-proc") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """Leave Ctrl-C to the parent, and end when it does: killed, it could not stop the processes that wait for it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()

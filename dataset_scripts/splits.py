@@ -1,8 +1,9 @@
 """Splits by patient: the corpus's own, or a hash that anyone can repeat."""
 
 import hashlib
+from collections.abc import Iterable
 
-from dataset_scripts.schema import Split
+from dataset_scripts.schema import Split, UserError
 
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
@@ -22,3 +23,16 @@ def hashed_split(patient: str, seed: int, train: float, validation: float) -> Sp
     if position < train:
         return "train"
     return "validation" if position < train + validation else "test"
+
+
+def splits_of_patients(patients: Iterable[tuple[str | None, Split | None]]) -> dict[str, Split]:
+    """A corpus's own splits by patient; images whose patient or split nobody knows are passed over.
+
+    Raises:
+        UserError: a patient lies in two splits.
+    """
+    splits: dict[str, Split] = {}
+    for patient, split in patients:
+        if patient is not None and split is not None and splits.setdefault(patient, split) != split:
+            raise UserError(f"patient {patient} lies in both {splits[patient]} and {split}; expected each in one split")
+    return splits
