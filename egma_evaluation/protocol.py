@@ -106,7 +106,7 @@ class Tasks:
 
     def pointing_game(self) -> dict[str, Any]:
         targets, centre = pointing_targets(self.readings, self.prompts), mean_box_centre(self.training)
-        return pointing_game(targets, self.images, self.texts, self.prompts, centre, self.bootstrap)
+        return pointing_game(targets, self.images, self.texts, centre, self.bootstrap)
 
 
 def describe_data(data: str | Path | Readings, readings: Sequence[Reading], split: Split) -> dict[str, Any]:
