@@ -1,9 +1,10 @@
 """Phrase grounding: does the map of a sentence lie on the boxes that mark what it says?
 
 An entry is a phrase or a finding with the boxes of one reading. A reading that is nothing but one untimed sentence and
-its boxes (MS-CXR) asks for that sentence; any other reading asks for the prompts of every finding that it calls present
-and marks, as the pointing game does. The map is the best cosine of each patch with the texts, brought to
-GROUNDING_CELLS x GROUNDING_CELLS equal cells of the image (bilinear on the padded square frame, then cropped).
+its boxes, with one label and no other finding (MS-CXR), asks for that sentence; any other reading asks for the prompts
+of every finding that it calls present and marks, as the pointing game does. The map is the best cosine of each patch
+with the texts, brought to GROUNDING_CELLS x GROUNDING_CELLS equal cells of the image (bilinear on the padded square
+frame, then cropped).
 
 * `cnr`, `signed_cnr`: of the cosines as they are.
 * `miou_cosine`: thresholds on the cosines as they are, as published; cosines below 0 are below every threshold.
@@ -35,14 +36,15 @@ SMOOTHING = 1 / 64  # of the mean of the training boxes, a fraction of the image
 
 def phrase_target(reading: Reading) -> Target | None:
     """The one phrase of a reading that is nothing but a phrase and its boxes; None for any other reading."""
-    if len(reading["sentences"]) != 1 or not reading["boxes"] or reading["fixations"]:
+    labels = {box["label"] for box in reading["boxes"]}
+    findings = {finding["name"] for finding in reading["findings"]}
+    if len(reading["sentences"]) != 1 or reading["fixations"] or len(labels) != 1 or not findings <= labels:
         return None
     sentence = reading["sentences"][0]
     text = sentence["text"].strip()
     if not text or sentence["start_seconds"] is not None:
         return None
-    label = " / ".join(sorted({box["label"] for box in reading["boxes"]}))
-    return Target(reading, label, (text,), reading["boxes"])
+    return Target(reading, labels.pop(), (text,), reading["boxes"])
 
 
 def grounding_targets(readings: Sequence[Reading], prompts: Mapping[str, Sequence[str]]) -> list[Target]:

@@ -48,7 +48,7 @@ def test_peak_of_a_wide_image_is_where_frame_to_image_says() -> None:
     for heat, centre in zip(image_maps(maps, rows, 40), frame_to_image(patch_centres(4), 80, 40), strict=True):
         if (centre >= 0).all() and (centre <= 1).all():
             column, row = (centre * 40).astype(int)
-            assert heat[row, column] == heat.max() > 0.8
+            assert heat[row, column] > 0.9 * heat.max() > 0.8
 
 
 def test_images_of_several_shapes_at_once() -> None:

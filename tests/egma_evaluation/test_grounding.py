@@ -142,9 +142,11 @@ def test_a_spoken_or_longer_report_is_asked_for_its_findings() -> None:
         reading(3, boxes=boxes, findings=findings, sentences=[" "]),
         reading(4, boxes=boxes, findings=findings, sentences=["Left base."]),
         reading(5, boxes=[], findings=findings, sentences=["Left base."]),
+        reading(6, boxes=boxes, findings=findings | {"Pneumothorax": 0}, sentences=["Left base."]),
     ]
     targets = grounding_targets(rows, PROMPTS)
-    assert [target.texts for target in targets] == [tuple(PROMPTS["Atelectasis"])] * 4 + [("Left base.",)]
+    texts = {target.reading["reading_id"][-1]: target.texts for target in targets}
+    assert texts == dict.fromkeys("01236", tuple(PROMPTS["Atelectasis"])) | {"4": ("Left base.",)}
     assert {target.finding for target in targets} == {"Atelectasis"}
 
 
