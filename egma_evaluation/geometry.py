@@ -62,7 +62,8 @@ def image_maps(maps: Array, readings: Sequence[Reading], cells: int) -> Array:
 def box_masks(boxes: Sequence[list[Box]], cells: int) -> NDArray[np.bool_]:
     """(n, cells, cells): the cells of an image whose centre lies in a box."""
     centres = patch_centres(cells)
-    return np.stack([inside_any(centres, of_one) > 0 for of_one in boxes]).reshape(-1, cells, cells)
+    marked = [inside_any(centres, of_one) for of_one in boxes]
+    return np.array(marked, dtype=np.bool_).reshape(-1, cells, cells)
 
 
 def centred_gaussian(cells: int) -> Array:

@@ -12,6 +12,7 @@ from dataset_scripts.schema import FEATURES, Reading, UserError
 from egma_evaluation import gaze_agreement as module
 from egma_evaluation.gaze_agreement import centre_bias, counted, drawn, during, recorded_readings, recording_of
 from egma_evaluation.protocol import evaluate_model
+from egma_evaluation.report import markdown_report
 from modeling_egma.gaze_egma import gaze_matrix, square_frame, transform_fixations
 from tests.egma_evaluation.fakes import GRID, Lookup, constant_model, processor, random_model, reading
 
@@ -251,3 +252,11 @@ def test_lead_and_width_come_from_the_processor() -> None:
     assert (result["sigma"], result["lead_seconds"]) == (0.1, 0.5)
     assert (default["sigma"], default["lead_seconds"]) == (0.05, 0.0)
     assert result["model"]["cc"]["value"] != default["model"]["cc"]["value"]
+
+
+def test_report_shows_every_metric_beside_the_baselines() -> None:
+    rows = [spoken(k, reading_id=f"{k} {name}", reader_id=name) for k in range(4) for name in "ab"]
+    results = evaluate_model(constant_model(rows), processor, rows, ["gaze_agreement"], prompts={}, bootstrap=20)
+    text = markdown_report(results)
+    assert "| metric | model | centre bias | whole recording | uniform | n |" in text
+    assert "| auc judd | 0.500 [0.500, 0.500] |" in text and "| other readers | n |" in text
