@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Never
 
 from tqdm import tqdm
 
-from dataset_scripts import egd, image_text, mimic_cxr, mimic_eye, reflacx
+from dataset_scripts import egd, image_text, mimic_cxr, mimic_eye, reflacx, siim_gaze, tracker
 from dataset_scripts.card import dataset_card
 from dataset_scripts.conversion import Options, Plan, ordered_map
 from dataset_scripts.push import push, require_pushable
@@ -38,6 +38,8 @@ CORPORA = {
     "mimic_cxr": Corpus(mimic_cxr.plan, frozenset({"images"})),
     "mimic_eye": Corpus(mimic_eye.plan),
     "reflacx": Corpus(reflacx.plan, frozenset({"images"})),
+    "siim_gaze": Corpus(siim_gaze.plan, frozenset({"images"})),
+    "tracker": Corpus(tracker.plan, frozenset({"coordinates", "time_unit"})),
 }
 CORPUS_FLAGS = ("images", "ids", "coordinates", "time_unit")
 GENERATED_MARKER = "phantom.json"

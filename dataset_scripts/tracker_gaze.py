@@ -1,8 +1,9 @@
 """One reading's gaze as a lab's tracker wrote it -> fixations of the schema; docs/tracker.md says it to the lab.
 
-CSV of fixations (`x`, `y`, `start`, and `duration` or else `end`) or of raw samples (`x`, `y`, `time`, optional `valid`
-of 1 or 0), units as in tracker_columns; or JSON `{"fixations": {"x": [], "y": [], "start": [], "duration": []}}`, in the
-units of the schema.
+CSV, units as in tracker_columns:
+    fixations      `x`, `y`, `start`, and `duration` or else `end`
+    raw samples    `x`, `y`, `time`, optional `valid`: 1, or 0 and blank for a sample not to be used
+JSON `{"fixations": {"x": [], "y": [], "start": [], "duration": []}}`, in the units of the schema.
 """
 
 import json
