@@ -10,12 +10,13 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Never
 
 from tqdm import tqdm
 
-from dataset_scripts import egd, image_text, mimic_cxr, mimic_eye, reflacx, siim_gaze, tracker
+from dataset_scripts import chexpert, egd, image_text, mimic_cxr, mimic_eye, reflacx, siim_gaze, tracker
 from dataset_scripts.card import dataset_card
 from dataset_scripts.conversion import Options, Plan, ordered_map
 from dataset_scripts.push import push, require_pushable
@@ -33,6 +34,9 @@ class Corpus(NamedTuple):
 
 
 CORPORA = {
+    "chexpert": Corpus(chexpert.plan),
+    "chexpert_5x200": Corpus(partial(chexpert.plan_sample, classes=chexpert.FIVE), frozenset({"ids"})),
+    "chexpert_8x200": Corpus(partial(chexpert.plan_sample, classes=chexpert.EIGHT), frozenset({"ids"})),
     "egd": Corpus(egd.plan, frozenset({"images"})),
     "image_text": Corpus(image_text.plan),
     "mimic_cxr": Corpus(mimic_cxr.plan, frozenset({"images"})),
@@ -67,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: the same command goes on where it was", file=sys.stderr)
         return 130
+    for name, fact in report["facts"].items():
+        print(f"{name}: {fact}")
     readings = report["readings"]
     print(f"{arguments.output}: {readings['rows_kept']} readings kept, {readings['rows_dropped']} dropped")
     return 0
@@ -118,6 +124,7 @@ def build(
             "image_size": image_size,
             "limit": limit,
             "seed": seed,
+            "facts": dict(plan.facts),
             "readings": _reading_totals(plan, writer.ledger, source, folder),
         }
         writer.publish(folder / "output")

@@ -6,10 +6,10 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -73,7 +73,7 @@ class Plan:
 
     `convert` and the units travel to other processes, so both must be picklable. `reading_tables` are the tables of
     which one row is one reading; `terms` is the card's paragraph on licence and redistribution, `redistributable` says
-    whether anyone may pass the rows on.
+    whether anyone may pass the rows on. `facts` are printed and go into the report by their names.
     """
 
     units: Sequence[Any]
@@ -82,6 +82,7 @@ class Plan:
     reading_tables: tuple[str, ...]
     terms: str
     redistributable: bool = False
+    facts: Mapping[str, str | int] = field(default_factory=dict)
 
 
 def attempt(table: str, where: str, build: Callable[[Ledger], tuple[Split, Reading]]) -> Outcome:
