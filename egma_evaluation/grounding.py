@@ -26,7 +26,7 @@ from egma_evaluation.embeddings import IMAGES_AT_ONCE, ImageBank, TextBank
 from egma_evaluation.geometry import MAP_DECIMALS, box_masks, centred_gaussian, image_maps
 from egma_evaluation.metrics.localisation import THRESHOLDS, miou, pointing_credit, signed_cnr
 from egma_evaluation.metrics.maps import min_max
-from egma_evaluation.pointing import Target, finding_targets, peak_credit, target_maps
+from egma_evaluation.pointing import Target, finding_boxes, finding_targets, peak_credit, target_maps
 
 Masks = NDArray[np.bool_]
 
@@ -116,11 +116,11 @@ def usable_targets(targets: Sequence[Target]) -> tuple[list[Target], Masks, dict
 
 
 def centre_map(training: Sequence[Reading]) -> tuple[Array, str]:
-    """(cells, cells) where the boxes of the training readings lie, whatever their label, and what it was made of.
+    """(cells, cells) where the boxes of the training readings' findings lie, and what it was made of.
 
     Slightly smoothed: where there are few boxes, a step would have an infinite contrast.
     """
-    boxes = [reading["boxes"] for reading in training if reading["boxes"]]
+    boxes = [found for reading in training if (found := finding_boxes(reading))]
     if not boxes:
         return centred_gaussian(GROUNDING_CELLS), "centred Gaussian"
     mean = np.zeros((GROUNDING_CELLS, GROUNDING_CELLS))

@@ -55,12 +55,18 @@ def finding_targets(reading: Reading, prompts: Mapping[str, Sequence[str]]) -> l
     return targets
 
 
+def finding_boxes(reading: Reading) -> list[Box]:
+    """The boxes that mark a finding which the reading lists, and not anatomy; all of them, where it lists none."""
+    listed = {finding["name"] for finding in reading["findings"]}
+    return [box for box in reading["boxes"] if not listed or box["label"] in listed]
+
+
 def mean_box_centre(readings: Sequence[Reading]) -> Array | None:
-    """(1, 2) mean centre of all boxes of any label, image fractions; None where there is none."""
+    """(1, 2) mean centre of the boxes of all findings, image fractions; None where there is none."""
     centres = [
         ((box["x_min"] + box["x_max"]) / 2, (box["y_min"] + box["y_max"]) / 2)
         for reading in readings
-        for box in reading["boxes"]
+        for box in finding_boxes(reading)
     ]
     return np.mean(centres, axis=0, keepdims=True) if centres else None
 

@@ -105,3 +105,11 @@ def test_no_training_boxes_no_centre() -> None:
 
 def test_patch_centres_run_row_by_row() -> None:
     assert patch_centres(2).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
+
+
+def test_boxes_of_anatomy_do_not_move_the_centre() -> None:
+    boxes = [box("Chest", 0, 0, 1, 1), box(NAME, 0, 0, 0.5, 0.5)]
+    centre = mean_box_centre([reading(0, findings={NAME: 1}, boxes=boxes)])
+    assert centre is not None and centre.tolist() == [[0.25, 0.25]]
+    unlisted = mean_box_centre([reading(0, boxes=boxes)])
+    assert unlisted is not None and unlisted.tolist() == [[0.375, 0.375]]
