@@ -10,7 +10,6 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Never
 
@@ -35,8 +34,6 @@ class Corpus(NamedTuple):
 
 CORPORA = {
     "chexpert": Corpus(chexpert.plan),
-    "chexpert_5x200": Corpus(partial(chexpert.plan_sample, classes=chexpert.FIVE), frozenset({"ids"})),
-    "chexpert_8x200": Corpus(partial(chexpert.plan_sample, classes=chexpert.EIGHT), frozenset({"ids"})),
     "egd": Corpus(egd.plan, frozenset({"images"})),
     "image_text": Corpus(image_text.plan),
     "mimic_cxr": Corpus(mimic_cxr.plan, frozenset({"images"})),
