@@ -10,12 +10,26 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Never
 
 from tqdm import tqdm
 
-from dataset_scripts import chexpert, egd, image_text, mimic_cxr, mimic_eye, reflacx, siim_gaze, tracker
+from dataset_scripts import (
+    chexpert,
+    egd,
+    image_text,
+    mimic_cxr,
+    mimic_eye,
+    ms_cxr,
+    nih,
+    reflacx,
+    rsna,
+    siim_acr,
+    siim_gaze,
+    tracker,
+)
 from dataset_scripts.card import dataset_card
 from dataset_scripts.conversion import Options, Plan, ordered_map
 from dataset_scripts.push import push, require_pushable
@@ -34,11 +48,17 @@ class Corpus(NamedTuple):
 
 CORPORA = {
     "chexpert": Corpus(chexpert.plan),
+    "chexpert_5x200": Corpus(partial(chexpert.plan_sample, classes=chexpert.FIVE), frozenset({"ids"})),
+    "chexpert_8x200": Corpus(partial(chexpert.plan_sample, classes=chexpert.EIGHT), frozenset({"ids"})),
     "egd": Corpus(egd.plan, frozenset({"images"})),
     "image_text": Corpus(image_text.plan),
     "mimic_cxr": Corpus(mimic_cxr.plan, frozenset({"images"})),
     "mimic_eye": Corpus(mimic_eye.plan),
+    "ms_cxr": Corpus(ms_cxr.plan, frozenset({"images"})),
+    "nih": Corpus(nih.plan),
     "reflacx": Corpus(reflacx.plan, frozenset({"images"})),
+    "rsna": Corpus(rsna.plan),
+    "siim_acr": Corpus(siim_acr.plan),
     "siim_gaze": Corpus(siim_gaze.plan, frozenset({"images"})),
     "tracker": Corpus(tracker.plan, frozenset({"coordinates", "time_unit"})),
 }

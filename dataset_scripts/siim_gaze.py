@@ -1,10 +1,10 @@
 """One radiologist's gaze on SIIM-ACR images (Saab et al., MICCAI 2021), without a transcript and without the images.
 
-`cxr_gaze_data.json` is a list of `{image_id, gaze_x, gaze_y, time}`. Contrary to its README `gaze_x` is the vertical and
-`gaze_y` the horizontal coordinate, both as fractions of the image: on the positives four times as much gaze lies in the
-pneumothorax when they are swapped. `time` is the number of 60 Hz samples of a fixation (small whole numbers, in no
-order), which its authors took after a pre-processing that shortened all of them: as lengths they compare with each
-other, not with a clock. A fixation starts where the one before ended, as the gaps between them are not there.
+`cxr_gaze_data.json` is a list of `{image_id, gaze_x, gaze_y, time}`. Contrary to its README `gaze_x` is the vertical
+and `gaze_y` the horizontal coordinate, both as fractions of the image: on the positives four times as much gaze lies in
+the pneumothorax when they are swapped. `time` is how long each fixation lasted (1 to 5, in no order, so no clock), in
+60 Hz samples; as the README says that these are not to be read as seconds, lengths compare with each other only. A
+fixation starts where the one before ended, as the gaps between them are not there.
 
 `--images` is a folder of the images, at any depth: `<ImageId>.dcm`, `.png` or `.jpg`. Where `train-rle.csv` lies beside
 the gaze, it says on which images there is a pneumothorax.
@@ -33,9 +33,9 @@ SAMPLES_PER_SECOND = 60
 MAX_BYTES = 1 << 28
 NO_MASK = ("", "-1")
 TERMS = (
-    "Gaze: Saab et al. 2021, Apache-2.0. Images: SIIM-ACR Pneumothorax Segmentation, under the terms of that competition "
-    "and of NIH ChestX-ray14, from which they are. Nobody published which images are of one patient: subject_id is null "
-    "and the splits are by image. Lengths of fixations compare with each other, not with a clock."
+    "Gaze: Saab et al. 2021, Apache-2.0. Images: SIIM-ACR Pneumothorax Segmentation, under the terms of that "
+    "competition and of NIH ChestX-ray14, from which they are. Nobody published which images are of one patient: "
+    "subject_id is null and the splits are by image. Lengths of fixations compare with each other, not with a clock."
 )
 
 

@@ -137,7 +137,10 @@ def _rows(lines: Iterator[list[str]], path: Path, required: Sequence[str]) -> It
     _check_names(names, path, required)
     for number, cells in enumerate((cells for cells in lines if cells), 1):
         if any(cells[len(names) :]):
-            raise UserError(f"{path}: row {number} has {len(cells)} cells; expected {len(names)}, as in the header")
+            hint = delimiter_hint(names)
+            raise UserError(
+                f"{path}: row {number} has {len(cells)} cells; expected {len(names)}, as in the header{hint}"
+            )
         cells += [""] * (len(names) - len(cells))
         yield {name: cell.strip() for name, cell in zip(names, cells, strict=False) if name}
 

@@ -21,6 +21,7 @@ from dataset_scripts.tables import FloatArray, Row, delimiter_hint, numbers
 
 MAX_INTERVAL_SECONDS = 0.05
 
+_LARGEST = 1e100
 _POSITIONS, _TIMES = ("x", "y"), ("start", "duration", "end", "time")
 _KINDS = {**dict.fromkeys(_POSITIONS, "positions"), **dict.fromkeys(_TIMES, "times")}
 _SYNONYMS = {"timestamp": "time"}
@@ -168,10 +169,17 @@ def _detected_unit(kind: str, unit: str, source: Source) -> str:
 
 
 def column_numbers(rows: list[Row], column: Column, source: Source) -> FloatArray:
+    """(R,) a column's numbers; NaN where a cell holds none, or one so large that no difference could be computed.
+
+    Raises:
+        UserError: a decimal comma.
+    """
     try:
-        return numbers(rows, column.name)
+        values = numbers(rows, column.name)
     except UserError as error:
         raise UserError(f"{source.path.name}: {error}") from None
+    values[np.abs(values) > _LARGEST] = np.nan
+    return values
 
 
 def positions_on_image(rows: list[Row], columns: dict[str, Column], source: Source) -> tuple[FloatArray, FloatArray]:

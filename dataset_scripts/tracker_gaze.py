@@ -32,7 +32,6 @@ FIXATION_TABLE, SAMPLE_TABLE, DETECTED_TABLE = "fixations", "samples", "fixation
 DISPERSION_DEGREES = 1.0
 DISPERSION_DIAGONALS = 0.025  # about a degree: in REFLACX 94 pixels of an image of 2544 x 3056, 0.024 of its diagonal
 MAX_JSON_BYTES = 1 << 28
-_FAR_IMAGES = 1e6  # positions so many images away are none; arithmetic on the others stays finite
 _VALID = {"1": True, "true": True, "0": False, "false": False, "": False}
 
 
@@ -150,7 +149,7 @@ def _used_samples(
         ("no_time", ~np.isfinite(time)),
         ("duplicate_time", repeated),
         ("marked_invalid", marked),
-        ("no_position", ~((np.abs(x) < _FAR_IMAGES) & (np.abs(y) < _FAR_IMAGES))),
+        ("no_position", ~(np.isfinite(x) & np.isfinite(y))),
     ):
         dropped = np.flatnonzero(failed & used)
         named = [f"{source.where} row {row + 1}" for row in dropped[:OFFENDERS_NAMED]]

@@ -16,6 +16,7 @@ import html
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +103,13 @@ def _from_json(text: str, name: str, ledger: Ledger) -> list[Sentence]:
         raise UserError(f"{name}: expected a JSON object with a list {' or '.join(_JSON_SHAPES)}")
     try:
         parts = [part for item in value[shapes[0]] for part in _JSON_SHAPES[shapes[0]](item)]
-        for part in parts:
-            part.text.encode()
-    except (AttributeError, IndexError, KeyError, TypeError, UnicodeEncodeError) as error:
-        raise UserError(f"{name}: an entry of {shapes[0]} is not as expected ({error!r})") from None
+        full_text = _text(value.get("full_text") or "")
+        "".join([full_text, *(part.text for part in parts)]).encode()  # half a surrogate cannot be written
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{name}: {shapes[0]} is not as expected ({error!r})") from None
     if shapes[0] == "sentences":
         return [sentence for part in parts for sentence in _as_is(part, name, ledger)]
-    sentences = _grouped(parts, name, ledger)
-    return sentences or untimed_sentences(_text(value.get("full_text") or ""))
+    return _grouped(parts, name, ledger) or untimed_sentences(full_text)
 
 
 def _as_is(part: TimedText, name: str, ledger: Ledger) -> list[Sentence]:
@@ -185,7 +185,7 @@ def _from_subtitles(text: str, name: str, ledger: Ledger) -> list[Sentence]:
         if not at and not block[0].startswith(_VTT_BLOCKS):
             ledger.enter(PART_TABLE, 1)
             ledger.drop(PART_TABLE, "text_outside_cue", [f"{name} line {first_line}"])
-        for index, end in zip(at, [*at[1:], len(block)], strict=True):
+        for index, end in pairwise([*at, len(block)]):
             lines = block[index + 1 : end]
             if end < len(block) and lines and lines[-1].strip().isdecimal():
                 lines.pop()  # the number of the next cue, which lacks the blank line before it
@@ -202,7 +202,7 @@ def _from_subtitles(text: str, name: str, ledger: Ledger) -> list[Sentence]:
 def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
     """Runs of lines that are not blank, with the number of their first line."""
     block: list[str] = []
-    for index, line in enumerate([*re.split(r"\r\n|\n|\r", text), ""], 1):
+    for index, line in enumerate([*text.split("\n"), ""], 1):
         if line.strip():
             block.append(line)
         elif block:
