@@ -1,5 +1,6 @@
 """What every corpus module hands to `build`: a plan of units of work, and the outcome of each source row."""
 
+import json
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -93,6 +94,7 @@ def attempt(table: str, where: str, build: Callable[[Ledger], tuple[Split, Readi
     ledger = Ledger()
     try:
         reading = build(ledger)
+        _require_writable(reading[1])
         ledger.keep(table, 1)
     except Impossible:
         raise
@@ -102,6 +104,14 @@ def attempt(table: str, where: str, build: Callable[[Ledger], tuple[Split, Readi
         ledger.drop(table, reason, [where if detail is None else f"{where} ({detail})"])
     ledger.enter(table, 1)
     return Outcome(reading, ledger)
+
+
+def _require_writable(reading: Reading) -> None:
+    texts = {name: value for name, value in reading.items() if name not in ("image", "fixations")}
+    try:
+        json.dumps(texts, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Dropped("text_is_no_unicode", ascii(error.object[error.start - 20 : error.end + 20])) from None
 
 
 def ordered_map(function: Callable[[Unit], Result], units: Iterable[Unit], num_proc: int) -> Iterator[Result]:

@@ -1,6 +1,7 @@
 """Untrusted pictures -> PNG bytes at the working size, grey values intact."""
 
 import io
+import os
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +33,11 @@ def inside(root: Path, relative: str) -> Path:
     path = root / relative
     if Path(relative).is_absolute() or ".." in Path(relative).parts:
         raise Dropped("path_leaves_source", relative)
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        is_inside = path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a zero byte
+        raise Dropped("path_not_understood", ascii(relative[:80])) from None
+    if not is_inside:
         raise Dropped("path_leaves_source", f"{relative}, a symbolic link")
     return path
 
@@ -49,8 +54,8 @@ def encode_image(path: Path, long_side: int, ledger: Ledger) -> EncodedImage:
         Dropped: missing, no JPEG, PNG or DICOM, too large, truncated, or in another mode (CMYK, YCbCr, ...).
         Impossible: DICOM, and pydicom is not installed.
     """
-    if not path.is_file():
-        raise Dropped("image_missing", path.name)
+    if not os.path.isfile(path):  # Path.is_file fails on a name that is too long
+        raise Dropped("image_missing", path.name[:80])
     try:
         if is_dicom(path):
             picture = _whole(read_dicom(path, MAX_PIXELS, ledger))

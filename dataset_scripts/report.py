@@ -16,7 +16,9 @@ class Offenders:
 
     def add(self, count: int, where: Sequence[str]) -> None:
         self.count += count
-        self.first = [*self.first, *where][:OFFENDERS_NAMED]
+        # a name may hold what UTF-8 cannot
+        readable = (name.encode(errors="backslashreplace").decode() for name in where[:OFFENDERS_NAMED])
+        self.first = [*self.first, *readable][:OFFENDERS_NAMED]
 
 
 @dataclass

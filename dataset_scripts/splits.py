@@ -18,7 +18,7 @@ SPLIT_NAMES: dict[str, Split] = {
 
 def hashed_split(patient: str, seed: int, train: float, validation: float) -> Split:
     """The split of a patient: the same for everyone who uses the same seed and fractions, in any order of patients."""
-    digest = hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}:{patient}".encode(errors="backslashreplace")).digest()
     position = int.from_bytes(digest[:8], "big") / 2**64
     if position < train:
         return "train"

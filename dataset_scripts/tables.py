@@ -7,6 +7,7 @@ building data frames took ten times as long as everything else), large ones batc
 import csv
 import gzip
 import io
+import math
 import re
 import zlib
 from collections import Counter
@@ -95,7 +96,7 @@ def number(cell: str) -> float | None:
         value = float(cell)
     except ValueError:
         return None
-    return value if np.isfinite(value) and "_" not in cell else None
+    return value if math.isfinite(value) and "_" not in cell else None
 
 
 @contextmanager
