@@ -257,4 +257,4 @@ def test_half_a_surrogate_and_names_that_no_file_can_have(tmp_path):
     rows, report = convert(source, tmp_path / "out")
     assert len(rows) == 1
     dropped = {reason: found["count"] for reason, found in report["tables"]["metadata.jsonl"]["dropped"].items()}
-    assert dropped == {"text_is_no_unicode": 1, "image_missing": 2, "path_not_understood": 2}
+    assert dropped == {"text_is_no_unicode": 1, "image_missing": 1, "path_not_understood": 3}
