@@ -1,7 +1,6 @@
 """Untrusted pictures -> PNG bytes at the working size, grey values intact."""
 
 import io
-import os
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -54,8 +53,11 @@ def encode_image(path: Path, long_side: int, ledger: Ledger) -> EncodedImage:
         Dropped: missing, no JPEG, PNG or DICOM, too large, truncated, or in another mode (CMYK, YCbCr, ...).
         Impossible: DICOM, and pydicom is not installed.
     """
-    if not os.path.isfile(path):  # Path.is_file fails on a name that is too long
-        raise Dropped("image_missing", path.name[:80])
+    try:
+        if not path.is_file():
+            raise Dropped("image_missing", path.name)
+    except OSError:  # a name that is too long
+        raise Dropped("image_missing", path.name[:80]) from None
     try:
         if is_dicom(path):
             picture = _whole(read_dicom(path, MAX_PIXELS, ledger))
