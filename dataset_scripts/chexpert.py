@@ -114,7 +114,7 @@ def plan(source: Path, options: Options) -> Plan:
         return tables[0].row(place) if beyond < 0 else tables[1].row(beyond)
 
     return Plan(
-        units=LazyUnits(sum(map(len, tables)), row),
+        units=LazyUnits(range(sum(map(len, tables))), row),
         convert=partial(convert_row, root=root, options=options),
         unit_name="images",
         reading_tables=tuple(table.name for table in tables),

@@ -23,23 +23,23 @@ HASHED_TRAIN, HASHED_VALIDATION = 0.7, 0.15
 
 
 class LazyUnits(Sequence[Unit], Generic[Unit]):
-    """Units that are made when they are asked for, so that a large table stays columns."""
+    """Units that are made when they are asked for, by their place, so that a large table stays columns."""
 
-    def __init__(self, count: int, make: Callable[[int], Unit]) -> None:
-        self._count, self._make = count, make
+    def __init__(self, places: range, make: Callable[[int], Unit]) -> None:
+        self._places, self._make = places, make
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._places)
 
     @overload
     def __getitem__(self, index: int) -> Unit: ...
 
     @overload
-    def __getitem__(self, index: slice) -> list[Unit]: ...
+    def __getitem__(self, index: slice) -> "LazyUnits[Unit]": ...
 
-    def __getitem__(self, index: int | slice) -> Unit | list[Unit]:
-        places = range(self._count)[index]
-        return self._make(places) if isinstance(places, int) else [self._make(place) for place in places]
+    def __getitem__(self, index: int | slice) -> "Unit | LazyUnits[Unit]":
+        places = self._places[index]
+        return self._make(places) if isinstance(places, int) else LazyUnits(places, self._make)
 
 
 class NumberedRow(NamedTuple):

@@ -98,7 +98,7 @@ def plan(source: Path, options: Options) -> Plan:
         )
 
     return Plan(
-        units=LazyUnits(entries.num_rows + 1, unit),
+        units=LazyUnits(range(entries.num_rows + 1), unit),
         convert=partial(convert_row, source=source, table=path.name, folders=_image_folders(source), options=options),
         unit_name="images",
         reading_tables=(path.name,),

@@ -177,8 +177,9 @@ def _joint_mask(unit: SiimImage, table: str, ledger: Ledger) -> rle.BoolArray:
         else:
             joint |= mask
             kept += 1
-    if not kept and not negatives:
-        raise Dropped("no_mask_understood", f"row {unit.rows[0].number}: {unit.rows[0].mask[:40]!r}")
+    if not kept and len(negatives) < len(unit.rows):  # what cannot be read may have been a mask: not absent
+        bad = next(row for row in unit.rows if row.mask != rle.NO_MASK)
+        raise Dropped("no_mask_understood", f"row {bad.number}: {bad.mask[:40]!r}")
     ledger.keep(table, kept or 1)
     surplus = negatives if kept else negatives[1:]
     ledger.drop(table, "no_mask_beside_a_mask" if kept else "duplicate_row", surplus)

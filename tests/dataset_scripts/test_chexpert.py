@@ -8,10 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_scripts import build
-from dataset_scripts.chexpert import EIGHT, FIVE, LABELS, TRAIN_TABLE, competition_labels, eligible_class, plan_sample
+from dataset_scripts.chexpert import (
+    EIGHT,
+    FIVE,
+    LABELS,
+    TRAIN_TABLE,
+    competition_labels,
+    eligible_class,
+    plan,
+    plan_sample,
+)
 from dataset_scripts.chexpert import _rows as read_rows
 from dataset_scripts.conversion import Options
+from dataset_scripts.evaluation_sets import LazyUnits
 from dataset_scripts.schema import Finding, UserError
+from dataset_scripts.splits import hashed_split
 from tests.dataset_scripts.converting import convert
 from tests.dataset_scripts.raw_trees import grey_picture, write_lines
 
@@ -236,3 +247,44 @@ def test_a_link_out_of_the_source_is_not_followed(tree, tmp_path):
     target.symlink_to(outside)
     _, report = convert("chexpert", tree, tmp_path / "out")
     assert report["tables"]["train.csv"]["dropped"]["path_leaves_source"]["count"] == 1
+
+
+def test_a_patient_in_both_tables_is_refused(tree):
+    write_lines(tree / "valid.csv", [",".join(HEADER), line(image_path(1, "valid"), Edema="1.0")])
+    with pytest.raises(UserError, match="patient00001 lies in both"):
+        plan(tree, Options(image_size=64, seed=0, generated=False))
+
+
+def test_the_folder_above_and_several_processes_give_the_same(tree, tmp_path_factory):
+    from_tables, _ = convert("chexpert", tree, tmp_path_factory.mktemp("tables") / "out")
+    from_above, _ = convert("chexpert", tree.parent, tmp_path_factory.mktemp("above") / "out", num_proc=2)
+    assert list(from_tables) == list(from_above)
+    for name, row in from_tables.items():
+        assert row["image"].tobytes() == from_above[name]["image"].tobytes()
+        assert row["findings"] == from_above[name]["findings"]
+    (tree.parent / "CheXpert-v1.0").mkdir()
+    with pytest.raises(UserError, match=r"holds CheXpert-v1\.0 and CheXpert-v1\.0-small; name one"):
+        plan(tree.parent, Options(image_size=64, seed=0, generated=False))
+
+
+def test_train_patients_are_held_out_by_the_hash(tmp_path):
+    write_lines(tmp_path / "train.csv", [",".join(HEADER), *(line(image_path(n), Edema="1.0") for n in range(150))])
+    write_images(tmp_path, [image_path(n) for n in range(150)])
+    _, report = convert("chexpert", tmp_path, tmp_path.parent / f"{tmp_path.name}-out")
+    expected = [hashed_split(f"patient{n:05d}", 0, 0.98, 0.02) for n in range(150)]
+    assert "validation" in expected
+    assert {split: counts["readings"] for split, counts in report["splits"].items()} == {
+        split: expected.count(split) for split in set(expected)
+    }
+
+
+def test_units_are_made_when_asked_for():
+    made = []
+
+    def make(place):
+        made.append(place)
+        return place
+
+    units = LazyUnits(range(5), make)[2:]
+    assert (len(units), made) == (3, [])
+    assert list(units) == made == [2, 3, 4] and units[-1] == 4
