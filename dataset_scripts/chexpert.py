@@ -22,22 +22,15 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from dataset_scripts.conversion import Dropped, Options, Outcome, Plan, attempt
-from dataset_scripts.evaluation_sets import (
-    LazyUnits,
-    Origin,
-    is_repeated,
-    labelled_reading,
-    read_id_list,
-    read_text_columns,
-)
+from dataset_scripts.conversion import Dropped, LazyUnits, Options, Outcome, Plan, attempt
+from dataset_scripts.evaluation_sets import Origin, labelled_reading, read_id_list
 from dataset_scripts.images import encode_image, inside
 from dataset_scripts.mimic_cxr import CHEXPERT_LABELS as LABELS
 from dataset_scripts.mimic_images import table_inside
 from dataset_scripts.report import OFFENDERS_NAMED, Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Finding, Reading, Split, UserError
 from dataset_scripts.splits import hashed_split
-from dataset_scripts.tables import Row, number
+from dataset_scripts.tables import Row, is_repeated, number, read_text_columns
 
 TRAIN_TABLE, VALID_TABLE = "train.csv", "valid.csv"
 HELD_OUT = 0.02  # of the patients of train.csv; ConVIRT and those after it hold out 5,000 of its 223,414 images

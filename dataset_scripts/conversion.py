@@ -12,7 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import Box, Finding, Fixations, Reading, Sentence, Split, UserError
@@ -66,6 +66,26 @@ class Outcome(NamedTuple):
 
     reading: tuple[Split, Reading] | None
     ledger: Ledger
+
+
+class LazyUnits(Sequence[Unit], Generic[Unit]):
+    """Units that are made when they are asked for, by their place, so that a large table stays columns."""
+
+    def __init__(self, places: range, make: Callable[[int], Unit]) -> None:
+        self._places, self._make = places, make
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Unit: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "LazyUnits[Unit]": ...
+
+    def __getitem__(self, index: int | slice) -> "Unit | LazyUnits[Unit]":
+        places = self._places[index]
+        return self._make(places) if isinstance(places, int) else LazyUnits(places, self._make)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,9 @@
 """What the evaluation sets share: labelled pictures without gaze, of which one row of the schema is made each."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar, overload
-
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import NamedTuple
 
 from dataset_scripts.boxes import clipped_box, pixel_corners
 from dataset_scripts.conversion import Dropped, Outcome
@@ -16,30 +11,9 @@ from dataset_scripts.images import EncodedImage, inside
 from dataset_scripts.mimic_images import check_size, plain_name
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import Box, Finding, Reading, Sentence, UserError
-from dataset_scripts.tables import Row, number, read_columns
+from dataset_scripts.tables import Row, number
 
-Unit = TypeVar("Unit")
 HASHED_TRAIN, HASHED_VALIDATION = 0.7, 0.15
-
-
-class LazyUnits(Sequence[Unit], Generic[Unit]):
-    """Units that are made when they are asked for, by their place, so that a large table stays columns."""
-
-    def __init__(self, places: range, make: Callable[[int], Unit]) -> None:
-        self._places, self._make = places, make
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @overload
-    def __getitem__(self, index: int) -> Unit: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> "LazyUnits[Unit]": ...
-
-    def __getitem__(self, index: int | slice) -> "Unit | LazyUnits[Unit]":
-        places = self._places[index]
-        return self._make(places) if isinstance(places, int) else LazyUnits(places, self._make)
 
 
 class NumberedRow(NamedTuple):
@@ -136,25 +110,6 @@ def with_rows_of_dropped(outcome: Outcome, table: str, where: str, rows: int) ->
         outcome.ledger.enter(table, rows)
         outcome.ledger.drop(table, "reading_dropped", [where], rows)
     return outcome
-
-
-def read_text_columns(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a large table as stripped text, "" where blank.
-
-    Raises:
-        UserError: as `tables.read_columns`.
-    """
-    schema = pa.schema([(name, pa.string()) for name in columns])
-    table = pa.Table.from_batches(read_columns(path, dict.fromkeys(columns, pa.string())), schema)
-    return pa.table([pc.fill_null(pc.utf8_trim_whitespace(table[name]), "") for name in columns], names=list(columns))
-
-
-def is_repeated(ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    """(rows,) whether an earlier row has the same id."""
-    codes = pc.index_in(ids, value_set=pc.unique(ids)).to_numpy(zero_copy_only=False)
-    is_later = np.ones(len(codes), dtype=np.bool_)
-    is_later[np.unique(codes, return_index=True)[1]] = False
-    return is_later
 
 
 def read_id_list(path: Path) -> list[str]:

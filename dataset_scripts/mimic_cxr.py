@@ -9,14 +9,13 @@ The 377,110 rows stay columns until they are converted.
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, cast, overload
+from typing import NamedTuple, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataset_scripts.clinical_reports import description
-from dataset_scripts.conversion import Dropped, Options, Outcome, Plan, attempt
+from dataset_scripts.conversion import Dropped, LazyUnits, Options, Outcome, Plan, attempt
 from dataset_scripts.gaze_readings import (
     CREDENTIALED_LICENSE,
     GENERATED_LICENSE,
@@ -30,7 +29,7 @@ from dataset_scripts.report import OFFENDERS_NAMED, Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Finding, Reading, Split, UserError
 from dataset_scripts.sentences import untimed_sentences
 from dataset_scripts.splits import SPLIT_NAMES, hashed_split
-from dataset_scripts.tables import Row, number, read_columns
+from dataset_scripts.tables import Row, is_repeated, number, read_text_columns
 
 METADATA_TABLE, SPLIT_TABLE, CHEXPERT_TABLE = (f"mimic-cxr-{name}.csv" for name in ("metadata", "split", "chexpert"))
 CHEXPERT_LABELS = (
@@ -53,31 +52,6 @@ class CxrUnit(NamedTuple):
     shared: Ledger | None = None
 
 
-class CxrUnits(Sequence[CxrUnit]):
-    """The joined tables as columns; a unit is made when it is asked for."""
-
-    def __init__(self, joined: pa.Table, shared: Ledger) -> None:
-        self._joined, self._shared = joined, shared
-
-    def __len__(self) -> int:
-        return int(self._joined.num_rows) + 1
-
-    @overload
-    def __getitem__(self, index: int) -> CxrUnit: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[CxrUnit]: ...
-
-    def __getitem__(self, index: int | slice) -> CxrUnit | list[CxrUnit]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        position = range(len(self))[index]
-        if position == 0:
-            return CxrUnit(None, self._shared)
-        cells = self._joined.slice(position - 1, 1).to_pylist()[0]
-        return CxrUnit({name: value or "" for name, value in cells.items()})
-
-
 def plan(source: Path, options: Options) -> Plan:
     """One unit a row of the metadata, after one for the tables.
 
@@ -88,12 +62,19 @@ def plan(source: Path, options: Options) -> Plan:
     images = tree if options.images is None else open_tree(options.images)
     joined, shared = _joined_tables(tree if tree.table("metadata") else images)
     return Plan(
-        units=CxrUnits(joined, shared),
+        units=LazyUnits(range(joined.num_rows + 1), partial(_unit, joined, shared)),
         convert=partial(convert_row, reports=tree, images=images, options=options),
         unit_name="images",
         reading_tables=(METADATA_TABLE,),
         terms=GENERATED_TERMS if options.generated else TERMS,
     )
+
+
+def _unit(joined: pa.Table, shared: Ledger, place: int) -> CxrUnit:
+    """The tables' unit at place 0, then the rows in their order."""
+    if place == 0:
+        return CxrUnit(None, shared)
+    return CxrUnit({name: value or "" for name, value in joined.slice(place - 1, 1).to_pylist()[0].items()})
 
 
 def convert_row(unit: CxrUnit, reports: MimicTree, images: MimicTree, options: Options) -> list[Outcome]:
@@ -157,13 +138,13 @@ def _split(cells: Row, subject_id: str, options: Options, ledger: Ledger) -> Spl
 
 
 def _findings(cells: Row, ledger: Ledger) -> list[Finding]:
-    """The CheXpert labels that are not blank, spelt as the other corpora's findings ("Pleural effusion")."""
+    """The CheXpert labels that are not blank."""
     findings = []
     for label in CHEXPERT_LABELS:
         cell = cells.get(label, "")
         value = _VALUES.get(number(cell))
         if value is not None:
-            findings.append(Finding(name=label.capitalize(), value=value))
+            findings.append(Finding(name=label, value=value))
         elif cell:
             ledger.note("label_not_understood", f"study {cells['study_id']} {label}: {cell!r}")
     return findings
@@ -173,35 +154,20 @@ def _joined_tables(tree: MimicTree) -> tuple[pa.Table, Ledger]:
     path, shared = tree.table("metadata"), Ledger()
     if path is None:
         raise UserError(f"{tree.root}: no mimic-cxr-2.x.x-metadata.csv.gz; expected it above the folder files")
-    joined = _table(path, METADATA_COLUMNS)
+    joined = read_text_columns(path, METADATA_COLUMNS)
     joined = joined.set_column(0, "dicom_id", pc.utf8_lower(joined["dicom_id"]))
-    joined = joined.append_column("is_repeated", _is_repeated(joined["dicom_id"]))
+    joined = joined.append_column("is_repeated", pc.if_else(pa.array(is_repeated(joined["dicom_id"])), "1", ""))
     if split_path := tree.table("split"):
-        splits = _table(split_path, ("dicom_id", "subject_id", "split"))
+        splits = read_text_columns(split_path, ("dicom_id", "subject_id", "split"))
         _require_one_split(splits, split_path)
         splits = splits.set_column(0, "dicom_id", pc.utf8_lower(splits["dicom_id"]))
         joined = _with_columns(joined, splits, "dicom_id", ("split",), SPLIT_TABLE, shared)
     if chexpert_path := tree.table("chexpert"):
-        chexpert = _table(chexpert_path, ("study_id", *CHEXPERT_LABELS))
+        chexpert = read_text_columns(chexpert_path, ("study_id", *CHEXPERT_LABELS))
         joined = _with_columns(joined, chexpert, "study_id", CHEXPERT_LABELS, CHEXPERT_TABLE, shared)
     else:
         shared.note("no_chexpert_table", f"{tree.root}: the readings have no findings")
     return joined, shared
-
-
-def _table(path: Path, columns: Sequence[str]) -> pa.Table:
-    schema = pa.schema([(name, pa.string()) for name in columns])
-    table = pa.Table.from_batches(read_columns(path, dict.fromkeys(columns, pa.string())), schema)
-    stripped = [pc.fill_null(pc.utf8_trim_whitespace(table[name]), "") for name in columns]
-    return pa.table(stripped, names=list(columns))
-
-
-def _is_repeated(ids: pa.ChunkedArray) -> pa.Array:
-    """ "1" where an earlier row has the same id, else ""."""
-    codes = pc.index_in(ids, value_set=pc.unique(ids)).to_numpy()
-    repeated = np.full(len(codes), "1")
-    repeated[np.unique(codes, return_index=True)[1]] = ""
-    return pa.array(repeated)
 
 
 def _with_columns(

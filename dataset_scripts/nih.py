@@ -14,16 +14,13 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset_scripts.conversion import Dropped, Options, Outcome, Plan, attempt
+from dataset_scripts.conversion import Dropped, LazyUnits, Options, Outcome, Plan, attempt
 from dataset_scripts.evaluation_sets import (
-    LazyUnits,
     NumberedRow,
     Origin,
-    is_repeated,
     labelled_reading,
     picture_in,
     read_id_list,
-    read_text_columns,
     sized_boxes,
     with_rows_of_dropped,
 )
@@ -32,7 +29,7 @@ from dataset_scripts.mimic_images import table_inside
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, Finding, Reading, Split, UserError
 from dataset_scripts.splits import hashed_split
-from dataset_scripts.tables import Row, read_table
+from dataset_scripts.tables import Row, is_repeated, read_table, read_text_columns
 
 ENTRY_TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 BOX_TABLE, TRAIN_LIST, TEST_LIST = "BBox_List_2017.csv", "train_val_list.txt", "test_list.txt"

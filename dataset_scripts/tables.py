@@ -19,6 +19,7 @@ from typing import TextIO
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from dataset_scripts.schema import UserError
@@ -75,6 +76,25 @@ def read_columns(path: Path, columns: Mapping[str, pa.DataType]) -> Iterator[pa.
             )
             for batch in reader:
                 yield pa.RecordBatch.from_arrays(batch.columns, names=list(columns))
+
+
+def read_text_columns(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a large table as stripped text, "" where blank.
+
+    Raises:
+        UserError: as `read_columns`.
+    """
+    schema = pa.schema([(name, pa.string()) for name in columns])
+    table = pa.Table.from_batches(read_columns(path, dict.fromkeys(columns, pa.string())), schema)
+    return pa.table([pc.fill_null(pc.utf8_trim_whitespace(table[name]), "") for name in columns], names=list(columns))
+
+
+def is_repeated(ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """(rows,) whether an earlier row has the same id."""
+    codes = pc.index_in(ids, value_set=pc.unique(ids)).to_numpy(zero_copy_only=False)
+    is_later = np.ones(len(codes), dtype=np.bool_)
+    is_later[np.unique(codes, return_index=True)[1]] = False
+    return is_later
 
 
 def numbers(rows: Sequence[Row], column: str) -> FloatArray:

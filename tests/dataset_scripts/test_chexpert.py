@@ -19,8 +19,7 @@ from dataset_scripts.chexpert import (
     plan_sample,
 )
 from dataset_scripts.chexpert import _rows as read_rows
-from dataset_scripts.conversion import Options
-from dataset_scripts.evaluation_sets import LazyUnits
+from dataset_scripts.conversion import LazyUnits, Options
 from dataset_scripts.schema import Finding, UserError
 from dataset_scripts.splits import hashed_split
 from tests.dataset_scripts.converting import convert

@@ -34,7 +34,7 @@ def test_rows(tree, tmp_path):
     texts = [sentence["text"] for sentence in row["sentences"]]
     assert texts == ["The lungs are clear.", "Heart size is normal at 2.5 units.", "No acute process."]
     found = {finding["name"]: finding["value"] for finding in row["findings"]}
-    assert found == {"Atelectasis": 1, "Edema": -1, "Pleural effusion": 0}
+    assert found == {"Atelectasis": 1, "Edema": -1, "Pleural Effusion": 0}
     assert list(report["splits"]) == ["validation"]
     dropped = report["tables"]["mimic-cxr-chexpert.csv"]["dropped"]["repeated_or_not_in_metadata"]
     assert dropped["first"] == [f"row 2 {int(raw.STUDY) + 1}"]

@@ -365,7 +365,7 @@ def test_gaze_file_without_a_row(tmp_path):
         ("r2,a.png,g.csv,", "gaze_missing"),
         ("r2,a.png,gaze.csv,t.vtt", "transcript_missing"),
         ("r2,a.png," + "x" * 5000 + ".csv,", "gaze_missing"),
-        ("r2,a.png,circle.csv,", "gaze_missing"),
+        ("r2,a.png,circle.csv,", "path_not_understood"),
         ("r2,a.png,link.csv,", "path_leaves_source"),
         ("r2,link.png,gaze.csv,", "path_leaves_source"),
         ("r2,a.png,gaze.csv,../outside.vtt", "path_leaves_source"),
