@@ -3,7 +3,8 @@
 `stage_2_train_labels.csv` has a row a box, and one for a patient without; `stage_2_detailed_class_info.csv` says what
 the others are. Findings: Pneumonia (the column Target), and the three detailed classes, of which each patient has one.
 A patient without pneumonia need not be normal, so there is no finding "No Finding"; "Normal" says it where it is true.
-Patients are split 70/15/15 by a hash; the challenge's own test set has no labels here. The boxes are in pixels of
+Patients are split 70/15/15 by a hash of `patientId`, of which each has one image: whether two are of one person is said
+in RSNA's mapping to the NIH's ids only. The challenge's own test set has no labels here. The boxes are in pixels of
 1024 x 1024, whatever the size of the copy. Images: `stage_2_train_images/<patientId>.dcm`, or PNG or JPEG.
 """
 
