@@ -69,7 +69,9 @@ def read_dicom(path: Path, max_pixels: int, ledger: Ledger) -> Image.Image:
     try:
         import pydicom  # noqa: F401
     except ImportError:
-        raise Impossible(f"{path} is DICOM: it takes pydicom, which the extra `dicom` of this package installs") from None
+        raise Impossible(
+            f"{path} is DICOM: it takes pydicom, which the extra `dicom` of this package installs"
+        ) from None
     if path.stat().st_size > MAX_FILE_BYTES:
         raise Dropped("image_too_large", f"{path.name}, more than {MAX_FILE_BYTES} bytes")
     with warnings.catch_warnings():
