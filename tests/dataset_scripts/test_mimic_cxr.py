@@ -115,7 +115,9 @@ def test_units_are_made_when_asked_for(tree):
         units[3]
 
 
-@pytest.mark.parametrize("content", [b"", b"dicom_id\n", b"not gzip at all", gzip.compress(b"dicom_id;x\n1;2\n", mtime=0)])
+@pytest.mark.parametrize(
+    "content", [b"", b"dicom_id\n", b"not gzip at all", gzip.compress(b"dicom_id;x\n1;2\n", mtime=0)]
+)
 def test_metadata_that_is_no_table(tree, tmp_path, content):
     (tree / "mimic-cxr-2.0.0-metadata.csv.gz").write_bytes(content)
     with pytest.raises(UserError, match=r"mimic-cxr-2\.0\.0-metadata"):
