@@ -11,11 +11,18 @@ def fraction_corners(
 
     None when a number is missing, the box has no area or it does not touch the image.
     """
-    corners = [number(row[name]) for name in names]
-    if None in corners:
+    left, top, right, bottom = (number(row[name]) for name in names)
+    if left is None or top is None or right is None or bottom is None:
         return None
+    return pixel_corners((left, top, right, bottom), width, height)
+
+
+def pixel_corners(
+    corners: tuple[float, float, float, float], width: int, height: int
+) -> tuple[float, float, float, float] | None:
+    """`x_min, y_min, x_max, y_max` in pixels as fractions; None without area or beside the image."""
     left, top, right, bottom = (
-        value / side for value, side in zip(corners, (width, height, width, height), strict=True) if value is not None
+        value / side for value, side in zip(corners, (width, height, width, height), strict=True)
     )
     meets_image = left < min(right, 1) and top < min(bottom, 1) and right > 0 and bottom > 0
     return (left, top, right, bottom) if meets_image else None

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from huggingface_hub import DatasetCardData
+
 COLUMNS = {
     "image": "the picture, PNG, long side at most {image_size} pixels, grey values intact, never enlarged",
     "image_id, study_id, subject_id": "the source's ids; null where unknown",
@@ -19,6 +21,14 @@ GENERATED_NOTICE = (
     "on it says anything about a clinical use."
 )
 COUNTED = ("readings", "patients", "images", "readings_with_gaze", "sentences", "timed_sentences", "fixations", "boxes")
+# what a column with something in it is good for, in the Hub's words
+TASKS = {
+    "sentences": "image-to-text",
+    "findings": "image-classification",
+    "boxes": "object-detection",
+    "readings_with_gaze": None,
+}
+SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
 
 
 def dataset_card(report: dict[str, Any], terms: str) -> str:
@@ -26,7 +36,7 @@ def dataset_card(report: dict[str, Any], terms: str) -> str:
     notice = [GENERATED_NOTICE, ""] if report["generated"] else []
     kept, rows = report["readings"]["rows_kept"], report["readings"]["rows_in"]
     lines = [
-        *_header(list(report["splits"])),
+        *_header(report),
         *notice,
         f"# {report['corpus']}, converted for EGMA",
         "",
@@ -47,9 +57,26 @@ def dataset_card(report: dict[str, Any], terms: str) -> str:
     return "\n".join(lines)
 
 
-def _header(splits: list[str]) -> list[str]:
-    files = [line for split in splits for line in (f"  - split: {split}", f"    path: data/{split}-*.parquet")]
-    return ["---", "license: other", "configs:", "- config_name: default", "  data_files:", *files, "---", ""]
+def _header(report: dict[str, Any]) -> list[str]:
+    splits = report["splits"]
+    total = {name: sum(counts[name] for counts in splits.values()) for name in TASKS}
+    tags = ["medical", "radiology", "chest-x-ray"]
+    tags += ["eye-tracking"] * (total["readings_with_gaze"] > 0) + ["synthetic"] * report["generated"]
+    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
+    data = DatasetCardData(
+        pretty_name=f"{report['corpus']}, converted for EGMA",
+        license="other",
+        language="en" if total["sentences"] else None,
+        task_categories=[task for name, task in TASKS.items() if task and total[name]] or None,
+        tags=tags,
+        size_categories=_size_category(report["readings"]["rows_kept"]),
+        configs=[{"config_name": "default", "data_files": files}],
+    )
+    return ["---", data.to_yaml(), "---", ""]
+
+
+def _size_category(rows: int) -> str:
+    return next((name for bound, name in SIZES.items() if rows < bound), "10M<n<100M")
 
 
 def _counts(splits: dict[str, dict[str, int]]) -> list[str]:

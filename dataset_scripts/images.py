@@ -1,18 +1,21 @@
 """Untrusted pictures -> PNG bytes at the working size, grey values intact."""
 
 import io
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
-from dataset_scripts.conversion import Dropped
+from dataset_scripts.conversion import Dropped, Impossible
+from dataset_scripts.dicom import is_dicom, read_dicom
 from dataset_scripts.report import Ledger
 
 FORMATS = ("JPEG", "PNG")
 MAX_PIXELS = 64_000_000
 PNG_COMPRESSION = 3  # within 20 % of the smallest file, three times as fast as the default
+DECODED_SIDES = 2  # the least size, of the final one, that a JPEG is decoded at
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
@@ -29,30 +32,70 @@ def inside(root: Path, relative: str) -> Path:
     path = root / relative
     if Path(relative).is_absolute() or ".." in Path(relative).parts:
         raise Dropped("path_leaves_source", relative)
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        is_inside = path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a zero byte
+        raise Dropped("path_not_understood", ascii(relative[:80])) from None
+    if not is_inside:
         raise Dropped("path_leaves_source", f"{relative}, a symbolic link")
     return path
 
 
 def encode_image(path: Path, long_side: int, ledger: Ledger) -> EncodedImage:
-    """Decode a JPEG or PNG, shrink it to `long_side` pixels at most (never enlarge), encode it as PNG.
+    """Decode a JPEG, PNG or DICOM, shrink it to `long_side` pixels at most (never enlarge), encode it as PNG.
 
+    A JPEG of four times that size or more is decoded at a half, a quarter or an eighth, never below twice the final
+    size: 1.6 times as fast, and on radiographs no grey value differs by more than 2 of 255 from the whole decode's.
     L and RGB stay what they are, a palette becomes RGB, transparency is put on black (an opaque alpha changes no
-    value), 16 bits become 8 by the picture's own range (noted in the ledger).
+    value), 16 bits of a PNG become 8 by the picture's own range (noted in the ledger).
 
     Raises:
-        Dropped: missing, no JPEG or PNG, too large, truncated, or in another mode (CMYK, YCbCr, ...).
+        Dropped: missing, no JPEG, PNG or DICOM, too large, truncated, or in another mode (CMYK, YCbCr, ...).
+        Impossible: DICOM, and pydicom is not installed.
     """
-    if not path.is_file():
-        raise Dropped("image_missing", path.name)
     try:
-        with Image.open(path, formats=FORMATS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise Dropped("image_too_large", f"{path.name}, {picture.width} x {picture.height} pixels")
-            image = _eight_bit(ImageOps.exif_transpose(picture), path, ledger)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Dropped("image_not_decodable", f"{path.name}: {error}") from None
-    return EncodedImage(_png(image, long_side), image.width, image.height)
+        if not path.is_file():
+            raise Dropped("image_missing", path.name)
+    except OSError:  # a name that is too long
+        raise Dropped("image_missing", path.name[:80]) from None
+    try:
+        if is_dicom(path):
+            picture = _whole(read_dicom(path, MAX_PIXELS, ledger))
+        else:
+            picture = _read_picture(path, long_side, ledger)
+    except (Dropped, Impossible, MemoryError):
+        raise
+    except Exception as error:  # a damaged file makes the decoders fail in any way
+        raise Dropped("image_not_decodable", f"{path.name}: {type(error).__name__} {error}"[:300]) from None
+    return EncodedImage(_png(picture, long_side), picture.width, picture.height)
+
+
+class _Picture(NamedTuple):
+    """A decoded picture, what of it (left, top, right, bottom) is the frame, and the frame's own size in pixels."""
+
+    image: Image.Image
+    box: tuple[float, float, float, float]
+    width: int
+    height: int
+
+
+def _whole(image: Image.Image) -> _Picture:
+    return _Picture(image, (0, 0, image.width, image.height), image.width, image.height)
+
+
+def _read_picture(path: Path, long_side: int, ledger: Ledger) -> _Picture:
+    with Image.open(path, formats=FORMATS) as picture:
+        width, height = picture.size
+        if width * height > MAX_PIXELS:
+            raise Dropped("image_too_large", f"{path.name}, {width} x {height} pixels")
+        drafted = None
+        scale = DECODED_SIDES * long_side / max(width, height)
+        if scale < 1 and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            drafted = picture.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))  # None of a PNG
+        picture.load()
+        image = _eight_bit(ImageOps.exif_transpose(picture), path, ledger)
+    # an edge that is no multiple of the scale ends within the last decoded pixel
+    return _whole(image) if drafted is None else _Picture(image, drafted[1], width, height)
 
 
 def _eight_bit(image: Image.Image, path: Path, ledger: Ledger) -> Image.Image:
@@ -86,11 +129,13 @@ def _own_range(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.round(scaled).astype(np.uint8))
 
 
-def _png(image: Image.Image, long_side: int) -> bytes:
-    scale = long_side / max(image.size)
-    if scale < 1:
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image = image.resize(size, Image.Resampling.LANCZOS)
+def _png(picture: _Picture, long_side: int) -> bytes:
+    scale = min(1, long_side / max(picture.width, picture.height))
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    image = picture.image
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.LANCZOS, box=picture.box)
+    image.info = {}  # a colour profile or a transparent value would be written too
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=PNG_COMPRESSION)
     return buffer.getvalue()

@@ -1,160 +1,153 @@
-"""One REFLACX reading folder (PhysioNet `reflacx-xray-localization` 1.0.0), as released and inside MIMIC-Eye.
+"""REFLACX (PhysioNet `reflacx-xray-localization` 1.0.0): five radiologists' gaze and dictations on images of MIMIC-CXR.
 
-Positions are pixels of the original image, already corrected for zoom and pan; times are seconds from the start of the
-audio recording. The labels differ by phase: every column of a table that is no other known column is a label.
+`main_data/metadata_phase_{1,2,3}.csv` lists the readings; images of the phases 1 and 2 have several. The release holds
+no image: `--images` names a MIMIC-CXR-JPG or MIMIC-CXR tree. The column `split` decides.
 """
 
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from dataset_scripts.boxes import ellipse, fraction_corners
-from dataset_scripts.conversion import Dropped, Recording
-from dataset_scripts.fixations import valid_fixations
+from dataset_scripts import reflacx_tables
+from dataset_scripts.conversion import Dropped, Options, Outcome, Plan, attempt
+from dataset_scripts.gaze_readings import CREDENTIALED_LICENSE, GENERATED_TERMS, Origin, gaze_reading
+from dataset_scripts.images import EncodedImage, encode_image
+from dataset_scripts.mimic_images import (
+    ImageRow,
+    MimicTree,
+    image_rows,
+    image_splits,
+    images_tree,
+    study_ids,
+    table_inside,
+)
 from dataset_scripts.report import Ledger
-from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Box, Finding, Fixations, Sentence
-from dataset_scripts.sentences import TimedText, timed_sentences, untimed_sentences
-from dataset_scripts.tables import Row, number, numbers, read_table
+from dataset_scripts.schema import Reading, Split, UserError
+from dataset_scripts.splits import SPLIT_NAMES, splits_of_patients
+from dataset_scripts.tables import Row
 
-METADATA_TABLE = "REFLACX/metadata.csv"
-FIXATION_TABLE = "REFLACX/fixations.csv"
-WORD_TABLE = "REFLACX/timestamps_transcription.csv"
-ELLIPSE_TABLE = "REFLACX/anomaly_location_ellipses.csv"
-
-METADATA_COLUMNS = ("id", "eye_tracking_data_discarded", "dicom_id", "image_size_x", "image_size_y")
-CERTAINTY_PRESENT = 3
-
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_NO_LABELS = {*METADATA_COLUMNS, *_CORNERS, "split", "image", "subject_id", "study_id", "stay_id", "certainty"}
-_FREE_TEXT_LABEL = "Other"
-_RESOLUTION_COLUMNS = {
-    "sigma_x": "angular_resolution_x_pixels_per_degree",
-    "sigma_y": "angular_resolution_y_pixels_per_degree",
-}
-_SHOWN_COLUMNS = {
-    "x_min": "xmin_shown_from_image",
-    "y_min": "ymin_shown_from_image",
-    "x_max": "xmax_shown_from_image",
-    "y_max": "ymax_shown_from_image",
-}
+PHASE_TABLES = tuple(f"main_data/metadata_phase_{phase}.csv" for phase in (1, 2, 3))
+TERMS = (
+    "The gaze and the dictations are under the PhysioNet Restricted Health Data License 1.5.0, the images of MIMIC-CXR "
+    f"under the {CREDENTIALED_LICENSE}: only users who signed both data use agreements may have them. This conversion "
+    "must not be redistributed, nor pushed to a public repository."
+)
 
 
-def read_metadata(path: Path) -> list[Row]:
-    """The rows of a metadata table, one a reading, discarded ones included."""
-    return read_table(path, METADATA_COLUMNS)
+class ReflacxRow(NamedTuple):
+    """A row of one of the metadata tables, `number` counting from 1; not new when an earlier row has its id."""
+
+    table: str
+    number: int
+    cells: Row
+    is_new: bool
 
 
-def image_size(row: Row) -> tuple[int, int]:
-    """Width and height in pixels of the frame that gaze and ellipses refer to."""
-    width, height = number(row["image_size_x"]), number(row["image_size_y"])
-    if width is None or height is None or min(width, height) < 1:
-        raise Dropped("image_size_unknown", f"image_size_x {row['image_size_x']!r}, y {row['image_size_y']!r}")
-    return int(width), int(height)
+class ReflacxUnit(NamedTuple):
+    """All rows of one image, and what a metadata and a split table of the images say of it."""
+
+    rows: list[ReflacxRow]
+    image: ImageRow | None
+    split: Split | None
+    missing_tables: tuple[str, ...] = ()
 
 
-def is_discarded(row: Row) -> bool:
-    """Whether the authors discarded the eye tracking; such a reading has no transcript either."""
-    return _is_true(row["eye_tracking_data_discarded"])
-
-
-def read_recording(folder: Path, row: Row, ledger: Ledger) -> Recording:
-    """Read `main_data/<id>/` of the reading described by a metadata row.
+def plan(source: Path, options: Options) -> Plan:
+    """One unit an image, in the order of the metadata tables.
 
     Raises:
-        Dropped: the metadata has no image size.
-        UserError: a file is there but is not the table that it should be.
+        UserError: there is no metadata table, `--images` is no MIMIC-CXR tree, or a patient lies in two splits.
     """
-    width, height = image_size(row)
-    return Recording(
-        sentences=_sentences(folder, ledger),
-        fixations=_fixations(folder, width, height, ledger),
-        findings=_findings(row, ledger),
-        boxes=_ellipses(folder, width, height, ledger),
+    tree = images_tree(options, "reflacx")
+    paths = {name: table_inside(source, name) for name in PHASE_TABLES}
+    missing = tuple(name for name, path in paths.items() if not path.is_file())
+    if len(missing) == len(PHASE_TABLES):
+        raise UserError(f"{source}: none of {', '.join(PHASE_TABLES)}; expected the folder that holds main_data")
+    by_image: dict[str, list[ReflacxRow]] = {}
+    for row in _rows({name: path for name, path in paths.items() if name not in missing}):
+        by_image.setdefault(row.cells["dicom_id"].lower(), []).append(row)
+    rows = [row.cells for rows in by_image.values() for row in rows]
+    splits_of_patients((_ids(cells)[0], SPLIT_NAMES.get(cells["split"].lower())) for cells in rows)
+    images, splits = image_rows(tree, by_image.keys()), image_splits(tree, by_image.keys())
+    units = [ReflacxUnit(rows, images.get(image_id), splits.get(image_id)) for image_id, rows in by_image.items()]
+    return Plan(
+        units=[ReflacxUnit([], None, None, missing), *units],
+        convert=partial(convert_image, source=source, tree=tree, options=options),
+        unit_name="images",
+        reading_tables=tuple(name for name in PHASE_TABLES if name not in missing),
+        terms=GENERATED_TERMS if options.generated else TERMS,
     )
 
 
-def _sentences(folder: Path, ledger: Ledger) -> list[Sentence]:
-    words, text = folder / "timestamps_transcription.csv", folder / "transcription.txt"
-    sentences = timed_sentences(_words(words, ledger)) if words.is_file() else []
-    if not sentences and text.is_file():
-        sentences = untimed_sentences(text.read_text(encoding="utf-8-sig", errors="replace"))
-        if sentences:
-            ledger.note("transcript_without_times", folder.name)
-    return sentences
+def convert_image(unit: ReflacxUnit, source: Path, tree: MimicTree, options: Options) -> list[Outcome]:
+    """The readings of one image, in the order of the metadata tables."""
+    image = _Picture(unit, tree, options)
+    outcomes = [
+        attempt(row.table, row.cells["id"] or f"row {row.number}", partial(_reading, row, unit, image, source))
+        for row in unit.rows
+    ]
+    if unit.missing_tables:
+        ledger = Ledger()
+        for name in unit.missing_tables:
+            ledger.note("metadata_table_missing", name)
+        outcomes.append(Outcome(None, ledger))
+    return outcomes
 
 
-def _words(path: Path, ledger: Ledger) -> list[TimedText]:
-    columns = ("word", "timestamp_start_word", "timestamp_end_word")
-    rows = read_table(path, columns)
-    blank = [f"{path.parent.name} row {index}" for index, row in enumerate(rows, 1) if not row["word"]]
-    ledger.enter(WORD_TABLE, len(rows))
-    ledger.keep(WORD_TABLE, len(rows) - len(blank))
-    ledger.drop(WORD_TABLE, "no_word", blank)
-    return [TimedText(row["word"], number(row[columns[1]]), number(row[columns[2]])) for row in rows if row["word"]]
+class _Picture:
+    """The picture of a unit, decoded for its first reading."""
+
+    def __init__(self, unit: ReflacxUnit, tree: MimicTree, options: Options) -> None:
+        self.unit, self.tree, self.options = unit, tree, options
+        self._encoded: EncodedImage | None = None
+
+    def encoded(self, subject_id: str, study_id: str, image_id: str, ledger: Ledger) -> EncodedImage:
+        if self._encoded is None:
+            path = self.tree.picture(subject_id, study_id, image_id)
+            self._encoded = encode_image(path, self.options.image_size, ledger)
+        return self._encoded
 
 
-def _fixations(folder: Path, width: int, height: int, ledger: Ledger) -> Fixations | None:
-    path = folder / "fixations.csv"
-    if not path.is_file():
-        ledger.note("fixations_file_missing", folder.name)
-        return None
-    needed = ("timestamp_start_fixation", "timestamp_end_fixation", "x_position", "y_position")
-    rows = read_table(path, needed)
-    start, end, x, y = (numbers(rows, name) for name in needed)
-    columns = {"x": x / width, "y": y / height, "start": start, "duration": end - start}
-    for group in (_RESOLUTION_COLUMNS, _SHOWN_COLUMNS):
-        if rows and set(group.values()) <= rows[0].keys():
-            sides = {name: width if name in ("sigma_x", "x_min", "x_max") else height for name in group}
-            columns |= {name: numbers(rows, column) / sides[name] for name, column in group.items()}
-    return valid_fixations(columns, FIXATION_TABLE, folder.name, ledger)
+def _rows(paths: dict[str, Path]) -> list[ReflacxRow]:
+    rows, met = [], set[str]()
+    for table, path in paths.items():
+        for number, cells in enumerate(reflacx_tables.read_metadata(path, with_split=True), 1):
+            rows.append(ReflacxRow(table, number, cells, cells["id"] not in met))
+            met.add(cells["id"])
+    return rows
 
 
-def _findings(row: Row, ledger: Ledger) -> list[Finding]:
-    """Certainty 0 to 5, or True and False; a blank belongs to another phase's labels, `Other` is free text."""
-    findings = []
-    for name in _label_columns(row):
-        if row[name] == "" or name == _FREE_TEXT_LABEL:
-            continue
-        value = _finding_value(row[name])
-        if value is None:
-            ledger.note("label_not_understood", f"{row['id']} {name}: {row[name]!r}")
-        else:
-            findings.append(Finding(name=name, value=value))
-    return findings
+def _reading(
+    row: ReflacxRow, unit: ReflacxUnit, picture: _Picture, source: Path, ledger: Ledger
+) -> tuple[Split, Reading]:
+    cells, image_id = row.cells, row.cells["dicom_id"].lower()
+    folder = reflacx_tables.reading_folder(source, cells)
+    if not row.is_new:
+        raise Dropped("duplicate_reading_id")
+    split, (subject_id, study_id) = SPLIT_NAMES.get(cells["split"].lower()), _ids(cells)
+    if split is None:
+        raise Dropped("split_unknown", f"split {cells['split']!r}; expected train, validate or test")
+    if unit.image is not None:
+        subject_id, study_id = subject_id or unit.image.subject_id, study_id or unit.image.study_id
+    if subject_id is None or study_id is None:
+        raise Dropped("patient_or_study_unknown", "neither the column image nor a metadata table of the images")
+    if unit.split not in (None, split):
+        ledger.note("split_is_not_that_of_mimic_cxr", f"{cells['id']}: {split}, MIMIC-CXR {unit.split}")
+    size = reflacx_tables.image_size(cells)
+    image = picture.encoded(subject_id, study_id, image_id, ledger)
+    origin = Origin(
+        reading_id=cells["id"],
+        image_id=image_id,
+        study_id=study_id,
+        subject_id=subject_id,
+        view=unit.image.view if unit.image else None,
+        size=size,
+        source="reflacx",
+        generated=picture.options.generated,
+    )
+    recording = reflacx_tables.read_recording(folder, cells, ledger)
+    return split, gaze_reading(origin, image, recording, picture.tree.report(subject_id, study_id), ledger)
 
 
-def _finding_value(cell: str) -> int | None:
-    if cell.lower() in ("true", "false"):
-        return PRESENT if _is_true(cell) else ABSENT
-    certainty = number(cell)
-    if certainty is None or not 0 <= certainty <= 5:
-        return None
-    if certainty >= CERTAINTY_PRESENT:
-        return PRESENT
-    return UNCERTAIN if certainty > 0 else ABSENT
-
-
-def _ellipses(folder: Path, width: int, height: int, ledger: Ledger) -> list[Box]:
-    """One box a label of an ellipse; an ellipse without a label or outside the image is dropped."""
-    path = folder / "anomaly_location_ellipses.csv"
-    if not path.is_file():
-        return []
-    rows = read_table(path, (*_CORNERS, "certainty"))
-    ledger.enter(ELLIPSE_TABLE, len(rows))
-    boxes: list[Box] = []
-    for index, row in enumerate(rows, 1):
-        labels = [name for name in _label_columns(row) if _is_true(row[name])]
-        corners = fraction_corners(row, _CORNERS, width, height)
-        if corners is None or not labels:
-            reason = "no_label" if corners else "no_area_in_image"
-            ledger.drop(ELLIPSE_TABLE, reason, [f"{folder.name} row {index}"])
-        else:
-            ledger.keep(ELLIPSE_TABLE, 1)
-            boxes += [ellipse(label, corners, number(row["certainty"])) for label in labels]
-    return boxes
-
-
-def _label_columns(row: Row) -> list[str]:
-    return [name for name in row if name not in _NO_LABELS]
-
-
-def _is_true(cell: str) -> bool:
-    return cell.lower() in ("true", "1", "1.0")
+def _ids(cells: Row) -> tuple[str | None, str | None]:
+    return study_ids(cells.get("subject_id", ""), cells.get("study_id", ""), cells.get("image", ""))

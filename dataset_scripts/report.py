@@ -16,7 +16,9 @@ class Offenders:
 
     def add(self, count: int, where: Sequence[str]) -> None:
         self.count += count
-        self.first = [*self.first, *where][:OFFENDERS_NAMED]
+        # a name may hold what UTF-8 cannot
+        readable = (name.encode(errors="backslashreplace").decode() for name in where[:OFFENDERS_NAMED])
+        self.first = [*self.first, *readable][:OFFENDERS_NAMED]
 
 
 @dataclass
@@ -81,6 +83,17 @@ class Ledger:
             if tally.rows_in != tally.rows_kept + tally.rows_dropped:
                 raise RuntimeError(f"{table}: {tally.rows_in} rows in, {tally.rows_kept} kept, {tally.dropped} dropped")
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Ledger":
+        """What `as_dict` gave."""
+        return cls(
+            tables={
+                table: Tally(tally["rows_in"], tally["rows_kept"], _offenders_from_dict(tally["dropped"]))
+                for table, tally in values.get("tables", {}).items()
+            },
+            notes=_offenders_from_dict(values.get("notes", {})),
+        )
+
     def as_dict(self) -> dict[str, Any]:
         tables = {table: self.tables[table].as_dict() for table in sorted(self.tables)}
         return {"tables": tables, "notes": _offenders_as_dict(self.notes)}
@@ -91,3 +104,7 @@ class Ledger:
 
 def _offenders_as_dict(offenders: dict[str, Offenders]) -> dict[str, Any]:
     return {reason: {"count": found.count, "first": found.first} for reason, found in sorted(offenders.items())}
+
+
+def _offenders_from_dict(values: dict[str, Any]) -> dict[str, Offenders]:
+    return {reason: Offenders(found["count"], list(found["first"])) for reason, found in values.items()}

@@ -1,18 +1,33 @@
-"""CSV tables as the corpora write them: BOM, CRLF, quoted line breaks, an unnamed index column.
+"""CSV tables as the corpora write them: BOM, CRLF, quoted line breaks, an unnamed index column, packed with gzip.
 
-Read with the standard library: a reading has half a dozen tables of a few dozen rows, for which building data frames
-took ten times as long as everything else.
+Small tables are read with the standard library (a reading has half a dozen tables of a few dozen rows, for which
+building data frames took ten times as long as everything else), large ones batch by batch with Arrow.
 """
 
 import csv
-from collections.abc import Iterator, Sequence
+import gzip
+import io
+import math
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
 
 from dataset_scripts.schema import UserError
 
+READ_BLOCK_BYTES, HEADER_BYTES = 4 << 20, 1 << 16
+MAX_CHARACTERS = 1 << 30  # of a table that is read whole: a small packed file can unpack to any size
+_OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "pipes"}
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
 FloatArray = npt.NDArray[np.float64]
 Row = dict[str, str]
 
@@ -20,36 +35,79 @@ Row = dict[str, str]
 def read_table(path: Path, required: Sequence[str]) -> list[Row]:
     """Read every cell as stripped text, "" where blank; words such as "none" and "nan" stay words.
 
-    Columns without a name (the index that pandas writes) are left out, short rows are filled with blanks.
+    Columns without a name (the index that pandas writes) are left out, short rows are filled with blanks. A name that
+    ends in `.gz` is unpacked on the way.
 
     Raises:
-        UserError: the file is missing or no CSV, lacks a required column, or a row is longer than the header.
+        UserError: the file is missing or no CSV, lacks a required column or has a name twice, or a row is longer than
+            the header.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return list(_rows(csv.reader(file), path, required))
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{path}: no such file; expected a table with the columns {', '.join(required)}") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected a UTF-8 CSV table with a header line ({error})") from None
+    with _understood(path, required), _open_text(path) as file:
+        return list(_rows(csv.reader(_lines(file, path), strict=True), path, required))
 
 
-def _rows(lines: Iterator[list[str]], path: Path, required: Sequence[str]) -> Iterator[Row]:
-    names = [name.strip() for name in next(lines, [])]
-    missing = [name for name in required if name not in names]
-    if missing:
-        found = ", ".join(filter(None, names)) or "none"
-        raise UserError(f"{path}: column(s) {', '.join(missing)} missing; it has {found}")
-    for number, cells in enumerate((cells for cells in lines if cells), 1):
-        if any(cells[len(names) :]):
-            raise UserError(f"{path}: row {number} has {len(cells)} cells; expected {len(names)}, as in the header")
-        cells += [""] * (len(names) - len(cells))
-        yield {name: cell.strip() for name, cell in zip(names, cells, strict=False) if name}
+def read_columns(path: Path, columns: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+    """Read some columns of a large table (packed, if its name ends in `.gz`) batch by batch, in the table's order.
+
+    Text cells come as they are, "" where blank; a quoted cell must not hold a line break.
+
+    Raises:
+        UserError: the file is missing or no CSV, lacks a column or has a name twice, a row has too few or too many
+            cells, or a cell is not of its column's type.
+    """
+    with _understood(path, list(columns)):
+        names, has_rows = _header(path)
+        _check_names(names, path, list(columns))
+        if not has_rows:
+            return
+        positions = [names.index(name) for name in columns]
+        with pa.input_stream(str(path), compression=_compression(path)) as stream:
+            reader = pacsv.open_csv(
+                stream,
+                read_options=pacsv.ReadOptions(
+                    column_names=[str(position) for position in range(len(names))],
+                    skip_rows=1,
+                    block_size=READ_BLOCK_BYTES,
+                ),
+                convert_options=pacsv.ConvertOptions(
+                    column_types={str(at): columns[name] for at, name in zip(positions, columns, strict=True)},
+                    include_columns=[str(at) for at in positions],
+                ),
+            )
+            for batch in reader:
+                yield pa.RecordBatch.from_arrays(batch.columns, names=list(columns))
+
+
+def read_text_columns(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a large table as stripped text, "" where blank.
+
+    Raises:
+        UserError: as `read_columns`.
+    """
+    schema = pa.schema([(name, pa.string()) for name in columns])
+    table = pa.Table.from_batches(read_columns(path, dict.fromkeys(columns, pa.string())), schema)
+    return pa.table([pc.fill_null(pc.utf8_trim_whitespace(table[name]), "") for name in columns], names=list(columns))
+
+
+def is_repeated(ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """(rows,) whether an earlier row has the same id."""
+    codes = pc.index_in(ids, value_set=pc.unique(ids)).to_numpy(zero_copy_only=False)
+    is_later = np.ones(len(codes), dtype=np.bool_)
+    is_later[np.unique(codes, return_index=True)[1]] = False
+    return is_later
 
 
 def numbers(rows: Sequence[Row], column: str) -> FloatArray:
-    """A column as float64, NaN where a cell is blank or no number."""
-    return np.array([np.nan if (value := number(row[column])) is None else value for row in rows], dtype=np.float64)
+    """A column as float64, NaN where a cell is blank or no number.
+
+    Raises:
+        UserError: a cell has a decimal comma, which nothing but a guess could tell from a separator of thousands.
+    """
+    values = [number(row[column]) for row in rows]
+    for place, value in enumerate(values):
+        if value is None and _DECIMAL_COMMA.fullmatch(cell := rows[place][column]):
+            raise UserError(f"column {column}, row {place + 1}: {cell!r} has a comma; expected a decimal point")
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def number(cell: str) -> float | None:
@@ -58,4 +116,76 @@ def number(cell: str) -> float | None:
         value = float(cell)
     except ValueError:
         return None
-    return value if np.isfinite(value) else None
+    return value if math.isfinite(value) and "_" not in cell else None
+
+
+@contextmanager
+def _understood(path: Path, required: Sequence[str]) -> Iterator[None]:
+    """What opening and parsing can raise, as a UserError that names the file."""
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{path}: no such file; expected a table with the columns {', '.join(required)}") from None
+    except UserError:
+        raise
+    except (csv.Error, ValueError, OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        raise UserError(f"{path}: expected a UTF-8 CSV table with a header line ({error})") from None
+
+
+def _compression(path: Path) -> str | None:
+    return "gzip" if path.suffix == ".gz" else None
+
+
+def _open_text(path: Path) -> TextIO:
+    if _compression(path):
+        return io.TextIOWrapper(gzip.GzipFile(path), encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    characters = 0
+    while line := file.readline(MAX_CHARACTERS):
+        characters += len(line)
+        if characters >= MAX_CHARACTERS:
+            raise UserError(f"{path}: longer than {MAX_CHARACTERS} characters; expected a smaller table")
+        if "\0" in line:
+            raise UserError(f"{path}: holds a zero byte; expected a UTF-8 CSV table")
+        yield line
+
+
+def _rows(lines: Iterator[list[str]], path: Path, required: Sequence[str]) -> Iterator[Row]:
+    names = [name.strip() for name in next(lines, [])]
+    _check_names(names, path, required)
+    for number, cells in enumerate((cells for cells in lines if cells), 1):
+        if any(cells[len(names) :]):
+            hint = delimiter_hint(names)
+            raise UserError(
+                f"{path}: row {number} has {len(cells)} cells; expected {len(names)}, as in the header{hint}"
+            )
+        cells += [""] * (len(names) - len(cells))
+        yield {name: cell.strip() for name, cell in zip(names, cells, strict=False) if name}
+
+
+def _header(path: Path) -> tuple[list[str], bool]:
+    """The names in the first line, and whether anything follows it."""
+    with pa.input_stream(str(path), compression=_compression(path)) as stream:
+        lines = stream.read(HEADER_BYTES).decode("utf-8-sig", errors="replace").splitlines()
+    return [name.strip() for name in next(csv.reader(lines[:1]), [])], len(lines) > 1
+
+
+def _check_names(names: Sequence[str], path: Path, required: Iterable[str]) -> None:
+    missing = [name for name in required if name not in names]
+    if missing:
+        found = ", ".join(filter(None, names)) or "none"
+        raise UserError(f"{path}: column(s) {', '.join(missing)} missing; it has {found}{delimiter_hint(names)}")
+    twice = [name for name, count in Counter(filter(None, names)).items() if count > 1]
+    if twice:
+        raise UserError(f"{path}: column(s) {', '.join(twice)} occur more than once; expected each name once")
+
+
+def delimiter_hint(names: Sequence[str]) -> str:
+    """What to add to a message on missing columns, where another delimiter explains it."""
+    for character, plural in _OTHER_DELIMITERS.items():
+        if any(character in name for name in names):
+            return f" (it looks separated by {plural}; expected commas)"
+    return ""

@@ -18,7 +18,10 @@ Readings: TypeAlias = Dataset | Sequence[Reading]
 Processor = Callable[..., Mapping[str, Tensor]]
 Item = TypeVar("Item")
 
-READ_COLUMNS = ("image_id", "subject_id", "reading_id", "source", "width", "height", "sentences", "findings", "boxes")
+READ_COLUMNS = (
+    *("image_id", "subject_id", "reading_id", "reader_id", "source", "width", "height"),
+    *("sentences", "fixations", "findings", "boxes"),
+)
 COSINE_DECIMALS = 6
 IMAGES_AT_ONCE = 64  # whose patches are compared with sentences in one product
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dataset_scripts.schema import PRESENT, Box, Reading, UserError
 from egma_evaluation.bootstrap import Array, PatientBootstrap, mean_of
@@ -25,32 +24,49 @@ AREA_POINTS = patch_centres(100)  # sample points for the boxes' share of the im
 
 @dataclass(frozen=True)
 class Target:
-    """One finding of one reading, and where it is."""
+    """What is looked for in one reading, by which texts, and where it is."""
 
     reading: Reading
     finding: str
+    texts: tuple[str, ...]
     boxes: list[Box]
 
 
 def pointing_targets(readings: Sequence[Reading], prompts: Mapping[str, Sequence[str]]) -> list[Target]:
-    """The findings with prompts that a reading calls present and marks."""
-    targets = []
-    for reading in readings:
-        for name in sorted({item["name"] for item in reading["findings"] if item["value"] == PRESENT} & set(prompts)):
-            boxes = [box for box in reading["boxes"] if box["label"] == name]
-            if boxes:
-                targets.append(Target(reading, name, boxes))
+    """The findings with prompts that a reading calls present and marks.
+
+    Raises:
+        UserError: there is none.
+    """
+    targets = [target for reading in readings for target in finding_targets(reading, prompts)]
     if not targets:
         raise UserError("pointing game: no reading marks a present finding that has prompts with a box of its name")
     return targets
 
 
+def finding_targets(reading: Reading, prompts: Mapping[str, Sequence[str]]) -> list[Target]:
+    """`pointing_targets` of one reading, of which there may be none."""
+    present = {item["name"] for item in reading["findings"] if item["value"] == PRESENT}
+    targets = []
+    for name in sorted(present & set(prompts)):
+        boxes = [box for box in reading["boxes"] if box["label"] == name]
+        if boxes:
+            targets.append(Target(reading, name, tuple(prompts[name]), boxes))
+    return targets
+
+
+def finding_boxes(reading: Reading) -> list[Box]:
+    """The boxes that mark a finding which the reading lists, and not anatomy; all of them, where it lists none."""
+    listed = {finding["name"] for finding in reading["findings"]}
+    return [box for box in reading["boxes"] if not listed or box["label"] in listed]
+
+
 def mean_box_centre(readings: Sequence[Reading]) -> Array | None:
-    """(1, 2) mean centre of all boxes of any label, image fractions; None where there is none."""
+    """(1, 2) mean centre of the boxes of all findings, image fractions; None where there is none."""
     centres = [
         ((box["x_min"] + box["x_max"]) / 2, (box["y_min"] + box["y_max"]) / 2)
         for reading in readings
-        for box in reading["boxes"]
+        for box in finding_boxes(reading)
     ]
     return np.mean(centres, axis=0, keepdims=True) if centres else None
 
@@ -59,7 +75,6 @@ def pointing_game(
     targets: Sequence[Target],
     images: ImageBank,
     texts: TextBank,
-    prompts: Mapping[str, Sequence[str]],
     centre: Array | None,
     bootstrap: PatientBootstrap,
 ) -> dict[str, Any]:
@@ -69,7 +84,7 @@ def pointing_game(
         centre: (1, 2) `mean_box_centre` of the training readings, or None where there are none.
     """
     credits = {
-        "pointing_game": model_credit(targets, images, texts, prompts),
+        "pointing_game": peak_credit(target_maps(targets, images, texts), targets),
         "chance": np.array([covered_share(target.boxes) for target in targets]),
     }
     if centre is not None:
@@ -87,30 +102,32 @@ def pointing_game(
     }
 
 
-def model_credit(
-    targets: Sequence[Target], images: ImageBank, texts: TextBank, prompts: Mapping[str, Sequence[str]]
-) -> Array:
-    """(targets,) share of each map's tied peaks that lie in the target's boxes."""
+def target_maps(targets: Sequence[Target], images: ImageBank, texts: TextBank) -> Array:
+    """(targets, G, G) on the model's frame: best cosine of each patch with the target's texts."""
     grid = isqrt(images.patches.shape[1])
     if grid * grid != images.patches.shape[1]:
         raise ValueError(f"expected a square grid of patches, got {images.patches.shape[1]} patches")
-    centres = patch_centres(grid)
+    maps = np.empty((len(targets), grid * grid))
+    members: dict[tuple[str, ...], list[int]] = {}
+    for place, target in enumerate(targets):
+        members.setdefault(target.texts, []).append(place)
+    for sentences, places in members.items():
+        embeddings = texts.of(sentences)
+        for tile in torch.tensor(places).split(IMAGES_AT_ONCE):
+            patches = images.patches[images.places(targets[place].reading for place in tile.tolist())]
+            maps[tile] = rounded((patches @ embeddings.T).amax(dim=-1))
+    return maps.reshape(-1, grid, grid)
+
+
+def peak_credit(maps: Array, targets: Sequence[Target]) -> Array:
+    """(targets,) share of the tied peaks of each map (targets, G, G) that lie in the target's boxes."""
+    centres = patch_centres(maps.shape[-1])
     credit = np.empty(len(targets))
-    for name in sorted({target.finding for target in targets}):
-        members = [place for place, target in enumerate(targets) if target.finding == name]
-        places = torch.tensor(images.places(targets[member].reading for member in members))
-        for member, finding_map in zip(members, _finding_maps(images, places, texts.of(prompts[name])), strict=True):
-            target = targets[member]
-            peaks = centres[finding_map == finding_map.max()]
-            on_image = frame_to_image(peaks, target.reading["width"], target.reading["height"])
-            credit[member] = inside_any(on_image, target.boxes).mean()
+    for place, target in enumerate(targets):
+        peaks = centres[maps[place].ravel() == maps[place].max()]
+        on_image = frame_to_image(peaks, target.reading["width"], target.reading["height"])
+        credit[place] = inside_any(on_image, target.boxes).mean()
     return credit
-
-
-def _finding_maps(images: ImageBank, places: Tensor, sentences: Tensor) -> Array:
-    """(n, P) best cosine of each patch of the images at `places` (n,) with the sentences (S, D)."""
-    tiles = places.split(IMAGES_AT_ONCE)
-    return np.concatenate([rounded((images.patches[tile] @ sentences.T).amax(dim=-1)) for tile in tiles])
 
 
 def covered_share(boxes: list[Box]) -> float:

@@ -19,14 +19,18 @@ from egma_evaluation.embeddings import (
     encode_texts,
     records,
 )
+from egma_evaluation.gaze_agreement import gaze_agreement
+from egma_evaluation.grounding import grounding, grounding_targets
 from egma_evaluation.pointing import mean_box_centre, pointing_game, pointing_targets
 from egma_evaluation.prompts import Prompts, draw_prompts, load_prompts
 from egma_evaluation.report import headline
 from egma_evaluation.retrieval import report_sentences, retrieval
 from egma_evaluation.zero_shot import Pooling, zero_shot, zero_shot_classes
+from modeling_egma.processing_egma import GAZE_DEFAULTS
 
 PROTOCOL_VERSION = "1"
-TASKS = ("zero_shot", "retrieval", "pointing_game")
+TASKS = ("zero_shot", "retrieval", "pointing_game", "grounding", "gaze_agreement")
+SENTENCE_TASKS = {"retrieval", "grounding", "gaze_agreement"}  # read the reports, not only prompts
 
 
 def evaluate_model(
@@ -50,7 +54,7 @@ def evaluate_model(
     Args:
         data: a converted corpus (its `split` is read), or its rows.
         tasks: of TASKS; None takes all and notes the ones that the data do not allow.
-        training_rows: rows for the box-centre baseline when `data` is rows; a corpus brings its own.
+        training_rows: rows for the centre-bias baselines when `data` is rows; a corpus brings its own.
         prompts: by class name; None takes the prompt files of the package.
         classes: findings to evaluate; None takes those that have prompts.
         prompts_per_class: draw this many by class name and `seed`; None takes all.
@@ -69,7 +73,9 @@ def evaluate_model(
     images = encode_images(model, processor, rows, batch_size)
     texts = _encode_all_texts(model, processor, readings, chosen, tasks or TASKS, batch_size)
     training = _training_records(data) if training_rows is None else records(training_rows)
-    runs = Tasks(readings, images, texts, chosen, classes is not None, pooling, training, resampling)
+    # a processor that draws no gaze leaves the width and the lead to the project's defaults; the result names them
+    gaze = getattr(processor, "gaze_kwargs", GAZE_DEFAULTS)
+    runs = Tasks(readings, images, texts, chosen, classes is not None, pooling, training, gaze, resampling)
     details = _run({name: getattr(runs, name) for name in tasks or TASKS}, asked=tasks is not None)
     return {
         "protocol_version": PROTOCOL_VERSION,
@@ -94,6 +100,7 @@ class Tasks:
     classes_named: bool
     pooling: Pooling
     training: Sequence[Reading]
+    gaze_settings: Mapping[str, float]
     bootstrap: PatientBootstrap
 
     def zero_shot(self) -> dict[str, Any]:
@@ -106,7 +113,16 @@ class Tasks:
 
     def pointing_game(self) -> dict[str, Any]:
         targets, centre = pointing_targets(self.readings, self.prompts), mean_box_centre(self.training)
-        return pointing_game(targets, self.images, self.texts, self.prompts, centre, self.bootstrap)
+        return pointing_game(targets, self.images, self.texts, centre, self.bootstrap)
+
+    def grounding(self) -> dict[str, Any]:
+        targets = grounding_targets(self.readings, self.prompts)
+        return grounding(targets, self.images, self.texts, self.training, self.bootstrap)
+
+    def gaze_agreement(self) -> dict[str, Any]:
+        return gaze_agreement(
+            self.readings, self.images, self.texts, self.training, **self.gaze_settings, bootstrap=self.bootstrap
+        )
 
 
 def describe_data(data: str | Path | Readings, readings: Sequence[Reading], split: Split) -> dict[str, Any]:
@@ -166,7 +182,7 @@ def _encode_all_texts(
     batch_size: int,
 ) -> TextBank:
     texts = [prompt for used in prompts.values() for prompt in used]
-    if "retrieval" in tasks:
+    if SENTENCE_TASKS & set(tasks):
         texts += [text for reading in readings for text in report_sentences(reading)]
     if not texts:
         raise UserError("nothing to evaluate: the readings hold no sentence, and none of their findings has prompts")

@@ -1,7 +1,7 @@
 """From the tasks' figures to the headline, `results.json` and the table of `results.md`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,11 @@ PERCENT_LABELS = {
 ZERO_SHOT_KEYS = {"zero_shot_auroc": "auroc", "zero_shot_accuracy": "accuracy", "zero_shot_f1": "macro_f1"}
 RETRIEVAL_KEYS = {"recall_at_1": "image_to_text", "text_to_image_recall_at_1": "text_to_image"}
 BASELINES = ("chance", "constant_predictor", "box_centre")
+MAP_TASKS = {
+    "grounding": ("Grounding", ("model", "centre_map", "other_image", "whole_image")),
+    "gaze_agreement": ("Agreement with gaze, by sentence", ("model", "centre_bias", "whole_recording", "uniform")),
+}
+READER_COLUMNS = ("model", "other_readers")
 
 
 def headline(details: Mapping[str, Any], score: str) -> dict[str, Any]:
@@ -61,6 +66,11 @@ def markdown_report(results: Mapping[str, Any]) -> str:
     per_class = _findings_table(results)
     if per_class:
         parts += ["## By finding", per_class]
+    for task, (title, columns) in MAP_TASKS.items():
+        if "model" in (result := results["details"].get(task, {})):
+            parts += [f"## {title}", figures_table(result, columns)]
+            if "model" in (readers := result.get("readers", {})):
+                parts += ["### Whole recordings, one reader against the others", figures_table(readers, READER_COLUMNS)]
     parts += [f"{name}: {result['reason']}." for name, result in results["details"].items() if "reason" in result]
     return "\n\n".join(parts) + "\n"
 
@@ -74,6 +84,19 @@ def headline_table(results: Mapping[str, Any]) -> str:
         value = _percent(results[key], results["intervals"][key])
         others = [_percent(results[baseline].get(key)) for baseline in BASELINES]
         lines.append(f"| {label} | {value} | {' | '.join(others)} | {results['n'][key]} |")
+    return "\n".join(lines)
+
+
+def figures_table(result: Mapping[str, Any], columns: Sequence[str]) -> str:
+    """One row a metric of the model, one column for it and for each baseline that there is; as they are, no percent."""
+    shown = [column for column in columns if column in result]
+    lines = [
+        f"| metric | {' | '.join(name.replace('_', ' ') for name in shown)} | n |",
+        "|---" * (len(shown) + 2) + "|",
+    ]
+    for metric, figure in result["model"].items():
+        cells = [_plain(result[column].get(metric)) for column in shown]
+        lines.append(f"| {metric.replace('_', ' ')} | {' | '.join(cells)} | {figure['n']} |")
     return "\n".join(lines)
 
 
@@ -91,6 +114,13 @@ def _percent(value: float | None, interval: tuple[float, float] | None = None) -
         return ""
     text = f"{100 * value:.1f}"
     return text if interval is None else f"{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def _plain(figure: Mapping[str, Any] | None) -> str:
+    if figure is None or figure["value"] is None:
+        return "" if figure is None else str(figure["reason"])
+    interval = figure["interval"]
+    return f"{figure['value']:.3f}" + ("" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]")
 
 
 def _findings_table(results: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The generated corpus: radiographs, spoken reports and gaze, written as a MIMIC-EYE tree."""
+"""The generated corpus: radiographs, spoken reports and gaze, written as MIMIC-EYE, EGD or REFLACX is."""
 
 from dataset_scripts.phantom.corpus import write_phantom
 

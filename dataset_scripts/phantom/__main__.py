@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset_scripts.phantom.corpus import write_phantom
+from dataset_scripts.phantom.corpus import LAYOUTS, write_phantom
 from dataset_scripts.schema import UserError
 
 
@@ -16,6 +16,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: %(default)s)")
     parser.add_argument("--num-proc", type=int, default=2, help="number of processes (default: %(default)s)")
     parser.add_argument("--raw-samples", action="store_true", help="also write raw gaze samples, some 4 MB a reading")
+    parser.add_argument("--layout", default="mimic_eye", help=f"one of {', '.join(LAYOUTS)} (default: %(default)s)")
     return parser
 
 
@@ -24,7 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         output = write_phantom(
-            arguments.output, arguments.readings, arguments.seed, arguments.num_proc, arguments.raw_samples
+            arguments.output,
+            arguments.readings,
+            arguments.seed,
+            arguments.num_proc,
+            arguments.raw_samples,
+            arguments.layout,
         )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -2,18 +2,22 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from dataset_scripts.phantom.gaze import sample
 from dataset_scripts.phantom.geometry import Pose
 from dataset_scripts.phantom.labels import CHEXPERT_LABELS, MASTER_SHEET_KINDS, chexpert_values, master_sheet_values
+from dataset_scripts.phantom.mimic_cxr import study_path
 from dataset_scripts.phantom.report import transcript
-from dataset_scripts.phantom.session import Patient, Radiograph, SpokenReading, Study, anatomical_boxes
+from dataset_scripts.phantom.session import Patient, Pictures, Radiograph, SpokenReading, Study, anatomical_boxes
+from dataset_scripts.phantom.sheets import Sheet, Tables, add_rows
 
 SAMPLE_RATE_HZ, TICKS_PER_SECOND = 60, 10_000_000
 SCREEN_WIDTH, SCREEN_HEIGHT, CANVAS_HEIGHT = 1920, 1080, 1024
 OUTSIDE = -2
+UNTIMED_SHARE, EMPTY_SHARE, RUN_ON_SHARE = 0.03, 0.01, 0.04
 FIXATION_COLUMNS = (
     "SESSION_ID", "MEDIA_ID", "DICOM_ID", "CNT", "Time (in secs)", "TIMETICK(f=10000000)", "FPOGX", "FPOGY", "FPOGS",
     "FPOGD", "FPOGID", "FPOGV", "BPOGX", "BPOGY", "BPOGV", "LPCX", "LPCY", "LPD", "LPS", "LPV", "RPCX", "RPCY", "RPD",
@@ -55,7 +59,7 @@ def _original_point(x: float, y: float, pose: Pose) -> tuple[int, int]:
 def _gaze_row(
     media_id: str, pose: Pose, point: tuple[float, float], times: tuple[float, float, float], fixation_id: int
 ) -> Row:
-    """One row; `times` are the row's own time, the fixation's start and its duration, seconds; NaN x is a blink."""
+    """One row; `times` are the row's own time, the fixation's start and its duration, seconds; NaN x is no fixation."""
     valid = int(not np.isnan(point[0]))
     x, y = point if valid else (-1.0, -1.0)
     seconds, start, duration = times
@@ -91,14 +95,15 @@ def fixation_rows(radiograph: Radiograph, reading: SpokenReading) -> Iterator[Ro
 
 
 def sample_rows(radiograph: Radiograph, reading: SpokenReading) -> Iterator[Row]:
-    """A row for every sample at 60 Hz."""
+    """A row for every sample at 60 Hz; between two fixations none is valid."""
     recording, pose = reading.recording, radiograph.pose
     if recording is None:
         return
     samples = sample(recording, SAMPLE_RATE_HZ, np.random.default_rng(int(reading.reading_id[5:])))
     for index, fixation in enumerate(samples.fixation.tolist()):
         start, second = float(recording.start_seconds[fixation]), float(samples.seconds[index])
-        point = (float(samples.x[index]), float(samples.y[index]))
+        fixates = second <= recording.end_seconds[fixation]
+        point = (float(samples.x[index]), float(samples.y[index])) if fixates else (np.nan, np.nan)
         yield _gaze_row(radiograph.image_id, pose, point, (second, start, second - start), fixation + 2)
 
 
@@ -112,7 +117,7 @@ def bounding_box_rows(patient: Patient, radiograph: Radiograph) -> Iterator[Row]
 def master_sheet_row(patient: Patient, study: Study, radiograph: Radiograph) -> Row:
     """The row of one picture, 59 cells."""
     subject = patient.subject_id
-    path = f"files/p{str(subject)[:2]}/p{subject}/s{study.study_id}/{radiograph.image_id}.dcm"
+    path = f"files/{study_path(patient, study)}/{radiograph.image_id}.dcm"
     normal = int(not study.findings)
     return (
         *(radiograph.image_id, path, study.study_id, subject, study.stay_id, patient.sex),
@@ -124,13 +129,67 @@ def master_sheet_row(patient: Patient, study: Study, radiograph: Radiograph) -> 
 
 
 def transcript_json(reading: SpokenReading) -> str:
-    """Phrases of up to four words with their times; the full stop belongs to the last word, as in the release."""
+    """Phrases of up to four words with their times; the full stop belongs to the last word, as in the release.
+
+    Some transcripts have no times, some of these not even text, and some phrases run on into the next sentence.
+    """
+    chance = np.random.default_rng([int(reading.reading_id[5:]), 5])
+    fate = chance.random()
+    if fate < UNTIMED_SHARE:
+        text = "" if fate < EMPTY_SHARE else f" {transcript(reading.words)} "
+        return json.dumps({"full_text": text, "time_stamped_text": []}, indent=1)
+    phrases = _phrases(reading, chance)
+    return json.dumps({"full_text": f" {transcript(reading.words)} ", "time_stamped_text": phrases}, indent=1)
+
+
+def _phrases(reading: SpokenReading, chance: np.random.Generator) -> list[dict[str, object]]:
     phrases: list[dict[str, object]] = []
     for sentence in reading.words:
         tokens = [word for word in sentence if word.text not in ",."]
         for first in range(0, len(tokens), 4):
             part = tokens[first : first + 4]
             text = " ".join(word.text for word in part) + ("." if first + 4 >= len(tokens) else "")
-            times = {"begin_time": part[0].start_seconds, "end_time": part[-1].end_seconds}
-            phrases.append({"phrase": text, **times})
-    return json.dumps({"full_text": f" {transcript(reading.words)} ", "time_stamped_text": phrases}, indent=1)
+            if phrases and first == 0 and chance.random() < RUN_ON_SHARE:
+                phrases[-1] |= {"phrase": f"{phrases[-1]['phrase']} {text}", "end_time": part[-1].end_seconds}
+            else:
+                times = {"begin_time": part[0].start_seconds, "end_time": part[-1].end_seconds}
+                phrases.append({"phrase": text, **times})
+    return phrases
+
+
+# --- files ---
+
+SHEETS = (
+    Sheet("master_sheet.csv", "master_sheet", MASTER_SHEET_COLUMNS),
+    Sheet("fixations.csv", "fixations", FIXATION_COLUMNS),
+    Sheet("eye_gaze.csv", "eye_gaze", FIXATION_COLUMNS, raw_samples_only=True),
+    Sheet("bounding_boxes.csv", "bounding_boxes", BOUNDING_BOX_COLUMNS),
+)
+
+
+def write_patient(patient: Patient, pictures: Pictures, root: Path, raw_samples: bool) -> Tables:
+    """Write the transcripts of one patient's EGD readings as the release has them; return the lines of its tables."""
+    tables: Tables = {}
+    for study in patient.studies:
+        for radiograph in study.radiographs:
+            for reading in radiograph.readings:
+                if reading.corpus == "egd":
+                    written = write_reading(root, patient, study, radiograph, reading, raw_samples)
+                    for name, rows in written.items():
+                        add_rows(tables, name, rows)
+    return tables
+
+
+def write_reading(
+    root: Path, patient: Patient, study: Study, radiograph: Radiograph, reading: SpokenReading, raw_samples: bool
+) -> dict[str, Iterator[Row]]:
+    """Write one transcript under `root`; return the rows of the tables by name."""
+    folder = root / "audio_segmentation_transcripts" / radiograph.image_id
+    folder.mkdir(parents=True)
+    (folder / "transcript.json").write_text(transcript_json(reading), encoding="utf-8", newline="")
+    rows = {
+        "master_sheet": iter([master_sheet_row(patient, study, radiograph)]),
+        "bounding_boxes": bounding_box_rows(patient, radiograph),
+        "fixations": fixation_rows(radiograph, reading),
+    }
+    return rows | ({"eye_gaze": sample_rows(radiograph, reading)} if raw_samples else {})

@@ -9,7 +9,19 @@ PHASE_1_LABELS = (
     "Pneumothorax", "Pulmonary edema", "Quality issue", "Support devices", "Wide mediastinum",
 )  # fmt: skip
 PHASE_3_LABELS = tuple(sorted((*LABELS, "Other")))
+PHASE_LABELS = {1: PHASE_1_LABELS, 2: PHASE_3_LABELS, 3: PHASE_3_LABELS}
 ALL_PHASES_LABELS = PHASE_1_LABELS + tuple(label for label in PHASE_3_LABELS if label not in PHASE_1_LABELS)
+_PHASE_1_NAMES = {
+    "nodule": "Nodule",
+    "pleural effusion": "Pleural effusion",
+    "pleural thickening": "Pleural thickening",
+    "interstitial disease": "Fibrosis",
+    "enlarged hilum": "Other",
+    "bullae": "Emphysema",
+    "hiatal hernia": "Other",
+    "widened mediastinum": "Wide mediastinum",
+    "rib fracture": "Fracture",
+}
 
 CHEXPERT_LABELS = (
     "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion",
@@ -66,17 +78,25 @@ def _chexpert_value(label: str, present: set[str]) -> str:
     return "1.0" if found else "0.0" if label in _ALWAYS_STATED else ""
 
 
-def reflacx_values(marks: tuple[Mark, ...], labels: tuple[str, ...]) -> list[str]:
-    """Certainty 0 to 5 for each of `labels`; True or False for support devices; blank for other phases' labels."""
-    certainty = {mark.finding.label: mark.certainty for mark in marks}
-    return [_reflacx_value(label, certainty) for label in labels]
+def phase_label(finding: Finding, phase: int) -> str:
+    """The name of a finding in a phase of REFLACX; the phases 2 and 3 have the same names."""
+    return _PHASE_1_NAMES.get(finding.kind, finding.label) if phase == 1 else finding.label
 
 
-def _reflacx_value(label: str, certainty: dict[str, int]) -> str:
-    if label == "Support devices":
-        return str(label in certainty)
-    if label == "Other" or label not in PHASE_3_LABELS:
+def reflacx_values(marks: tuple[Mark, ...], labels: tuple[str, ...], phase: int) -> list[str]:
+    """Certainty 0 to 5 for each of `labels`; True or False for two of them, text for `Other`, blank in other phases."""
+    certainty = {phase_label(mark.finding, phase): mark.certainty for mark in marks}
+    others = dict.fromkeys(mark.finding.kind for mark in marks if phase_label(mark.finding, phase) == "Other")
+    return [_reflacx_value(label, certainty, others, phase) for label in labels]
+
+
+def _reflacx_value(label: str, certainty: dict[str, int], others: dict[str, None], phase: int) -> str:
+    if label not in PHASE_LABELS[phase]:
         return ""
+    if label == "Other":
+        return "|".join(others)
+    if label in ("Support devices", "Quality issue"):
+        return str(label in certainty)
     return str(certainty.get(label, 0))
 
 

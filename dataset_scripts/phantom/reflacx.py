@@ -1,4 +1,4 @@
-"""The files of one REFLACX reading (phase 3): fixations, transcription, chest box, ellipses, raw samples."""
+"""The files of REFLACX readings: fixations, transcription, chest box, ellipses, raw samples."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from dataset_scripts.phantom.gaze import Recording, Samples, pixels_per_degree, sample, screen_box
-from dataset_scripts.phantom.labels import PHASE_3_LABELS
+from dataset_scripts.phantom.labels import PHASE_LABELS, phase_label, reflacx_values
+from dataset_scripts.phantom.mimic_cxr import study_path
 from dataset_scripts.phantom.report import transcript
-from dataset_scripts.phantom.session import SpokenReading
+from dataset_scripts.phantom.session import Patient, Pictures, Radiograph, SpokenReading, Study
+from dataset_scripts.phantom.sheets import Sheet, Tables, add_rows
 
 SAMPLE_RATE_HZ = 1000
 _SCREEN_COLUMNS = (
@@ -24,11 +26,41 @@ FIXATION_COLUMNS = (
 SAMPLE_COLUMNS = ("timestamp_sample", "x_position", "y_position", *_SCREEN_COLUMNS)
 WORD_COLUMNS = ("word", "timestamp_start_word", "timestamp_end_word")
 BOX_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
-ELLIPSE_COLUMNS = (*BOX_COLUMNS, "certainty", *PHASE_3_LABELS)
+METADATA_COLUMNS = (
+    "id", "split", "eye_tracking_data_discarded", "image", "dicom_id", "subject_id", "image_size_x", "image_size_y",
+)  # fmt: skip
+SHEETS = tuple(
+    Sheet(f"main_data/metadata_phase_{phase}.csv", f"phase_{phase}", (*METADATA_COLUMNS, *labels), line_end="\r\n")
+    for phase, labels in PHASE_LABELS.items()
+)
+
+
+def write_patient(patient: Patient, pictures: Pictures, root: Path, raw_samples: bool) -> Tables:
+    """Write one patient's REFLACX readings as the release has them; return the lines of the metadata by phase."""
+    tables: Tables = {}
+    for study in patient.studies:
+        for radiograph in study.radiographs:
+            for reading in (reading for reading in radiograph.readings if reading.corpus == "reflacx"):
+                write_reading(root, reading, raw_samples)
+                row = metadata_row(patient, study, radiograph, reading, PHASE_LABELS[reading.phase])
+                add_rows(tables, f"phase_{reading.phase}", [row])
+    return tables
+
+
+def metadata_row(
+    patient: Patient, study: Study, radiograph: Radiograph, reading: SpokenReading, labels: tuple[str, ...]
+) -> Sequence[object]:
+    """The cells of METADATA_COLUMNS and of `labels`."""
+    image = f"physionet.org/files/mimic-cxr/2.0.0/files/{study_path(patient, study)}/{radiograph.image_id}.dcm"
+    return (
+        *(reading.reading_id, patient.split, reading.recording is None, image, radiograph.image_id),
+        *(patient.subject_id, radiograph.pose.width, radiograph.pose.height),
+        *reflacx_values(reading.marks, labels, reading.phase),
+    )
 
 
 def write_reading(folder: Path, reading: SpokenReading, raw_samples: bool) -> None:
-    """Write one reading under `folder` (REFLACX); a discarded one has only the box and the ellipses."""
+    """Write one reading under `folder`, which gets `main_data`; a discarded one has only the box and the ellipses."""
     target = folder / "main_data" / reading.reading_id
     target.mkdir(parents=True)
     box = reading.chest
@@ -36,7 +68,8 @@ def write_reading(folder: Path, reading: SpokenReading, raw_samples: bool) -> No
         target / "chest_bounding_box.csv", BOX_COLUMNS,
         [f"{round(box.x_min)},{round(box.y_min)},{round(box.x_max)},{round(box.y_max)}"],
     )  # fmt: skip
-    _write_table(target / "anomaly_location_ellipses.csv", ELLIPSE_COLUMNS, _ellipse_lines(reading))
+    columns = (*BOX_COLUMNS, "certainty", *PHASE_LABELS[reading.phase])
+    _write_table(target / "anomaly_location_ellipses.csv", columns, _ellipse_lines(reading))
     if reading.recording is None:
         return
     _write_table(target / "fixations.csv", FIXATION_COLUMNS, _fixation_lines(reading.recording))
@@ -57,7 +90,8 @@ def _ellipse_lines(reading: SpokenReading) -> list[str]:
     lines = []
     for mark in reading.marks:
         box = mark.box
-        labels = ",".join(str(label == mark.finding.label) for label in PHASE_3_LABELS)
+        found = phase_label(mark.finding, reading.phase)
+        labels = ",".join(str(label == found) for label in PHASE_LABELS[reading.phase])
         corners = f"{int(box.x_min)},{int(box.y_min)},{int(box.x_max)},{int(box.y_max)}"
         lines.append(f"{corners},{mark.certainty},{labels}")
     return lines

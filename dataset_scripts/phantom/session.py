@@ -1,5 +1,6 @@
 """One generated patient: studies, pictures, findings, and the readings of them, independent of any file layout."""
 
+import io
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +22,8 @@ from dataset_scripts.phantom.geometry import Ellipse, PixelBox, Pose, sample_pos
 from dataset_scripts.phantom.report import Spoken, Word, anatomy, compose, time_words, written_report
 
 Corpus = Literal["reflacx", "egd"]
-MAX_READINGS = 900_000
+Pictures = dict[str, bytes]  # JPEG files by image id
+MAX_READINGS, JPEG_QUALITY = 900_000, 92
 DISCARDED_SHARE = 0.012
 EGD_SHARE, BOTH_SHARE, SEVERAL_READERS_SHARE, SECOND_IMAGE_SHARE = 0.2, 0.01, 0.05, 0.04
 TEST_SLOTS, VALIDATION_SLOTS, SPLIT_SLOTS = (4, 12, 20), (8, 16), 25
@@ -73,6 +75,11 @@ class SpokenReading:
     recording: Recording | None
     marks: tuple[Mark, ...]
     chest: PixelBox
+
+    @property
+    def phase(self) -> int:
+        """The phase of REFLACX, 1 to 3, that the id tells."""
+        return int(self.reading_id[1])
 
 
 @dataclass(frozen=True)
@@ -199,17 +206,24 @@ def _radiograph(
 ) -> Radiograph:
     pose, exposure = sample_pose(rng), sample_exposure(rng)
     image_id = "-".join(rng.bytes(4).hex() for _ in range(5))
+    phase = _phase(len(image.readers)) if image.readers[-1][0] == "reflacx" else "P300"
+    ids = [f"{phase}R{_scattered(first_reading + place, seed, 0, 999_983):06}" for place in range(len(image.readers))]
     readings = tuple(
-        _reading(
-            corpus, READERS[reader], _scattered(first_reading + place, seed, 0, 999_983), findings, body, pose, rng
-        )
-        for place, (corpus, reader) in enumerate(image.readers)
+        _reading(corpus, READERS[reader], reading_id, findings, body, pose, rng)
+        for reading_id, (corpus, reader) in zip(ids, image.readers, strict=True)
     )
     return Radiograph(image_id, pose, exposure, readings)
 
 
+def _phase(readers: int) -> str:
+    """The beginning of the ids of an image's readings: the phases 1 and 2 are those with several readers an image."""
+    if readers == 1:
+        return "P300"
+    return f"P1{readers:02}" if readers == len(READERS) else f"P2{readers:02}"
+
+
 def _reading(
-    corpus: Corpus, reader: Reader, number: int, findings: tuple[Finding, ...], body: Body, pose: Pose,
+    corpus: Corpus, reader: Reader, reading_id: str, findings: tuple[Finding, ...], body: Body, pose: Pose,
     rng: np.random.Generator,
 ) -> SpokenReading:  # fmt: skip
     sentences = compose(findings, body, rng)
@@ -217,7 +231,7 @@ def _reading(
     start_seconds = float(rng.uniform(-0.4, 0.1)) if corpus == "reflacx" else float(rng.uniform(0.01, 0.05))
     discarded = rng.random() < DISCARDED_SHARE
     return SpokenReading(
-        reading_id=f"P300R{number:06}",
+        reading_id=reading_id,
         corpus=corpus,
         reader=reader,
         sentences=sentences,
@@ -238,6 +252,17 @@ def render(patient: Patient, study: Study, radiograph: Radiograph) -> Image.Imag
     canvas = blank_canvas(radiograph.pose, patient.body)
     draw_density(canvas, patient.body, study.findings)
     return develop(canvas, radiograph.pose, radiograph.exposure)
+
+
+def pictures_of(patient: Patient) -> Pictures:
+    """All pictures of a patient as JPEG files."""
+    pictures: Pictures = {}
+    for study in patient.studies:
+        for radiograph in study.radiographs:
+            buffer = io.BytesIO()
+            render(patient, study, radiograph).save(buffer, "JPEG", quality=JPEG_QUALITY)
+            pictures[radiograph.image_id] = buffer.getvalue()
+    return pictures
 
 
 def anatomical_boxes(body: Body, pose: Pose) -> dict[str, PixelBox]:

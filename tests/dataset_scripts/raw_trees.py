@@ -1,11 +1,14 @@
-"""A tiny MIMIC-Eye tree and an image_text folder, by hand: the corpora's structure and quirks, invented values."""
+"""Tiny raw corpora by hand: their structure and quirks, invented values."""
 
+import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from dataset_scripts.mimic_cxr import CHEXPERT_LABELS
 
 STUDY = "50000001"
 REFLACX_IMAGE = "aaaaaaaa-11111111-22222222-33333333-44444444"
@@ -104,17 +107,20 @@ def _reflacx(patient: Path) -> None:
         ],
     )
     _reflacx_reading(main / PHASE_1, [fixation(0, 1, "10", "10")], ["clear,0.5,0.75", ".,0.75,0.75"], [])
+    write_lines(main / NO_GAZE / "chest_bounding_box.csv", ["xmin,ymin,xmax,ymax", "-20,40,150,440"], "\r\n")
     write_lines(main / DISCARDED / "anomaly_location_ellipses.csv", [ELLIPSE_HEADER], "\r\n")
     _reflacx_reading(main / NO_GAZE, [fixation(0, 1, "-10", "10")], [], [])
 
 
-def _egd(patient: Path) -> None:
-    folder = patient / "EyeGaze"
+def _egd(folder: Path, indexed: bool = True) -> None:
     paths = f"files/p10/p10000001/s{STUDY}/{EGD_IMAGE}.dcm"
     indication = '"Cough\n\n// pneumonia?"'
     write_lines(
         folder / "master_sheet.csv",
-        [MASTER_HEADER, f"0,{EGD_IMAGE},{paths},{STUDY},10000001,F,0,0,0,1,1,0,0.0,-1.0,,{indication}"],
+        [
+            MASTER_HEADER if indexed else MASTER_HEADER[1:],
+            f"{'0,' if indexed else ''}{EGD_IMAGE},{paths},{STUDY},10000001,F,0,0,0,1,1,0,0.0,-1.0,,{indication}",
+        ],
     )
     write_lines(
         folder / "fixations.csv",
@@ -136,12 +142,12 @@ def _egd(patient: Path) -> None:
         ],
     )
     phrases = [("  The heart", 0.5, 1.0), ("is enlarged. No effusion. Small", 1.0, 2.0), ("opacity", 2.0, 2.5)]
-    write_transcript(patient, [dict(zip(("phrase", "begin_time", "end_time"), p, strict=True)) for p in phrases])
+    write_transcript(folder, [dict(zip(("phrase", "begin_time", "end_time"), p, strict=True)) for p in phrases])
     write_lines(folder / "audio_segmentation_transcripts" / "index.html", ["<html>"])
 
 
-def write_transcript(patient: Path, phrases: list[dict[str, object]], full_text: str = " Heart is large. ") -> None:
-    path = patient / "EyeGaze" / "audio_segmentation_transcripts" / EGD_IMAGE / "transcript.json"
+def write_transcript(folder: Path, phrases: list[dict[str, object]], full_text: str = " Heart is large. ") -> None:
+    path = folder / "audio_segmentation_transcripts" / EGD_IMAGE / "transcript.json"
     write_lines(path, [json.dumps({"full_text": full_text, "time_stamped_text": phrases})])
 
 
@@ -163,7 +169,77 @@ def mimic_eye_tree(root: Path) -> Path:
     write_lines(root / "index.html", ["<html>"])
     write_lines(patient / "CXR-DICOM" / f"s{STUDY}.txt", [REPORT])
     _reflacx(patient)
-    _egd(patient)
+    _egd(patient / "EyeGaze")
+    return root
+
+
+def egd_tree(root: Path) -> Path:
+    """The EGD reading as released; returns the root."""
+    _egd(root, indexed=False)
+    write_lines(root / "index.html", ["<html>"])
+    return root
+
+
+def reflacx_tree(root: Path) -> Path:
+    """The four REFLACX readings as released, one of phase 1, each table with its phase's labels; returns the root."""
+    _reflacx(root)
+    (root / "REFLACX" / "main_data").rename(root / "main_data")
+    (root / "REFLACX" / "metadata.csv").unlink()
+    (root / "REFLACX").rmdir()
+    image = f"physionet.org/files/mimic-cxr/2.0.0/files/p10/p10000001/s{STUDY}/{REFLACX_IMAGE}.dcm"
+    head = "id,split,eye_tracking_data_discarded,image,dicom_id,subject_id,image_size_x,image_size_y"
+    common = f"{image},{REFLACX_IMAGE},10000001,{WIDTH},{HEIGHT}"
+    phase_1 = [
+        f"{head},Airway wall thickening,Atelectasis,Consolidation,Quality issue,Support devices",
+        f"{PHASE_1},validate,False,{common},5,1,0,True,False",
+    ]
+    phase_3 = [
+        f"{head},Atelectasis,Consolidation,Lung nodule or mass,Other,Support devices",
+        f"{PHASE_3},validate,False,{common},3,0,2,scar|clip,True",
+        f"{DISCARDED},validate,True,{common},0,0,0,,False",
+        f"{NO_GAZE},validate,False,{common},0,0,0,,False",
+    ]
+    write_lines(root / "main_data" / "metadata_phase_1.csv", phase_1, "\r\n")
+    write_lines(root / "main_data" / "metadata_phase_3.csv", phase_3, "\r\n")
+    write_lines(root / "main_data" / "index.html", ["<html>"])
+    return root
+
+
+def write_packed(path: Path, lines: Sequence[str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode()))
+    return path
+
+
+def mimic_cxr_tree(root: Path) -> Path:
+    """Both images, their report and the tables as MIMIC-CXR-JPG has them; returns the root."""
+    names = (REFLACX_IMAGE, EGD_IMAGE)
+    study = root / "files" / "p10" / "p10000001" / f"s{STUDY}"
+    study.mkdir(parents=True)
+    for name in names:
+        grey_picture(WIDTH // 2, HEIGHT // 2).save(study / f"{name}.jpg", quality=95)
+    write_lines(study / "index.html", ["<html>"])
+    write_lines(study.with_suffix(".txt"), [REPORT])
+    write_packed(
+        root / "mimic-cxr-2.0.0-metadata.csv.gz",
+        [
+            "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,StudyDate,StudyTime",
+            *(f'{name},10000001,{STUDY},"CHEST, PA",PA,{HEIGHT},{WIDTH},21010101,90101.25' for name in names),
+        ],
+    )
+    write_packed(
+        root / "mimic-cxr-2.0.0-split.csv.gz",
+        ["dicom_id,study_id,subject_id,split", *(f"{name},{STUDY},10000001,validate" for name in names)],
+    )
+    labels = {"Atelectasis": "1.0", "Edema": "-1.0", "Pleural Effusion": "0.0"}
+    write_packed(
+        root / "mimic-cxr-2.0.0-chexpert.csv.gz",
+        [
+            f"subject_id,study_id,{','.join(CHEXPERT_LABELS)}",
+            f"10000001,{STUDY},{','.join(labels.get(name, '') for name in CHEXPERT_LABELS)}",
+            f"10000002,{int(STUDY) + 1},{',' * (len(CHEXPERT_LABELS) - 1)}",
+        ],
+    )
     return root
 
 

@@ -1,15 +1,18 @@
 """The command line and the output folder, for any corpus."""
 
 import json
+import os
+import signal
 
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
+from huggingface_hub import DatasetCard
 
 from dataset_scripts import build
-from dataset_scripts.conversion import Dropped, attempt
+from dataset_scripts.conversion import Dropped, Impossible, attempt, ordered_map
 from dataset_scripts.report import Ledger
-from dataset_scripts.schema import FEATURES
+from dataset_scripts.schema import FEATURES, UserError
 from dataset_scripts.splits import hashed_split
 from tests.dataset_scripts.raw_trees import grey_picture, image_text_folder, mimic_eye_tree
 
@@ -87,13 +90,14 @@ def test_nothing_appears_when_the_conversion_breaks(pairs, tmp_path, monkeypatch
     monkeypatch.setattr(build, "dataset_card", broken)
     with pytest.raises(RuntimeError, match="power cut"):
         build.main(arguments("image_text", pairs, tmp_path / "out"))
-    assert {path.name for path in tmp_path.iterdir()} == {"raw"}
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({0: "nonsense"}, "unknown corpus 'nonsense'; expected one of image_text, mimic_eye"),
+        ({0: "nonsense"}, "unknown corpus 'nonsense'; expected one of "),
+        ({0: "phantom"}, "python -m dataset_scripts.phantom"),
         ({2: "no/such/folder"}, "no such folder"),
         ({6: "0"}, "at least 1"),
         ({6: "big"}, "--image-size"),
@@ -112,6 +116,57 @@ def test_output_inside_the_source_is_refused(pairs, capsys):
     assert build.main(arguments("image_text", pairs, pairs / "out")) == 2
     assert "lies in the source folder" in capsys.readouterr().err
     assert not (pairs / "out").exists()
+
+
+def test_card_says_what_is_true(pairs, tmp_path):
+    assert build.main(arguments("image_text", pairs, tmp_path / "out")) == 0
+    data = DatasetCard.load(tmp_path / "out" / "README.md").data
+    assert data.pretty_name == "image_text, converted for EGMA"
+    assert data.task_categories == ["image-to-text"] and data.size_categories == "n<1K"
+    assert data.tags == ["medical", "radiology", "chest-x-ray"]  # no gaze, not generated
+    report = json.loads((tmp_path / "out" / "conversion_report.json").read_text())
+    assert [file["split"] for file in data.configs[0]["data_files"]] == list(report["splits"])
+
+
+def test_images_and_patients_are_counted_once(tmp_path):
+    lines = [
+        "file_name,text,patient_id,split",
+        *(f"{n[0]}.png,Clear.,{n[1:]},train" for n in ("aA", "aA", "bA", "c", "dB")),
+    ]
+    source = image_text_folder(tmp_path / "raw", lines, {f"{name}.png": grey_picture(9, 9) for name in "abcd"})
+    report = build.build("image_text", source, tmp_path / "out", image_size=64)
+    assert (report["splits"]["train"]["images"], report["splits"]["train"]["patients"]) == (4, 3)
+
+
+def _killed_at_three(number):
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 10 * number
+
+
+def test_process_that_is_killed_stops_the_conversion_and_does_not_hang_it():
+    results = ordered_map(_killed_at_three, range(100), 2)
+    with pytest.raises(UserError, match="was killed"):
+        list(results)
+
+
+def test_missing_package_stops_the_conversion_not_the_row():
+    def fails(ledger):
+        raise Impossible("install it")
+
+    with pytest.raises(Impossible, match="install it"):
+        attempt("table", "row 1", fails)
+
+
+def test_ledger_survives_json():
+    ledger = Ledger()
+    ledger.enter("table", 5)
+    ledger.keep("table", 2)
+    ledger.drop("table", "reason", ["a", "b", "c"])
+    ledger.note("seen", "here")
+    again = Ledger.from_dict(json.loads(json.dumps(ledger.as_dict())))
+    assert again == ledger
+    again.check()
 
 
 def test_ledger_refuses_rows_that_are_unaccounted_for():

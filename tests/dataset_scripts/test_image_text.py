@@ -243,3 +243,18 @@ def test_real_folders(tmp_path, real_data, name, rows, with_text):
     assert sum(bool(row["sentences"]) for _, row in converted) == with_text
     assert all(row["findings"] for _, row in converted)
     assert set(report["splits"]) == set(SPLITS)
+
+
+def test_half_a_surrogate_and_names_that_no_file_can_have(tmp_path):
+    source = tmp_path / "raw"
+    source.mkdir()
+    grey_picture(40, 30).save(source / "a.png")
+    (source / "loop.png").symlink_to("loop.png")
+    names = ["a.png", "a.png", "n" * 300 + ".png", "loop.png", "b\0.png", "\ud800.png"]
+    texts = ["Clear.", "Clear \ud800.", *["Clear."] * 4]
+    lines = [json.dumps({"file_name": name, "text": text}) for name, text in zip(names, texts, strict=True)]
+    write_lines(source / "metadata.jsonl", lines)
+    rows, report = convert(source, tmp_path / "out")
+    assert len(rows) == 1
+    dropped = {reason: found["count"] for reason, found in report["tables"]["metadata.jsonl"]["dropped"].items()}
+    assert dropped == {"text_is_no_unicode": 1, "image_missing": 1, "path_not_understood": 3}

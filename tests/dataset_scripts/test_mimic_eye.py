@@ -1,6 +1,7 @@
 """The quirks of the MIMIC-Eye tree, one test each."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_discarded_reading_is_dropped_and_counted(report):
 
 
 def test_every_table_adds_up(report):
-    assert len(report["tables"]) == 8
+    assert len(report["tables"]) == 9
     for tally in report["tables"].values():
         assert tally["rows_in"] == tally["rows_kept"] + tally["rows_dropped"]
         assert tally["rows_dropped"] == sum(reason["count"] for reason in tally["dropped"].values())
@@ -135,7 +136,7 @@ def test_egd_fixation_runs_from_fpogs_for_fpogd(readings):
 
 def test_egd_calibration_ids_and_negative_positions_are_dropped(report):
     dropped = report["tables"]["EyeGaze/fixations.csv"]["dropped"]
-    assert dropped["id_not_in_master_sheet"] == {"count": 1, "first": [raw.CALIBRATION_ID]}
+    assert dropped["truncated_id"] == {"count": 1, "first": [raw.CALIBRATION_ID]}
     assert dropped["outside_image"] == {"count": 1, "first": [f"{raw.EGD_IMAGE} row 2"]}
 
 
@@ -173,7 +174,7 @@ def test_egd_boxes_are_clipped_at_the_image(readings, report):
 
 
 def test_egd_empty_time_stamped_text_uses_the_full_text(tree, patient, tmp_path):
-    raw.write_transcript(patient, [])
+    raw.write_transcript(patient / "EyeGaze", [])
     sentences = convert(tree, tmp_path / "out")[raw.EGD_IMAGE]["sentences"]
     assert sentences == [{"text": "Heart is large.", "start_seconds": None, "end_seconds": None}]
     assert report_of(tmp_path / "out")["notes"]["transcript_without_times"]["count"] == 1
@@ -247,3 +248,107 @@ def test_folder_without_patients(tmp_path):
     (tmp_path / "raw").mkdir()
     with pytest.raises(UserError, match="patient_"):
         convert(tmp_path / "raw", tmp_path / "out")
+
+
+def test_reflacx_chest_box_is_cut_at_the_image(readings, report):
+    assert readings[raw.NO_GAZE]["boxes"] == [
+        {"label": "Chest", "shape": "box", "x_min": 0, "y_min": 0.1, "x_max": 0.75, "y_max": 1, "certainty": None}
+    ]
+    assert report["tables"]["REFLACX/chest_bounding_box.csv"]["rows_kept"] == 1
+
+
+def second_patient(tree: Path) -> Path:
+    """Another patient with one REFLACX reading, so that something is left when the first one's folder is broken."""
+    other = tree / "patient_10000002"
+    shutil.copytree(tree / "patient_10000001", other)
+    shutil.rmtree(other / "EyeGaze")
+    return other
+
+
+@pytest.mark.parametrize(
+    ("table", "lost"),
+    [
+        ("CXR-JPG/cxr_meta.csv", 5),
+        ("CXR-JPG/cxr_split.csv", 5),
+        ("EyeGaze/master_sheet.csv", 1),
+        ("EyeGaze/fixations.csv", 1),
+        ("EyeGaze/bounding_boxes.csv", 1),
+        ("REFLACX/metadata.csv", 1),
+    ],
+)
+@pytest.mark.parametrize("content", [b"", b"a;b\n1;2\n", b"\xff\xfe\x00dicom_id"])
+def test_broken_table_costs_only_the_readings_that_need_it(tree, patient, tmp_path, table, lost, content):
+    second_patient(tree)
+    (patient / table).write_bytes(content)
+    build.build("mimic_eye", tree, tmp_path / "out", image_size=64)
+    report = report_of(tmp_path / "out")
+    dropped = report["readings"]["dropped"]["table_not_understood"]
+    assert dropped["count"] == lost and str(patient / table) in dropped["first"][0]
+    assert report["readings"]["rows_kept"] >= 3
+    for tally in report["tables"].values():
+        assert tally["rows_in"] == tally["rows_kept"] + tally["rows_dropped"]
+
+
+def test_reading_listed_twice_is_dropped_once(tree, patient, tmp_path):
+    for name in ("REFLACX/metadata.csv", "EyeGaze/master_sheet.csv"):
+        text = (patient / name).read_text()
+        (patient / name).write_text(text + text.partition("\n")[2])
+    assert len(convert(tree, tmp_path / "out")) == 4
+    report = report_of(tmp_path / "out")
+    assert report["readings"]["dropped"]["duplicate_reading_id"]["count"] == 4
+    assert report["tables"]["EyeGaze/fixations.csv"]["rows_kept"] == 2
+
+
+def test_ids_match_in_any_case(tree, patient, tmp_path):
+    """The tables disagree about the case of an id; files are named in lower case."""
+    for name in ("CXR-JPG/cxr_meta.csv", "EyeGaze/fixations.csv", "REFLACX/metadata.csv"):
+        text = (patient / name).read_text()
+        for image_id in (raw.EGD_IMAGE, raw.REFLACX_IMAGE):
+            text = text.replace(image_id, image_id.upper())
+        (patient / name).write_text(text)
+    readings = convert(tree, tmp_path / "out")
+    assert len(readings) == 4
+    assert readings[raw.EGD_IMAGE]["fixations"]["start"] == [0.25, 2.0]
+    assert {row["image_id"] for row in readings.values()} == {raw.EGD_IMAGE, raw.REFLACX_IMAGE}
+
+
+def test_size_that_no_image_has_is_unknown(tree, patient, tmp_path):
+    path = patient / "REFLACX" / "metadata.csv"
+    path.write_text(path.read_text().replace(f",{raw.WIDTH},{raw.HEIGHT},5", f",1e12,{raw.HEIGHT},5"))
+    assert raw.PHASE_1 not in convert(tree, tmp_path / "out")
+    assert report_of(tmp_path / "out")["readings"]["dropped"]["image_size_unknown"]["count"] == 1
+
+
+def test_picture_of_another_size_than_the_table_is_noted(report):
+    assert report["notes"]["image_size_differs_from_table"]["first"][0].endswith("50 x 100, table 200 x 400")
+
+
+def test_picture_of_another_shape_than_the_table_is_noted(tree, patient, tmp_path):
+    raw.grey_picture(80, 100).save(patient / "CXR-JPG" / f"s{raw.STUDY}" / f"{raw.EGD_IMAGE}.jpg")
+    convert(tree, tmp_path / "out")
+    assert report_of(tmp_path / "out")["notes"]["image_shape_differs_from_table"]["count"] == 1
+
+
+def test_endless_sentence_is_kept_and_noted(tree, patient, tmp_path):
+    raw.write_transcript(patient / "EyeGaze", [], "and " * 300)
+    sentences = convert(tree, tmp_path / "out")[raw.EGD_IMAGE]["sentences"]
+    assert len(sentences) == 1 and len(sentences[0]["text"].split()) == 300
+    assert report_of(tmp_path / "out")["notes"]["sentence_of_more_than_100_words"]["first"] == [raw.EGD_IMAGE]
+
+
+def test_spreadsheets_are_not_read(tree, tmp_path):
+    """Their eye_gaze.csv holds fixations by mistake."""
+    raw.write_lines(tree / "spreadsheets" / "EyeGaze" / "eye_gaze.csv", ["nonsense"])
+    assert len(convert(tree, tmp_path / "out")) == 4
+
+
+def test_reflacx_split_that_is_not_the_patients_is_noted(report):
+    assert report["notes"]["reflacx_split_is_not_the_patients"]["count"] == 3
+
+
+def test_linked_table_out_of_the_source_is_not_followed(tree, patient, tmp_path):
+    path = patient / "REFLACX" / "main_data" / raw.PHASE_1 / "fixations.csv"
+    path.rename(tmp_path / "elsewhere.csv")
+    path.symlink_to(tmp_path / "elsewhere.csv")
+    assert raw.PHASE_1 not in convert(tree, tmp_path / "out")
+    assert report_of(tmp_path / "out")["readings"]["dropped"]["path_leaves_source"]["count"] == 1

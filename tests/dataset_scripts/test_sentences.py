@@ -2,9 +2,7 @@
 
 import pytest
 
-from dataset_scripts.clinical_reports import findings_and_impression
 from dataset_scripts.sentences import TimedText, split_sentences, timed_sentences
-from tests.dataset_scripts.raw_trees import REPORT
 
 
 @pytest.mark.parametrize(
@@ -48,12 +46,3 @@ def test_sentence_without_usable_times_is_untimed(times):
 
 def test_zero_length_word_is_legal():
     assert timed_sentences([TimedText("clear", 1.0, 1.0)])[0]["start_seconds"] == 1.0
-
-
-def test_report_sections():
-    text = findings_and_impression(REPORT)
-    assert text.startswith("The lungs are clear.") and text.endswith("No acute process.") and "Cough" not in text
-
-
-def test_report_without_sections_gives_its_last_paragraph():
-    assert findings_and_impression(" Comparison is made.\n\n Lungs are clear.\n ______________\n") == "Lungs are clear."

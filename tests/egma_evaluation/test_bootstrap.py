@@ -54,3 +54,65 @@ def test_median_and_its_degenerate_cases() -> None:
     bootstrap = PatientBootstrap(rows, 10)
     assert bootstrap.figure(median_of(np.array([1.0, 2.0, 9.0])), rows).value == 2
     assert bootstrap.figure(median_of(np.array([1.0])), rows[:1]).interval is None
+
+
+def test_median_by_loop_over_resamples() -> None:
+    rows = [reading(number, subject_id=f"patient {number % 4}") for number in range(9)]
+    bootstrap, values = PatientBootstrap(rows, 40), RANDOM.integers(0, 6, 9).astype(float)
+    weights = bootstrap.weights(rows)
+    expected = [np.median(np.repeat(values, row.astype(int))) for row in weights]
+    assert median_of(values)(weights).tolist() == expected
+
+
+def test_means_at_once_are_the_figures_one_by_one() -> None:
+    rows = [reading(number % 30, subject_id=f"patient {number % 15}") for number in range(40)]
+    bootstrap = PatientBootstrap(rows, 200)
+    values = {"first": RANDOM.random(40), "second": RANDOM.random(40)}
+    for name, figure in bootstrap.means(values, rows).items():
+        alone = bootstrap.figure(mean_of(values[name]), rows)
+        assert figure.value == pytest.approx(alone.value) and figure.interval == pytest.approx(alone.interval)
+        assert figure.n == 40
+
+
+def test_means_of_nothing_and_of_what_is_undefined() -> None:
+    bootstrap = PatientBootstrap([reading(0), reading(1)], 10)
+    assert bootstrap.means({"a": np.array([])}, [])["a"].to_json()["reason"] == "nothing to average"
+    with pytest.raises(ValueError, match="finite"):
+        bootstrap.means({"a": np.array([1.0, np.nan])}, [reading(0), reading(1)])
+    assert bootstrap.means({"a": np.array([3.0])}, [reading(1)])["a"].interval is None
+
+
+def test_paired_difference_by_loop() -> None:
+    rows = [reading(number % 200, subject_id=f"patient {number % 50}") for number in range(120)]
+    first, second = RANDOM.random(120), RANDOM.random(120)
+    bootstrap = PatientBootstrap(rows, 300)
+    result = bootstrap.paired(mean_of(first), mean_of(second), rows)
+    drawn = [(row * (first - second)).sum() / row.sum() for row in bootstrap.weights(rows)]
+    observed = (first - second).mean()
+    far = sum(abs(value - observed) >= abs(observed) for value in drawn)
+    assert result.value == pytest.approx(observed) and result.n == 120
+    assert result.interval == pytest.approx(np.quantile(drawn, [0.025, 0.975]))
+    assert result.p_value == pytest.approx((far + 1) / 301)
+
+
+def test_paired_difference_sees_a_small_steady_gain_and_no_gain_at_all() -> None:
+    rows = [reading(number) for number in range(100)]
+    bootstrap, noise = PatientBootstrap(rows, 999), RANDOM.random(100)
+    better = bootstrap.paired(mean_of(noise + 0.01), mean_of(noise), rows)
+    assert better.value == pytest.approx(0.01) and better.p_value == pytest.approx(1 / 1000)
+    same = bootstrap.paired(mean_of(noise), mean_of(noise), rows)
+    assert (same.value, same.p_value) == (0, 1)
+    reverse = bootstrap.paired(mean_of(noise), mean_of(noise + 0.01), rows)
+    assert reverse.value == -better.value and reverse.p_value == better.p_value
+    assert bootstrap.paired(mean_of(noise[:1]), mean_of(noise[:1]), rows[:1]).p_value is None
+
+
+def test_p_value_is_uniform_without_a_difference() -> None:
+    """Of 200 pairs of equal models some 5 % may be called different at 5 %."""
+    rows = [reading(number) for number in range(60)]
+    bootstrap = PatientBootstrap(rows, 400)
+    p_values = [
+        bootstrap.paired(mean_of(RANDOM.normal(size=60)), mean_of(RANDOM.normal(size=60)), rows).p_value
+        for _ in range(200)
+    ]
+    assert 0.01 <= np.mean([p is not None and p < 0.05 for p in p_values]) <= 0.11

@@ -6,7 +6,14 @@ import torch
 
 from egma_evaluation.bootstrap import PatientBootstrap
 from egma_evaluation.geometry import frame_to_image, inside_any, patch_centres
-from egma_evaluation.pointing import covered_share, mean_box_centre, model_credit, pointing_game, pointing_targets
+from egma_evaluation.pointing import (
+    covered_share,
+    mean_box_centre,
+    peak_credit,
+    pointing_game,
+    pointing_targets,
+    target_maps,
+)
 from tests.egma_evaluation.fakes import GRID, PROMPTS, Lookup, box, corpus, encode, oracle, random_model, reading
 
 NAME = "Atelectasis"
@@ -20,7 +27,8 @@ def credit_of(bright: list[int], width: int, height: int, corners: tuple[float, 
     patches[0, bright] = torch.tensor([1.0, 0.0])
     model = Lookup(patches, {PROMPT[NAME][0]: torch.tensor([1.0, 0.0])})
     images, texts = encode(model, [row])
-    return float(model_credit(pointing_targets([row], PROMPT), images, texts, PROMPT)[0])
+    targets = pointing_targets([row], PROMPT)
+    return float(peak_credit(target_maps(targets, images, texts), targets)[0])
 
 
 # patch (row 1, column 0) of 4 x 4 has its centre at frame (0.125, 0.375); in an image twice as wide as high
@@ -72,7 +80,7 @@ def test_game_by_loop_and_its_baselines() -> None:
     images, texts = encode(model, rows)
     centre = mean_box_centre(rows)
     assert centre is not None
-    result = pointing_game(pointing_targets(rows, PROMPTS), images, texts, PROMPTS, centre, PatientBootstrap(rows, 50))
+    result = pointing_game(pointing_targets(rows, PROMPTS), images, texts, centre, PatientBootstrap(rows, 50))
     hits = []
     for place, row in enumerate(rows):
         name = row["boxes"][0]["label"]
@@ -92,8 +100,16 @@ def test_no_training_boxes_no_centre() -> None:
     images, texts = encode(model, rows)
     assert mean_box_centre([reading(0)]) is None
     targets = pointing_targets(rows, PROMPTS)
-    assert "box_centre" not in pointing_game(targets, images, texts, PROMPTS, None, PatientBootstrap(rows, 0))
+    assert "box_centre" not in pointing_game(targets, images, texts, None, PatientBootstrap(rows, 0))
 
 
 def test_patch_centres_run_row_by_row() -> None:
     assert patch_centres(2).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
+
+
+def test_boxes_of_anatomy_do_not_move_the_centre() -> None:
+    boxes = [box("Chest", 0, 0, 1, 1), box(NAME, 0, 0, 0.5, 0.5)]
+    centre = mean_box_centre([reading(0, findings={NAME: 1}, boxes=boxes)])
+    assert centre is not None and centre.tolist() == [[0.25, 0.25]]
+    unlisted = mean_box_centre([reading(0, boxes=boxes)])
+    assert unlisted is not None and unlisted.tolist() == [[0.375, 0.375]]

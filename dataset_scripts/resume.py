@@ -1,0 +1,110 @@
+"""The hidden folder beside the output, in which a conversion is made and an interrupted one goes on."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dataset_scripts.schema import UserError
+from dataset_scripts.writer import STATE, read_json, replace_json
+
+CONVERSION, LOCK, LISTED_DEPTH = "conversion.json", "lock", 3
+
+
+def require_free(output: Path) -> None:
+    """Raise UserError unless `output` can be written without touching anything that exists."""
+    if output.is_dir() and not any(output.iterdir()):
+        return
+    if output.exists() or output.is_symlink():
+        raise UserError(f"{output}: exists already; expected a new or empty output folder")
+
+
+@contextmanager
+def partial_folder(output: Path, conversion: dict[str, Any]) -> Iterator[Path]:
+    """The folder `.NAME.partial` for this conversion, new or from before; its subfolder `output` becomes `output`.
+
+    Args:
+        output: what appears, whole, when the block ends well. When it does not, the partial folder stays.
+        conversion: JSON that says all that the result depends on; another conversion's folder is not gone on with.
+
+    Raises:
+        UserError: `output` exists, another process is at it, or the partial folder is another conversion's.
+    """
+    require_free(output)
+    output = output.resolve()
+    folder = output.parent / f".{output.name}.partial"
+    if folder.is_symlink():
+        raise UserError(f"{folder}: a symbolic link; expected a folder of an interrupted conversion, or none")
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder, output):
+        _require_same(folder, conversion)
+        yield folder
+        require_free(output)
+        (folder / "output").replace(output)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def discard(folder: Path) -> None:
+    """Remove what cannot become an output, but for the lock that is still held."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
+def fingerprint(*roots: Path) -> str:
+    """A digest of this program and of the names, sizes and times of files: of tables surely, of deep images not."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    for root in roots:
+        for line in _listing(root.resolve(), LISTED_DEPTH) if root.is_dir() else [_stamp(root)]:
+            digest.update(line.encode(errors="surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def _listing(folder: Path, depth: int) -> Iterator[str]:
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if not entry.is_dir(follow_symlinks=False):
+            yield _stamp(Path(entry.path))
+        elif depth > 1:
+            yield from _listing(Path(entry.path), depth - 1)
+
+
+def _stamp(path: Path) -> str:
+    known = path.lstat()
+    return f"{path} {known.st_size} {known.st_mtime_ns}"
+
+
+@contextmanager
+def _locked(folder: Path, output: Path) -> Iterator[None]:
+    lock = FileLock(folder / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{output}: another process is writing it; expected one conversion an output") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        if folder.is_dir() and not any(path.name != LOCK for path in folder.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require_same(folder: Path, conversion: dict[str, Any]) -> None:
+    begun = read_json(folder / CONVERSION)
+    if begun is None or not (folder / STATE).exists():
+        discard(folder)
+        replace_json(folder / CONVERSION, conversion)
+    elif begun != conversion:
+        others = sorted(name for name in begun.keys() | conversion.keys() if begun.get(name) != conversion.get(name))
+        raise UserError(
+            f"{folder}: an interrupted conversion with another {', '.join(others)}; go on with the command that began "
+            "it, or delete that folder to start afresh"
+        )

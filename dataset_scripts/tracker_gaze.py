@@ -1,0 +1,175 @@
+"""One reading's gaze as a lab's tracker wrote it -> fixations of the schema; docs/tracker.md says it to the lab.
+
+CSV, units as in tracker_columns:
+    fixations      `x`, `y`, `start`, and `duration` or else `end`
+    raw samples    `x`, `y`, `time`, optional `valid`: 1, or 0 and blank for a sample not to be used
+JSON `{"fixations": {"x": [], "y": [], "start": [], "duration": []}}`, in the units of the schema.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset_scripts.conversion import Dropped
+from dataset_scripts.fixation_detection import MAX_GAP_SECONDS, MIN_DURATION_SECONDS, detect_fixations
+from dataset_scripts.fixations import valid_fixations
+from dataset_scripts.report import OFFENDERS_NAMED
+from dataset_scripts.schema import Fixations, UserError
+from dataset_scripts.tables import FloatArray, Row, read_table
+from dataset_scripts.tracker_columns import (
+    MAX_INTERVAL_SECONDS,
+    Column,
+    Source,
+    column_numbers,
+    gaze_columns,
+    positions_on_image,
+    seconds_per_unit,
+)
+
+FIXATION_TABLE, SAMPLE_TABLE, DETECTED_TABLE = "fixations", "samples", "fixations found in samples"
+DISPERSION_DEGREES = 1.0
+DISPERSION_DIAGONALS = 0.025  # about a degree: in REFLACX 94 pixels of an image of 2544 x 3056, 0.024 of its diagonal
+MAX_JSON_BYTES = 1 << 28
+_VALID = {"1": True, "true": True, "0": False, "false": False, "": False}
+
+
+def read_gaze(source: Source) -> Fixations | None:
+    """The fixations of a `.csv` or `.json` file that lie on the image, None when there is none.
+
+    Raises:
+        UserError: another format, not what its name says, a decimal comma, or a unit that cannot be told.
+        Dropped: the samples' times run backwards, or are too far apart to find fixations.
+    """
+    path = source.path
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".json"):
+        raise UserError(f"{path.name}: expected gaze that ends in .csv or .json")
+    if suffix == ".json":
+        return _valid(_json_columns(path), FIXATION_TABLE, source)
+    rows = read_table(path, ())
+    if not rows:
+        source.ledger.note("gaze_file_has_no_row", source.where)
+        return None
+    columns = gaze_columns(list(rows[0]), source)
+    if "time" in columns:
+        return _valid(_detected(rows, columns, source), DETECTED_TABLE, source)
+    return _valid(_fixation_columns(rows, columns, source), FIXATION_TABLE, source)
+
+
+def _valid(columns: dict[str, FloatArray], table: str, source: Source) -> Fixations | None:
+    frame = source.frame
+    if frame.width_degrees is not None:
+        sigma_x = 1 / frame.width_degrees
+        for name, sigma in (("sigma_x", sigma_x), ("sigma_y", sigma_x * frame.width / frame.height)):
+            columns[name] = np.full(len(columns["x"]), sigma)
+    return valid_fixations(columns, table, source.where, source.ledger)
+
+
+def _json_columns(path: Path) -> dict[str, FloatArray]:
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise UserError(f"{path.name}: larger than {MAX_JSON_BYTES} bytes; expected the fixations of one reading")
+    try:
+        fixations = json.loads(path.read_text(encoding="utf-8-sig"))["fixations"]
+        columns = {name: _json_numbers(fixations[name]) for name in ("x", "y", "start", "duration")}
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+        raise UserError(
+            f'{path.name}: expected {{"fixations": {{"x": [], "y": [], "start": [], "duration": []}}}} with a number a '
+            f"fixation in each list ({type(error).__name__} {error})"
+        ) from None
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise UserError(f"{path.name}: columns differ in length ({lengths}); expected one number a fixation in each")
+    return columns
+
+
+def _json_numbers(values: object) -> FloatArray:
+    if not isinstance(values, list) or any(type(value) not in (int, float, type(None)) for value in values):
+        raise TypeError("a column is no list of numbers")
+    return np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
+
+
+def _fixation_columns(rows: list[Row], columns: dict[str, Column], source: Source) -> dict[str, FloatArray]:
+    second = columns.get("duration") or columns["end"]
+    start, duration = (column_numbers(rows, column, source) for column in (columns["start"], second))
+    if "duration" not in columns:
+        duration = duration - start
+    scale = seconds_per_unit([columns["start"], second], "duration", duration, source)
+    x, y = positions_on_image(rows, columns, source)
+    return {"x": x, "y": y, "start": start * scale, "duration": duration * scale}
+
+
+def _detected(rows: list[Row], columns: dict[str, Column], source: Source) -> dict[str, FloatArray]:
+    """Fixations found in samples; what a sample lacks is counted."""
+    time = column_numbers(rows, columns["time"], source)
+    timed = time[np.isfinite(time)]
+    backwards = np.flatnonzero(np.diff(timed) < 0)
+    if backwards.size:
+        row = np.flatnonzero(np.isfinite(time))[backwards[0] + 1] + 1
+        raise Dropped("times_run_backwards", f"{source.path.name} row {row}; expected samples in the order of time")
+    intervals = np.diff(np.unique(timed))
+    scale = seconds_per_unit([columns["time"]], "interval", intervals, source)
+    x, y = positions_on_image(rows, columns, source)
+    used = _used_samples(x, y, time, _marked(rows, columns, source), source)
+    frame = source.frame
+    width_degrees = frame.width_degrees
+    dispersion = (
+        DISPERSION_DIAGONALS * float(np.hypot(frame.width, frame.height))
+        if width_degrees is None
+        else DISPERSION_DEGREES * frame.width / width_degrees
+    )
+    if intervals.size:
+        _note_detection(float(np.median(intervals)) * scale, dispersion, source)
+    found = detect_fixations(x[used] * frame.width, y[used] * frame.height, time[used] * scale, dispersion)
+    return found | {"x": found["x"] / frame.width, "y": found["y"] / frame.height}
+
+
+def _marked(rows: list[Row], columns: dict[str, Column], source: Source) -> npt.NDArray[np.bool_]:
+    """(R,) whether the file says that the sample is no good."""
+    marked = np.zeros(len(rows), dtype=bool)
+    if "valid" in columns:
+        name = columns["valid"].name
+        for index, row in enumerate(rows):
+            valid = _VALID.get(row[name].lower())
+            if valid is None:
+                raise UserError(f"{source.path.name}: row {index + 1}: {name} is {row[name]!r}; expected 1 or 0")
+            marked[index] = not valid
+    return marked
+
+
+def _used_samples(
+    x: FloatArray, y: FloatArray, time: FloatArray, marked: npt.NDArray[np.bool_], source: Source
+) -> npt.NDArray[np.bool_]:
+    repeated = np.ones(len(time), dtype=bool)
+    repeated[np.unique(time, return_index=True)[1]] = False
+    used = np.ones(len(time), dtype=bool)
+    source.ledger.enter(SAMPLE_TABLE, len(time))
+    for reason, failed in (
+        ("no_time", ~np.isfinite(time)),
+        ("duplicate_time", repeated),
+        ("marked_invalid", marked),
+        ("no_position", ~(np.isfinite(x) & np.isfinite(y))),
+    ):
+        dropped = np.flatnonzero(failed & used)
+        named = [f"{source.where} row {row + 1}" for row in dropped[:OFFENDERS_NAMED]]
+        source.ledger.drop(SAMPLE_TABLE, reason, named, len(dropped))
+        used &= ~failed
+    source.ledger.keep(SAMPLE_TABLE, int(used.sum()))
+    return used
+
+
+def _note_detection(interval: float, dispersion: float, source: Source) -> None:
+    """Say how fixations are found.
+
+    Raises:
+        Dropped: samples so far apart that a fixation cannot be told from a movement.
+    """
+    if interval > MAX_INTERVAL_SECONDS:
+        raise Dropped("samples_too_far_apart", f"{source.path.name}: {interval:g} s; expected {MAX_INTERVAL_SECONDS:g}")
+    extent = "2.5 % of the image's diagonal" if source.frame.width_degrees is None else "1 degree"
+    source.ledger.note(
+        "fixations_found_by_dispersion",
+        f"{source.where}: {1 / interval:.0f} Hz; extent at most {dispersion:.0f} pixels ({extent}), at least "
+        f"{1000 * MIN_DURATION_SECONDS:.0f} ms, dropouts of at most {1000 * MAX_GAP_SECONDS:.0f} ms bridged",
+    )

@@ -1,0 +1,136 @@
+"""Whatever a lab's files hold: a reading, or a reason; no other exception, and every row accounted for."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from dataset_scripts import tracker
+from dataset_scripts.conversion import Dropped, Options
+from dataset_scripts.report import Ledger
+from dataset_scripts.schema import UserError
+from dataset_scripts.tracker_columns import Frame, Source
+from dataset_scripts.tracker_gaze import read_gaze
+from tests.dataset_scripts.raw_trees import grey_picture
+from tests.dataset_scripts.test_parsers_fuzzed import check_fixations, contents, table
+
+pytestmark = pytest.mark.filterwarnings("error")
+CASES = settings(max_examples=300)
+HEADERS = (
+    "x,y,start,duration",
+    "x,y,start_ms,end_ms",
+    "x_px,y_px,time_s",
+    "x,y,time,valid",
+    "x_fraction,y_fraction,timestamp_ms,valid,pupil",
+    "x,y,end,start,duration",
+    "y,x,time,duration",
+)
+ROWS = ["reading_id,image,gaze", "reading_id,image,gaze,transcript,split,subject_id,device",
+        "reading_id,image,gaze,width,height,screen_left,screen_top,screen_right,screen_bottom,image_width_degrees",
+        "reading_id,image,gaze,transcript,audio_start_seconds,findings"]  # fmt: skip
+options = st.builds(
+    Options,
+    image_size=st.just(8),
+    seed=st.just(0),
+    generated=st.just(False),
+    coordinates=st.sampled_from([None, "pixels", "fractions"]),
+    time_unit=st.sampled_from([None, "seconds", "milliseconds"]),
+)
+frames = st.builds(
+    Frame,
+    width=st.integers(1, 5000),
+    height=st.integers(1, 5000),
+    screen=st.sampled_from([None, (0.1, 0.2, 0.9, 0.8), (10.0, 20.0, 900.0, 800.0)]),
+    width_degrees=st.sampled_from([None, 0.001, 25.0, 179.0]),
+)
+places = st.sampled_from([100, 100, 100, 101, 300, 900, -5])
+plausible = st.lists(
+    st.tuples(places, places, st.sampled_from([5, 10, 10, 20, 40, 80, 300, 0])), min_size=20, max_size=80
+)
+
+
+def as_samples(steps):
+    lines = [f"{x},{y},{t},1" for (x, y, _), t in zip(steps, np.cumsum([step for *_, step in steps]), strict=True)]
+    return "\n".join(["x_px,y_px,time_ms,valid", *lines]).encode()
+
+
+def as_fixations(steps):
+    return "\n".join(["x,y,start_ms,duration_ms", *(f"{x},{y},{10 * step},{step}" for x, y, step in steps)]).encode()
+
+
+def as_json(value):
+    return json.dumps(value).encode()
+
+
+columns = st.one_of(st.lists(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3))),
+                    st.lists(st.floats(0, 3), min_size=2, max_size=2))  # fmt: skip
+fixations = st.fixed_dictionaries({name: columns for name in ("x", "y", "start", "duration")})
+documents = st.one_of(columns, st.fixed_dictionaries({"fixations": fixations}))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("lab")
+    grey_picture(8, 4).save(root / "a.png")
+    (root / "good.csv").write_text("x,y,start,duration\n2,2,0,1\n")
+    return root
+
+
+@CASES
+@given(
+    st.one_of(
+        st.tuples(contents, st.sampled_from([".csv", ".json", ".CSV", ".tsv"])),
+        st.tuples(plausible.map(as_samples), st.just(".csv")),
+        st.tuples(plausible.map(as_fixations), st.just(".csv")),
+        st.tuples(st.sampled_from(HEADERS).flatmap(table), st.just(".csv")),
+        st.tuples(documents.map(as_json), st.just(".json")),
+    ),
+    frames,
+    options,
+)
+@example(
+    (b"x_fraction,y_fraction,time_s\n1e308,-1e308,0\n1e308,1e308,1e308\n0,0,1.7e308\n", ".csv"),
+    Frame(5000, 1, None, None),
+    Options(8, 0, False),
+)
+@example((b"x_px,y_px,start_s,end_s\n1,1,-1.7e308,1.7e308\n", ".csv"), Frame(8, 4, None, None), Options(8, 0, False))
+def test_gaze_file(folder, file, frame, options):
+    content, suffix = file
+    path, ledger = folder / f"gaze{suffix}", Ledger()
+    path.write_bytes(content)
+    try:
+        fixations = read_gaze(Source(path, "r", frame, options, ledger))
+    except (UserError, Dropped):
+        return
+    check_fixations(fixations)
+    ledger.check()
+
+
+named = st.lists(
+    st.tuples(
+        st.sampled_from(["r1", "r2", ""]),
+        st.sampled_from(["a.png", "b.png", "..", "x" * 300, "\x01"]),
+        st.sampled_from(["good.csv", "", "a.png", "/", "good.csv/x"]),
+    ),
+    max_size=4,
+).map(lambda rows: "\n".join(["reading_id,image,gaze", *(",".join(row) for row in rows)]).encode())
+
+
+@CASES
+@given(st.one_of(contents, named, st.sampled_from(ROWS).flatmap(table)), options)
+def test_readings_table(folder, content, options):
+    (folder / "readings.csv").write_bytes(content)
+    try:
+        plan = tracker.plan(folder, options)
+    except UserError:
+        return
+    total = Ledger()
+    for unit in plan.units:
+        (outcome,) = plan.convert(unit)
+        total.merge(outcome.ledger)
+        if outcome.reading is not None:
+            check_fixations(outcome.reading[1]["fixations"])
+    total.check()
+    assert total.tables["readings.csv"].rows_in == len(plan.units)
