@@ -46,12 +46,23 @@ class TrainingSettings:
 
     max_steps: int | None = field(default=None, metadata={"help": "optimiser steps; overrides epochs"})
     epochs: float = field(default=10.0, metadata={"help": "passes over the training split"})
-    batch_size: int = field(default=32, metadata={"help": "readings a step and process"})
+    batch_size: int = field(
+        default=32, metadata={"help": "readings of one contrastive batch on one process; every process adds as many"}
+    )
+    micro_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "encode so many readings at a time: the whole batch's gradient in less memory, more time"},
+    )
+    gradient_accumulation_steps: int = field(
+        default=1, metadata={"help": "batches a step; readings of different batches are not each other's negatives"}
+    )
     learning_rate: float = field(default=1e-5, metadata={"help": "peak, after warm-up"})
     weight_decay: float = field(default=1e-4, metadata={"help": "not on norms, biases and the logit scale"})
     warmup_fraction: float = field(default=0.1, metadata={"help": "share of the steps; then cosine decay to 0"})
     max_grad_norm: float = field(default=1.0, metadata={"help": "gradient clipping"})
     gradient_checkpointing: bool = field(default=False, metadata={"help": "recompute activations to save memory"})
+    torch_compile: bool = field(default=False, metadata={"help": "compile encoders and objective; lengths in buckets"})
+    tf32: bool = field(default=False, metadata={"help": "TensorFloat-32 matrix products where the GPU has them"})
     seed: int = field(default=42, metadata={"help": "initialisation, order, augmentation, dropout, gaze subset"})
 
     gaze_ratio: float = field(default=1.0, metadata={"help": "share of the readings that keep their gaze, 0 to 1"})
@@ -71,9 +82,19 @@ class TrainingSettings:
     flip_probability: float = field(default=0.0, metadata={"help": "augmentation; off because left is not right"})
 
     evaluation_steps: int | None = field(default=None, metadata={"help": "steps between validations; None: an epoch"})
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "stop after so many validations without a lower loss"}
+    )
+    heat_map_cases: int = field(default=4, metadata={"help": "validation readings drawn with their maps each time"})
     num_workers: int = field(default=0, metadata={"help": "processes that prepare batches"})
     log_steps: int = field(default=1, metadata={"help": "steps between log lines"})
-    resume: str | None = field(default=None, metadata={"help": "'auto' (the newest checkpoint) or a checkpoint folder"})
+    report_to: str = field(
+        default="tensorboard", metadata={"help": "trackers of accelerate, as tensorboard,wandb; 'all'; 'none'"}
+    )
+    resume: str | None = field(
+        default=None, metadata={"help": "'auto' (the newest complete checkpoint) or a checkpoint folder"}
+    )
+    dry_run: bool = field(default=False, metadata={"help": "check everything, run one batch, say what it takes"})
 
     def __post_init__(self) -> None:
         if self.data is None or self.output_dir is None:
@@ -82,6 +103,11 @@ class TrainingSettings:
         if self.positives not in POSITIVES:
             raise UserError(f"positives is '{self.positives}', expected {' or '.join(POSITIVES)}")
         _check_known("egma_config", self.egma_config, _names(EgmaConfig))
+        if self.micro_batch_size is not None and self.gradient_accumulation_steps > 1:
+            raise UserError(
+                "micro_batch_size keeps the negatives of the whole batch and gradient_accumulation_steps gives them up: "
+                "name one of them"
+            )
         sources = [bool(self.model), bool(self.vision_model or self.text_model), "vision_config" in self.egma_config]
         if sum(sources) != 1:
             raise UserError(
@@ -181,6 +207,10 @@ def _check_ranges(settings: TrainingSettings) -> None:
         "shuffle_buffer": (1, math.inf),
         "rotation_degrees": (0, 180),
         "batch_size": (1, math.inf),
+        "micro_batch_size": (1, math.inf),
+        "gradient_accumulation_steps": (1, math.inf),
+        "early_stopping_patience": (1, math.inf),
+        "heat_map_cases": (0, math.inf),
         "max_steps": (1, math.inf),
         "epochs": (1e-9, math.inf),
         "evaluation_steps": (1, math.inf),
