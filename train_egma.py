@@ -1,36 +1,45 @@
 """Train EGMA: `accelerate launch train_egma.py --config configs/phantom.yaml --data DIR --output_dir DIR`.
 
-Reads a corpus of the one schema (`python -m dataset_scripts.build`), writes model and processor to the output folder
-(the best by validation loss), a line of `metrics.jsonl` a step, TensorBoard logs and checkpoints.
+Reads corpora of the one schema (`python -m dataset_scripts.build`), writes model and processor to the output folder
+(the best by validation loss), a line of `metrics.jsonl` a step, trackers' logs, heat maps, `training_state.json` and
+checkpoints. Ctrl-C and SIGTERM save and leave; the same command with `--resume auto` goes on, bit for bit on a CPU.
 """
 
 import dataclasses
-import json
 import math
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
-from dataset_scripts.schema import UserError, load_readings
+from dataset_scripts.schema import UserError
 from egma_training.arguments import TrainingSettings, parse_settings
+from egma_training.cached import cached_step
 from egma_training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
-from egma_training.data import ReadingCollator, Readings, training_batches, validation_batches
+from egma_training.data import ReadingCollator, TrainingData
+from egma_training.devices import cap_logit_scale, make_accelerator, make_module, make_optimizer
+from egma_training.dry_run import dry_run
+from egma_training.interruption import Interruption, Interrupted
+from egma_training.provenance import training_state, write_json
 from egma_training.start import build_model
-from modeling_egma import EgmaModel
-from modeling_egma.modeling_egma import MAX_LOGIT_SCALE
+from egma_training.step import Batch, TrainingModule, whole_step
+from egma_training.watching import METRICS_FILE, Speedometer, Watch, gallery_rows
 
 # what a resumed run must share with the run it goes on with
-LASTING_SETTINGS = ("data", "batch_size", "seed", "gaze_ratio", "learning_rate", "max_steps", "epochs")
+LASTING_SETTINGS = (
+    *("data", "data_weights", "streaming", "shuffle_buffer", "positives", "gaze_ratio", "seed"),
+    *("batch_size", "micro_batch_size", "gradient_accumulation_steps", "learning_rate", "weight_decay"),
+    *("warmup_fraction", "max_steps", "epochs", "gaze_sigma", "gaze_lead_seconds", "max_length"),
+    *("contrastive_weight", "gaze_weight", "mapping_weight"),
+    *("brightness", "contrast", "rotation_degrees", "scale_fraction", "shift_fraction", "crop_fraction"),
+    "flip_probability",
+)
 
 
 class Trainer:
@@ -38,144 +47,213 @@ class Trainer:
 
     def __init__(self, settings: TrainingSettings) -> None:
         self.settings = settings
-        self.accelerator = _accelerator(settings)
-        train_rows = load_readings(str(settings.data), "train")
-        validation_rows = load_readings(str(settings.data), "validation")
-        raw_model, self.processor = build_model(settings, train_rows)
-        self.training = Readings(train_rows, settings.gaze_ratio, settings.seed)
-        self.validation = Readings(validation_rows, min(1.0, math.ceil(settings.gaze_ratio)), settings.seed)
-        self.steps_per_epoch = len(train_rows) // (settings.batch_size * self.accelerator.num_processes)
+        self.accelerator = accelerator = make_accelerator(settings)
+        self.data = TrainingData(settings, accelerator.process_index, accelerator.num_processes)
+        model, self.processor = build_model(settings, self.data.rows)
+        check_objective(model.config, self.data)
+        optimizer = make_optimizer(model, settings, accelerator.device)
+        self.module, self.optimizer = accelerator.prepare(make_module(model, settings), optimizer)
+        self.steps_per_epoch = self.data.batches_per_epoch // settings.gradient_accumulation_steps
         self.total_steps = settings.max_steps or max(1, round(settings.epochs * self.steps_per_epoch))
-        optimizer = torch.optim.AdamW(parameter_groups(raw_model, settings.weight_decay), lr=settings.learning_rate)
         warmup = round(settings.warmup_fraction * self.total_steps)
         self.schedule = get_cosine_schedule_with_warmup(optimizer, warmup, self.total_steps)
-        self.model, self.optimizer = self.accelerator.prepare(raw_model, optimizer)
+        self.watch = Watch(accelerator, settings.output, settings.log_steps)
+        self.speed = Speedometer(accelerator)
         self.step = 0
-        self.best_loss = math.inf
+        self.best_loss, self.best_step = math.inf, 0
+        self.validations_without_gain = 0
 
     @property
-    def raw_model(self) -> EgmaModel:
-        return self.accelerator.unwrap_model(self.model)
+    def training(self) -> TrainingModule:
+        return self.accelerator.unwrap_model(self.module)
 
     def resume(self, folder: Path) -> None:
         """Stand where the checkpoint stood."""
         lasting = {name: getattr(self.settings, name) for name in LASTING_SETTINGS}
-        state = load_checkpoint(folder, self.raw_model, self.optimizer.optimizer, lasting)
-        self.step, self.best_loss = state["step"], state["best_loss"] or math.inf
+        state = load_checkpoint(self.accelerator, folder, self.training.model, self.optimizer.optimizer, lasting)
+        self.step, self.best_step = state["step"], state["best_step"]
+        self.best_loss = math.inf if state["best_loss"] is None else state["best_loss"]
+        self.validations_without_gain = state["validations_without_gain"]
         self.schedule.load_state_dict(state["schedule"])
-        for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
-            group["lr"] = rate
+        if self.accelerator.scaler is not None and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
 
     def save(self) -> None:
-        """Write a checkpoint; one process does."""
-        if self.accelerator.is_main_process:
-            # the schedule's functions are rebuilt from the settings
-            schedule = self.schedule.state_dict() | {"lr_lambdas": [None] * len(self.optimizer.param_groups)}
-            state = {
-                "step": self.step,
-                "best_loss": None if math.isinf(self.best_loss) else self.best_loss,
-                "schedule": schedule,
-                "settings": dataclasses.asdict(self.settings),
-            }
-            save_checkpoint(self.settings.output, self.raw_model, self.optimizer.optimizer, state)
-        self.accelerator.wait_for_everyone()
+        """Write a checkpoint; every process takes part."""
+        # the schedule's functions are rebuilt from the settings
+        schedule = self.schedule.state_dict() | {"lr_lambdas": [None] * len(self.optimizer.param_groups)}
+        scaler = self.accelerator.scaler
+        state = {
+            "step": self.step,
+            "best_loss": None if math.isinf(self.best_loss) else self.best_loss,
+            "best_step": self.best_step,
+            "validations_without_gain": self.validations_without_gain,
+            "schedule": schedule,
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "settings": dataclasses.asdict(self.settings),
+        }
+        save_checkpoint(self.accelerator, self.settings.output, self.training.model, self.optimizer.optimizer, state)
 
     def run(self) -> None:
-        """Train to the last step, validating on the way; leaves the best model in the output folder."""
+        """Train to the last step, validating on the way; leaves the best model in the output folder.
+
+        Raises:
+            Interrupted: after a signal, when a checkpoint is written.
+            UserError: a loss or gradient that is not finite; nothing was updated.
+        """
         settings, accelerator = self.settings, self.accelerator
+        self._announce()
         collator = ReadingCollator(self.processor, settings.max_length, settings)
-        rank, world = accelerator.process_index, accelerator.num_processes
-        batches = training_batches(self.training, collator, settings, self.step, rank, world)
+        batches = self.data.batches(collator, self.step * settings.gradient_accumulation_steps)
         every = settings.evaluation_steps or max(1, self.steps_per_epoch)
-        bar = tqdm(
-            total=self.total_steps,
-            initial=self.step,
-            desc="training",
-            unit="step",
-            disable=not (accelerator.is_main_process and sys.stderr.isatty()),
-        )
+        self.watch.start(self.step, self.total_steps)
         try:
-            while self.step < self.total_steps:
-                self._train_step(batches, bar)
-                if self.step % every == 0 or self.step == self.total_steps:
-                    self._validate()
-                    self.save()
-        except KeyboardInterrupt:
-            self.save()
-            raise UserError(f"interrupted at step {self.step}; go on with --resume auto") from None
+            with Interruption(accelerator) as interruption:
+                while self.step < self.total_steps and not self._has_converged():
+                    self._train_step(batches)
+                    validates = self.step % every == 0 or self.step == self.total_steps
+                    if validates:
+                        self._validate()
+                    interrupted = interruption.requested()
+                    if validates or interrupted:
+                        self.save()
+                    if interrupted:
+                        raise Interrupted(interruption.signal, self.step)
         finally:
-            bar.close()
+            self.watch.stop()
         self._finish()
 
-    def _train_step(self, batches: Iterator[Any], bar: "tqdm[Any]") -> None:
-        waited_from = time.perf_counter()
-        batch = next(batches).to(self.accelerator.device)
-        started = time.perf_counter()
-        self.model.train()
-        output = self.model(**batch)
-        loss = output.loss
-        if not torch.isfinite(loss):
-            raise UserError(f"the loss at step {self.step + 1} is {float(loss)}; nothing was updated")
-        self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+    def _announce(self) -> None:
+        settings, world = self.settings, self.accelerator.num_processes
+        pairs = settings.batch_size * world
+        self.watch.say(
+            f"{self.data.summary}; {self.total_steps} steps on {world} process(es); every image is compared with "
+            f"{pairs} reports ({pairs - 1} negatives) and every report with {pairs} images"
+        )
+        if settings.gradient_accumulation_steps > 1:
+            self.watch.say(
+                f"{settings.gradient_accumulation_steps} batches a step: their gradients are added, their readings "
+                "are not each other's negatives (--micro_batch_size keeps the negatives)"
+            )
+
+    def _train_step(self, batches: Iterator[Batch]) -> None:
+        settings, accelerator = self.settings, self.accelerator
+        self.speed.waits()
+        taken = [next(batches) for _ in range(settings.gradient_accumulation_steps)]
+        self.speed.starts()
+        loss, terms, norm = self.gradients(taken)
         self.optimizer.step()
-        with torch.no_grad():
-            # beyond the cap the scale would have no gradient to come back by
-            self.raw_model.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
+        cap_logit_scale(self.training.model.logit_scale)
         rate = self.schedule.get_last_lr()[0]
-        self.schedule.step()
+        if not accelerator.optimizer_step_was_skipped:
+            self.schedule.step()
         self.optimizer.zero_grad()
         self.step += 1
-        bar.update()
-        seconds = time.perf_counter() - started
-        self._log(
-            {
-                **_terms(output),
-                "logit_scale": float(self.raw_model.logit_scale.detach().exp()),
-                "learning_rate": rate,
-                "gradient_norm": float(norm),
-                "pairs_per_second": len(batch["pixel_values"]) * self.accelerator.num_processes / seconds,
-                "data_wait_seconds": started - waited_from,
-            },
-            bar,
-        )
+        values = {
+            "loss": float(loss),
+            **{name: float(value) for name, value in terms.items()},
+            "logit_scale": float(self.training.model.logit_scale.detach().exp()),
+            "learning_rate": rate,
+            "gradient_norm": float(norm),
+        }
+        readings = sum(len(batch["pixel_values"]) for batch in taken)
+        self.watch.step(self.step, values | self.speed.read(readings))
 
-    def _log(self, values: dict[str, float], bar: "tqdm[Any]") -> None:
-        if not self.accelerator.is_main_process:
+    def gradients(self, batches: list[Batch]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Loss, its terms, and the norm of the clipped gradients of one step.
+
+        Raises:
+            UserError: one of them is not finite.
+        """
+        settings, accelerator = self.settings, self.accelerator
+        self.module.train()
+        if settings.micro_batch_size is not None:
+            loss, terms = cached_step(accelerator, self.module, batches[0], settings.micro_batch_size)
+        else:
+            moved = [to_device(batch, accelerator.device) for batch in batches]
+            self.speed.count_operations(self.training, moved[0])
+            loss, terms = whole_step(accelerator, self.module, moved)
+        norm = accelerator.clip_grad_norm_(self.module.parameters(), settings.max_grad_norm)
+        self._check_finite(loss, norm, batches)
+        return loss, terms, norm
+
+    def _check_finite(self, loss: Tensor, norm: Tensor, batches: list[Batch]) -> None:
+        """Stop before the update; the readings of the step, on all processes, are named in a file.
+
+        An overflow of float16's scaled gradients is the scaler's to handle: it skips the step and scales less.
+        """
+        faults = {"loss": loss, "gradient norm": norm}
+        if self.accelerator.scaler is not None:
+            del faults["gradient norm"]
+        broken = {name: str(float(value)) for name, value in faults.items() if not torch.isfinite(value)}
+        if not broken:
             return
-        _append(self.settings.output / "metrics.jsonl", {"step": self.step, **values})
-        self.accelerator.log(values, step=self.step)
-        if self.step % self.settings.log_steps == 0:
-            text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-            bar.write(f"step {self.step}/{self.total_steps}  {text}")
+        own = [str(name) for batch in batches for name in batch["reading_ids"]]
+        readings = gather_object(own)
+        path = self.settings.output / "nonfinite_batch.json"
+        if self.accelerator.is_main_process:
+            write_json(path, {"step": self.step + 1, **broken, "reading_ids": readings})
+        named = ", ".join(readings[:3]) + (" ..." if len(readings) > 3 else "")
+        what = " and ".join(f"the {name} is {value}" for name, value in broken.items())
+        raise UserError(
+            f"step {self.step + 1}: {what}; nothing was updated. Its {len(readings)} readings ({named}) are in {path}; "
+            "go on from the last checkpoint with --resume auto and a lower --learning_rate, or without them"
+        )
 
     @torch.no_grad()
     def _validate(self) -> None:
         """Mean objective on the validation split, in eval mode; keeps the model when it is the best so far."""
-        self.model.eval()
+        self.module.eval()
         collator = ReadingCollator(self.processor, self.settings.max_length)
-        batches = validation_batches(self.validation, collator, self.settings.batch_size, self.settings.num_workers)
-        sums: dict[str, float] = {}
-        for batch in batches:
-            terms = _terms(self.raw_model(**batch.to(self.accelerator.device)))
-            sums = {name: sums.get(name, 0.0) + value * len(batch["pixel_values"]) for name, value in terms.items()}
-        means = {f"validation_{name}": value / len(self.validation) for name, value in sums.items()}
-        if not self.accelerator.is_main_process:
-            return
-        _append(self.settings.output / "metrics.jsonl", {"step": self.step, **means})
-        self.accelerator.log(means, step=self.step)
-        print(f"step {self.step}  " + "  ".join(f"{name} {value:.4g}" for name, value in means.items()), flush=True)
+        sums = torch.zeros(5, dtype=torch.float64)
+        names: list[str] = []
+        for batch in self.data.validation_batches(collator):
+            loss, terms = self.module(to_device(batch, self.accelerator.device), stage="alone")
+            names = ["loss", *terms]
+            values = torch.stack([loss, *terms.values()]).double().cpu()
+            sums += len(batch["pixel_values"]) * torch.cat([values, torch.ones(1, dtype=torch.float64)])
+        totals = self.accelerator.reduce(sums.to(self.accelerator.device), reduction="sum").tolist()
+        means = {f"validation_{name}": total / totals[-1] for name, total in zip(names, totals[:-1], strict=True)}
+        self.watch.validation(self.step, means)
+        self._draw_heat_maps(collator)
+        if not math.isfinite(means["validation_loss"]):
+            raise UserError(f"step {self.step}: the validation loss is {means['validation_loss']}")
         if means["validation_loss"] < self.best_loss:
-            self.best_loss = means["validation_loss"]
+            self.best_loss, self.best_step = means["validation_loss"], self.step
+            self.validations_without_gain = 0
             self._save_model(self.settings.output / "best")
+        else:
+            self.validations_without_gain += 1
+
+    def _draw_heat_maps(self, collator: ReadingCollator) -> None:
+        rows = self.data.fixed_cases(self.settings.heat_map_cases)
+        if not rows:
+            return
+        batch = to_device(collator(rows), self.accelerator.device)
+        features = self.module(batch, stage="features")
+        maps = torch.einsum("nd,npd->np", features.sentences, features.patches[features.sentence_to_image])
+        grid = math.isqrt(maps.shape[1])
+        gallery = gallery_rows(rows, batch, maps.unflatten(1, (grid, grid)).float().cpu())
+        self.watch.heat_maps(self.step, gallery, self.data.generated)
+
+    def _has_converged(self) -> bool:
+        patience = self.settings.early_stopping_patience
+        if patience is None or self.validations_without_gain < patience:
+            return False
+        self.watch.say(f"stopped at step {self.step}: no lower validation loss in {patience} validations")
+        return True
 
     def _save_model(self, folder: Path) -> None:
-        partial = folder.with_name(f".partial-{folder.name}")
-        shutil.rmtree(partial, ignore_errors=True)
-        self.raw_model.save_pretrained(partial)
-        self.processor.save_pretrained(partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        state_dict = self.accelerator.get_state_dict(self.module)
+        if self.accelerator.is_main_process:
+            partial = folder.with_name(f".partial-{folder.name}")
+            shutil.rmtree(partial, ignore_errors=True)
+            own = {name.removeprefix("model."): value for name, value in state_dict.items()}
+            self.training.model.save_pretrained(partial, state_dict=own)
+            self.processor.save_pretrained(partial)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        self.accelerator.wait_for_everyone()
 
     def _finish(self) -> None:
         accelerator, output = self.accelerator, self.settings.output
@@ -183,69 +261,62 @@ class Trainer:
         accelerator.end_training()
         if not accelerator.is_main_process:
             return
-        for path in (output / "best").iterdir():
-            path.replace(output / path.name)
-        (output / "best").rmdir()
-        if self.processor.truncated_sentences:
-            print(f"{self.processor.truncated_sentences} sentences were cut to {self.settings.max_length} tokens")
-        print(f"best validation loss {self.best_loss:.4f}; model and processor are in {output}", flush=True)
+        # copied, so that a run that was cut off here finds its best model again
+        shutil.copytree(output / "best", output, dirs_exist_ok=True)
+        shutil.rmtree(output / "best")
+        self.watch.say(self.data.truncation(self.settings.max_length))
+        self.watch.say(
+            f"best validation loss {self.best_loss:.4f} at step {self.best_step}; model and processor are in {output}"
+        )
 
 
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices and kernels only: not on norms, biases and the logit scale."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+def check_objective(config: Any, data: TrainingData) -> None:
+    """Something must be left to learn from.
+
+    Raises:
+        UserError: all weights are 0, or gaze is all that is weighted and no reading has any.
+    """
+    weights = {name: getattr(config, f"{name}_weight") for name in ("contrastive", "gaze", "mapping")}
+    if not any(weights.values()):
+        raise UserError("contrastive_weight, gaze_weight and mapping_weight are all 0: there is nothing to learn")
+    if not weights["contrastive"] and not weights["mapping"] and not data.has_gaze:
+        raise UserError(
+            f"only gaze_weight ({weights['gaze']}) is above 0, and no training reading has gaze "
+            "(gaze_ratio, or a corpus without recordings)"
+        )
 
 
-def _terms(output: Any) -> dict[str, float]:
-    named: dict[str, Tensor] = {"loss": output.loss, **output.loss_components}
-    return {name: float(value.detach()) for name, value in named.items()}
+def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
+    moved = {name: value.to(device, non_blocking=True) for name, value in batch.items() if isinstance(value, Tensor)}
+    return dict(batch) | moved
 
 
-def _append(path: Path, values: dict[str, float]) -> None:
-    with path.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(values) + "\n")
-
-
-def _accelerator(settings: TrainingSettings) -> Accelerator:
-    accelerator = Accelerator(log_with="tensorboard", project_dir=settings.output)
-    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise UserError("fp16 needs an accelerator; on a CPU use --mixed_precision bf16 or no")
-    return accelerator
-
-
-def _prepare_output(settings: TrainingSettings, accelerator: Accelerator) -> None:
-    """A new run wants a folder without a run in it; a resumed one forgets the metrics after its checkpoint."""
-    output = settings.output
-    used = [any(output.glob("checkpoint-*")) or (output / "metrics.jsonl").exists()]
+def _prepare_output(trainer: Trainer) -> None:
+    """A new run wants a folder without a run in it."""
+    settings, accelerator, output = trainer.settings, trainer.accelerator, trainer.settings.output
+    used = [any(output.glob("checkpoint-*")) or (output / METRICS_FILE).exists()]
     broadcast_object_list(used)
     if used[0] and settings.resume is None:
         raise UserError(f"{output} already holds a run; go on with --resume auto, or name another --output_dir")
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(dataclasses.asdict(settings), indent=1)
-        (output / "training_settings.json").write_text(text, encoding="utf-8")
+        model, data = trainer.training.model, trainer.data.describe()
+        state = training_state(settings, accelerator, model, data, trainer.total_steps)
+        write_json(output / "training_state.json", state)
     accelerator.wait_for_everyone()
-
-
-def _forget_after(path: Path, step: int) -> None:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
 def train(settings: TrainingSettings) -> None:
     """Run `settings` from the start, or from a checkpoint."""
     trainer = Trainer(settings)
-    _prepare_output(settings, trainer.accelerator)
-    trainer.accelerator.init_trackers("tensorboard")
-    if settings.resume is not None:
-        trainer.resume(find_checkpoint(settings.output, settings.resume))
-        if trainer.accelerator.is_main_process:
-            _forget_after(settings.output / "metrics.jsonl", trainer.step)
+    if settings.dry_run:
+        dry_run(trainer)
+        return
+    found = None if settings.resume is None else find_checkpoint(settings.output, settings.resume)
+    if found is not None:
+        trainer.resume(found)
+    _prepare_output(trainer)
+    trainer.accelerator.init_trackers("egma" if settings.report_to != "tensorboard" else "tensorboard")
     trainer.run()
 
 
@@ -255,6 +326,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stop:
+        print(f"{stop}; go on with --resume auto", file=sys.stderr)
+        return stop.exit_code
     return 0
 
 

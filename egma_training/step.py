@@ -44,6 +44,7 @@ class TrainingModule(nn.Module):
         """Depends on `stage`.
 
         * `objective`: the loss and its terms over the batches of all processes.
+        * `alone`: the same over this batch only.
         * `features`: the `Features` of this batch alone.
         * `pull`: a scalar whose gradient towards the parameters is that of the loss whose gradient towards the
           features is `pull`.
@@ -51,8 +52,8 @@ class TrainingModule(nn.Module):
         features = self._features(batch)
         if stage == "features":
             return features
-        if stage == "objective":
-            return self.objective(gather(features))
+        if stage in ("objective", "alone"):
+            return self.objective(gather(features) if stage == "objective" else features)
         assert stage == "pull" and pull is not None
         pulled = (features.patches * pull.patches).sum() + (features.sentences * pull.sentences).sum()
         return pulled + self.model.logit_scale * pull.logit_scale
