@@ -9,7 +9,7 @@ import dataclasses
 import math
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from egma_training.checkpoint import find_checkpoint, load_checkpoint, save_chec
 from egma_training.data import ReadingCollator, TrainingData
 from egma_training.devices import cap_logit_scale, make_accelerator, make_module, make_optimizer
 from egma_training.dry_run import dry_run
-from egma_training.interruption import Interruption, Interrupted
+from egma_training.interruption import Interrupted, Interruption
 from egma_training.provenance import training_state, write_json
 from egma_training.start import build_model
 from egma_training.step import Batch, TrainingModule, whole_step
@@ -159,7 +159,7 @@ class Trainer:
         readings = sum(len(batch["pixel_values"]) for batch in taken)
         self.watch.step(self.step, values | self.speed.read(readings))
 
-    def gradients(self, batches: list[Batch]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    def gradients(self, batches: Sequence[Batch]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss, its terms, and the norm of the clipped gradients of one step.
 
         Raises:
@@ -177,7 +177,7 @@ class Trainer:
         self._check_finite(loss, norm, batches)
         return loss, terms, norm
 
-    def _check_finite(self, loss: Tensor, norm: Tensor, batches: list[Batch]) -> None:
+    def _check_finite(self, loss: Tensor, norm: Tensor, batches: Sequence[Batch]) -> None:
         """Stop before the update; the readings of the step, on all processes, are named in a file.
 
         An overflow of float16's scaled gradients is the scaler's to handle: it skips the step and scales less.
@@ -205,13 +205,14 @@ class Trainer:
         """Mean objective on the validation split, in eval mode; keeps the model when it is the best so far."""
         self.module.eval()
         collator = ReadingCollator(self.processor, self.settings.max_length)
+        # loss, its three terms, and the number of readings
         sums = torch.zeros(5, dtype=torch.float64)
         names: list[str] = []
         for batch in self.data.validation_batches(collator):
             loss, terms = self.module(to_device(batch, self.accelerator.device), stage="alone")
             names = ["loss", *terms]
             values = torch.stack([loss, *terms.values()]).double().cpu()
-            sums += len(batch["pixel_values"]) * torch.cat([values, torch.ones(1, dtype=torch.float64)])
+            sums += batch["weight"] * torch.cat([values, torch.ones(1, dtype=torch.float64)])
         totals = self.accelerator.reduce(sums.to(self.accelerator.device), reduction="sum").tolist()
         means = {f"validation_{name}": total / totals[-1] for name, total in zip(names, totals[:-1], strict=True)}
         self.watch.validation(self.step, means)

@@ -105,8 +105,8 @@ class TrainingSettings:
         _check_known("egma_config", self.egma_config, _names(EgmaConfig))
         if self.micro_batch_size is not None and self.gradient_accumulation_steps > 1:
             raise UserError(
-                "micro_batch_size keeps the negatives of the whole batch and gradient_accumulation_steps gives them up: "
-                "name one of them"
+                "micro_batch_size keeps the negatives of the whole batch and gradient_accumulation_steps gives them "
+                "up: name one of them"
             )
         sources = [bool(self.model), bool(self.vision_model or self.text_model), "vision_config" in self.egma_config]
         if sum(sources) != 1:

@@ -1,6 +1,6 @@
 """What DDP and FSDP wrap, and the loss and gradients of one optimiser step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -83,7 +83,7 @@ class TrainingModule(nn.Module):
         )
 
 
-def whole_step(accelerator: Accelerator, module: nn.Module, batches: list[Batch]) -> tuple[Tensor, Terms]:
+def whole_step(accelerator: Accelerator, module: nn.Module, batches: Sequence[Batch]) -> tuple[Tensor, Terms]:
     """Gradients of the mean loss of `batches`; a batch's readings are each other's only negatives.
 
     Several batches are plain gradient accumulation: the gradient of more readings, the negatives of one batch.

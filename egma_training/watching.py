@@ -70,7 +70,8 @@ class Watch:
         picture = np.asarray(Image.open(path).convert("RGB"))[None]
         for tracker in self.accelerator.trackers:
             if hasattr(tracker, "log_images"):
-                tracker.log_images({"heat_maps": picture}, step=step)
+                layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                tracker.log_images({"heat_maps": picture}, step=step, **layout)
 
     def _record(self, step: int, values: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:
@@ -131,7 +132,7 @@ def gallery_rows(rows: Sequence[Mapping[str, Any]], batch: Batch, maps: Tensor) 
         batch: the collated `rows`, un-augmented.
         maps: (N, G, G) of every sentence on its own image.
     """
-    of_image, gaze = batch["sentence_to_image"].cpu(), batch.get("gaze_heatmaps")
+    of_image, gaze = batch["sentence_to_image"].cpu(), batch["gaze_heatmaps"]
     chosen = []
     for place, row in enumerate(rows):
         sentences = (of_image == place).nonzero().squeeze(1)
@@ -140,7 +141,7 @@ def gallery_rows(rows: Sequence[Mapping[str, Any]], batch: Batch, maps: Tensor) 
         texts = [sentence["text"] for sentence in row["sentences"]]
         longest = max(range(len(texts)), key=lambda index: len(texts[index]))
         index = int(sentences[longest])
-        looked = gaze is not None and bool(batch["gaze_mask"][place])
+        looked = bool(batch["gaze_mask"][place])
         chosen.append(GalleryRow(row["image"], texts[longest], maps[index], gaze[index].cpu() if looked else None))
     return chosen
 

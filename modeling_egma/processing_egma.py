@@ -162,7 +162,7 @@ class EgmaProcessor(ProcessorMixin):
         cut = sum(full > limit for full in lengths)
         if cut:
             self.truncated_sentences += cut
-            logger.warning(f"{cut} of {len(sentences)} sentences were cut to {limit} tokens")
+            logger.warning_once(f"sentences of more than {limit} tokens are cut; `truncated_sentences` counts them")
 
     def _warp(self, pixel_values: Any, frame_affines: Sequence[Tensor], **kwargs: Any) -> Tensor:
         mean, std = (torch.tensor(self._image_setting(name, kwargs)) for name in ("image_mean", "image_std"))

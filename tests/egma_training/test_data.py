@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from dataset_scripts.schema import UserError, load_readings
 from egma_training.arguments import TrainingSettings
-from egma_training.data import ReadingCollator, Readings, epoch_batches, gaze_subset, training_batches
+from egma_training.data import ReadingCollator, Readings
+from egma_training.sampling import gaze_subset
 
 
 @given(st.integers(0, 50), st.integers(0, 9))
