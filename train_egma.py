@@ -265,7 +265,8 @@ class Trainer:
         # copied, so that a run that was cut off here finds its best model again
         shutil.copytree(output / "best", output, dirs_exist_ok=True)
         shutil.rmtree(output / "best")
-        self.watch.say(self.data.truncation(self.settings.max_length))
+        if cut := self.data.truncated_sentences:
+            self.watch.say(f"{cut} sentences were cut to {self.settings.max_length} tokens on the main process")
         self.watch.say(
             f"best validation loss {self.best_loss:.4f} at step {self.best_step}; model and processor are in {output}"
         )

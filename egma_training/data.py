@@ -32,6 +32,7 @@ class TrainingData:
         rows: training readings that a new model learns its vocabulary and grey values from.
         batches_per_epoch: batches of this process in an epoch.
         has_gaze: whether any training reading keeps gaze.
+        truncated_sentences: of the training batches so far.
         generated: whether all corpora say of themselves that no patient is behind them.
 
     Raises:
@@ -91,9 +92,6 @@ class TrainingData:
     @property
     def summary(self) -> str:
         return f"{self.source.summary}; {len(self.validation)} for validation"
-
-    def truncation(self, max_length: int) -> str:
-        return f"{self.truncated_sentences} sentences were cut to {max_length} tokens"
 
     def _load(self, split: Split) -> list[Dataset] | Any:
         return [load_readings(folder, split) for folder in self.folders]

@@ -26,6 +26,7 @@ COLUMNS = ["image", "sentences", "fixations", "reading_id", "image_id"]
 # of each corpus, for a new model's vocabulary and grey values
 SAMPLE = 1000
 RATIO_STEPS = 2**32
+ROWS_AT_ONCE = 16
 
 
 class StreamedBatches:
@@ -98,7 +99,10 @@ class StreamedBatches:
             mixed = datasets.interleave_datasets(
                 streams, probabilities=self.probabilities, seed=seed, stopping_strategy="all_exhausted"
             )
-        return iter(mixed.shuffle(seed=seed, buffer_size=self.settings.shuffle_buffer))
+        mixed = mixed.shuffle(seed=seed, buffer_size=self.settings.shuffle_buffer)
+        # `iter`: inside a loader's worker, plain iteration would give each worker other shards
+        for columns in mixed.iter(batch_size=ROWS_AT_ONCE):
+            yield from (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
 
 
 class _Part(torch.utils.data.IterableDataset[BatchFeature]):

@@ -14,8 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import AutoModel, AutoProcessor, set_seed
 
 import train_egma
+from dataset_scripts.schema import load_readings
 from egma_training.arguments import parse_settings
 from egma_training.checkpoint import find_checkpoint
+from egma_training.devices import parameter_groups
 from egma_training.start import build_model
 
 TINY = {
@@ -97,7 +99,7 @@ def test_gaze_ratio_zero_trains_without_gaze_from_the_same_weights(arguments: li
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert line["gaze"] == 0
     settings = [parse_settings([*arguments, "--gaze_ratio", ratio]) for ratio in ("0", "1")]
-    rows = train_egma.load_readings(settings[0].data, "train")
+    rows = load_readings(settings[0].data, "train")
     models = []
     for one in settings:
         set_seed(int(torch.randint(1000, ())))
@@ -105,40 +107,16 @@ def test_gaze_ratio_zero_trains_without_gaze_from_the_same_weights(arguments: li
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
 
 
-@pytest.mark.parametrize("cut", [1, 3])
-def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
-    arguments: list[str], preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
-) -> None:
-    """With dropout and augmentation on; six steps an epoch, so cut 3 goes on inside one."""
-    assert train_egma.main([*arguments, "--evaluation_steps", "1", "--max_steps", "8"]) == 0
-    whole = load_file(tmp_path / "run" / "checkpoint-8" / "model.safetensors")
-    again = [*arguments, "--output_dir", str(tmp_path / "again"), "--evaluation_steps", "1", "--max_steps", "8"]
-    steps = train_egma.Trainer._train_step
-
-    def interrupt(self: train_egma.Trainer, *args: object) -> None:
-        if self.step == cut:
-            raise KeyboardInterrupt
-        steps(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train_egma.Trainer, "_train_step", interrupt)
-        assert train_egma.main(again) == 2
-    torch.rand(3)
-    assert train_egma.main([*again, "--resume", "auto"]) == 0
-    resumed = load_file(tmp_path / "again" / "checkpoint-8" / "model.safetensors")
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    lines = [json.loads(line) for line in (tmp_path / "again" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 9))
-
-
-def test_only_the_newest_checkpoints_are_kept(arguments: list[str], tmp_path: Path) -> None:
+def test_the_newest_and_the_best_checkpoint_are_kept(arguments: list[str], tmp_path: Path) -> None:
     train_egma.main([*arguments, "--evaluation_steps", "1"])
-    assert {path.name for path in (tmp_path / "run").glob("*checkpoint-*")} == {"checkpoint-3", "checkpoint-4"}
+    best = json.loads((tmp_path / "run" / "checkpoint-4" / "state.json").read_text())["best_step"]
+    kept = {path.name for path in (tmp_path / "run").glob("*checkpoint-*")}
+    assert kept == {"checkpoint-3", "checkpoint-4", f"checkpoint-{best}"}
     assert find_checkpoint(tmp_path / "run", "auto").name == "checkpoint-4"
 
 
 def test_no_decay_on_norms_biases_and_logit_scale(tiny_model: torch.nn.Module) -> None:
-    decayed, free = train_egma.parameter_groups(tiny_model, 0.1)
+    decayed, free = parameter_groups(tiny_model, 0.1)
     free_ids = {id(parameter) for parameter in free["params"]}
     names = {name for name, parameter in tiny_model.named_parameters() if id(parameter) in free_ids}
     assert "logit_scale" in names and any("norm" in name.lower() for name in names)
@@ -155,10 +133,21 @@ def test_no_decay_on_norms_biases_and_logit_scale(tiny_model: torch.nn.Module) -
         (["--gaze_ratio", "50"], "gaze_ratio is 50.0, expected a number from 0 to 1"),
         (["--batch_size", "many"], "batch_size"),
         (["--data", "nowhere"], "nowhere: no such folder"),
-        (["--batch_size", "4000"], "fewer than one batch of 4000"),
+        (["--batch_size", "4000"], "fewer than one batch of 4000 different images"),
         (["--model", "nowhere"], "name one start for the model"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: cannot be read as a preset"),
         (["--resume", "auto"], "no checkpoint to resume from"),
+        (["--resume", "nowhere"], "nowhere: not a complete checkpoint"),
+        (["--report_to", "parchment"], "report_to is 'parchment'"),
+        (["--tf32", "True"], "tf32 needs an NVIDIA GPU"),
+        (["--positives", "all"], "positives is 'all', expected diagonal or text_match"),
+        (["--micro_batch_size", "2", "--gradient_accumulation_steps", "2"], "name one of them"),
+        (["--data_weights", "1,2"], "expected a number above 0 for each of 1 corpora"),
+        (["--contrastive_weight", "0", "--gaze_weight", "0", "--mapping_weight", "0"], "there is nothing to learn"),
+        (
+            ["--contrastive_weight", "0", "--mapping_weight", "0", "--gaze_ratio", "0"],
+            "only gaze_weight (1) is above 0, and no training reading has gaze",
+        ),
     ],
 )
 def test_users_mistakes_end_in_one_sentence(
@@ -199,9 +188,10 @@ def test_resume_refuses_changed_settings_and_damaged_checkpoints(
     assert train_egma.main(arguments) == 0
     assert train_egma.main([*arguments, "--resume", "auto", "--batch_size", "4"]) == 2
     assert "batch_size was 8 there and is 4 now" in capsys.readouterr().err
-    (tmp_path / "run" / "checkpoint-4" / "optimizer.safetensors").write_bytes(b"")
+    for folder in (tmp_path / "run").glob("checkpoint-*"):
+        (folder / "optimizer.safetensors").write_bytes(b"")
     assert train_egma.main([*arguments, "--resume", "auto"]) == 2
-    assert "not a complete checkpoint" in capsys.readouterr().err
+    assert "no checkpoint to resume from" in capsys.readouterr().err
 
 
 def test_starts_from_a_trained_model_and_from_two_towers(

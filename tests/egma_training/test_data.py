@@ -1,80 +1,181 @@
-"""Batches: who keeps gaze, in which order rows come, and that gaze follows augmentation."""
+"""Batches of a run, from one corpus or several, indexed or streamed, whole or from the middle on."""
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dataset_scripts.schema import UserError, load_readings
 from egma_training.arguments import TrainingSettings
-from egma_training.data import ReadingCollator, Readings
-from egma_training.sampling import gaze_subset
+from egma_training.data import ReadingCollator, TrainingData, text_ids
+
+BOTH = pytest.mark.parametrize("streaming", [False, True])
 
 
-@given(st.integers(0, 50), st.integers(0, 9))
-def test_gaze_subset_keeps_the_share_and_grows(rows: int, seed: int) -> None:
-    has_gaze = np.random.default_rng(seed).random(rows) < 0.7
-    kept = [gaze_subset(has_gaze, ratio, seed) for ratio in (0, 0.1, 0.5, 1)]
-    assert [int(k.sum()) for k in kept] == [round(r * int(has_gaze.sum())) for r in (0, 0.1, 0.5, 1)]
-    for fewer, more in itertools.pairwise(kept):
-        assert not (fewer & ~more).any()
-    assert not (kept[-1] & ~has_gaze).any()
+def settings(data: Any, **changes: Any) -> TrainingSettings:
+    return TrainingSettings(**{"data": str(data), "output_dir": "unused", "model": "unused", "batch_size": 4} | changes)
 
 
-@given(st.integers(8, 200), st.integers(1, 8), st.integers(1, 1), st.integers(0, 5))
-def test_an_epoch_has_every_row_at_most_once_over_all_processes(rows: int, batch: int, world: int, epoch: int) -> None:
-    world = 2 if rows >= 2 * batch else world
-    batches = [epoch_batches(rows, batch, 1, epoch, rank, world) for rank in range(world)]
-    seen = [index for process in batches for one in process for index in one]
-    assert len(seen) == len(set(seen)) == rows // (batch * world) * batch * world
-    assert all(len(one) == batch for process in batches for one in process)
+def stream(one: TrainingSettings, processor: Any, first: int = 0, rank: int = 0, world: int = 1):
+    return TrainingData(one, rank, world).batches(ReadingCollator(processor, 16, one), first)
 
 
-def test_epochs_differ_and_repeat_by_seed() -> None:
-    first = epoch_batches(40, 8, 1, 0, 0, 1)
-    assert first == epoch_batches(40, 8, 1, 0, 0, 1)
-    assert first != epoch_batches(40, 8, 1, 1, 0, 1)
-    assert first != epoch_batches(40, 8, 2, 0, 0, 1)
+def ids_of(batches: Any, count: int) -> list[list[str]]:
+    return [batch["reading_ids"] for batch in itertools.islice(batches, count)]
 
 
-def test_too_few_rows_for_a_batch_are_named() -> None:
-    with pytest.raises(UserError, match="has 7 readings, fewer than one batch of 4 on each of 2"):
-        epoch_batches(7, 4, 0, 0, 0, 2)
+@pytest.fixture(scope="module")
+def image_of(phantom_data: Path) -> dict[str, str]:
+    rows = load_readings(phantom_data, "train")
+    return dict(zip(rows["reading_id"], rows["image_id"], strict=True))
 
 
-def settings(data: Path, **changes: object) -> TrainingSettings:
-    return TrainingSettings(data=str(data), output_dir="unused", model="unused", batch_size=4, **changes)
-
-
-def test_batches_from_the_middle_are_those_of_the_whole_run(phantom_data: Path, processor: object) -> None:
-    moving = settings(phantom_data, rotation_degrees=10, brightness=0.2)
-    readings = Readings(load_readings(phantom_data, "train"), 1.0, 0)
-
-    def batches(first: int, count: int) -> list[torch.Tensor]:
-        stream = training_batches(readings, ReadingCollator(processor, 16, moving), moving, first, 0, 1)
-        return [next(stream)["pixel_values"] for _ in range(count)]
-
-    per_epoch = len(readings) // 4
-    whole = batches(0, per_epoch + 3)
+@BOTH
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_from_the_middle_are_those_of_the_whole_run(
+    phantom_data: Path, processor: Any, streaming: bool, workers: int
+) -> None:
+    moving = settings(phantom_data, rotation_degrees=10, crop_fraction=0.2, brightness=0.2, streaming=streaming)
+    per_epoch = TrainingData(moving, 0, 1).batches_per_epoch
+    whole = list(itertools.islice(stream(moving, processor), per_epoch + 3))
+    moving.num_workers = workers
     for first in (2, per_epoch - 1, per_epoch + 1):
-        assert torch.equal(batches(first, 1)[0], whole[first])
+        again = next(stream(moving, processor, first))
+        assert again["reading_ids"] == whole[first]["reading_ids"]
+        assert torch.equal(again["pixel_values"], whole[first]["pixel_values"])
+        assert torch.equal(again["gaze_heatmaps"], whole[first]["gaze_heatmaps"])
+    assert whole[0]["reading_ids"] != whole[per_epoch]["reading_ids"]
 
 
-def test_gaze_moves_with_the_augmented_image(phantom_data: Path, processor: object) -> None:
-    readings = Readings(load_readings(phantom_data, "train"), 1.0, 0)
-    rows = [readings[index] for index in range(6)]
-    still = ReadingCollator(processor, 16)(rows)
-    flipped = ReadingCollator(processor, 16, settings(phantom_data, flip_probability=1))(rows)
-    assert torch.allclose(flipped["pixel_values"], still["pixel_values"].flip(-1), atol=1e-4)
-    assert torch.allclose(flipped["gaze_heatmaps"], still["gaze_heatmaps"].flip(-1), atol=1e-5)
-    assert still["gaze_mask"].any()
+@BOTH
+def test_processes_share_one_batch_without_an_image_twice(
+    phantom_data: Path, processor: Any, image_of: dict[str, str], streaming: bool
+) -> None:
+    one = settings(phantom_data, streaming=streaming)
+    per_epoch = TrainingData(one, 0, 2).batches_per_epoch
+    own = [ids_of(stream(one, processor, rank=rank, world=2), per_epoch) for rank in (0, 1)]
+    joined = settings(phantom_data, streaming=streaming, batch_size=8)
+    assert ids_of(stream(joined, processor), per_epoch) == [a + b for a, b in zip(*own, strict=True)]
+    for batch in map(list.__add__, *own):
+        assert len({image_of[name] for name in batch}) == 8
+    if not streaming:
+        seen = [name for batches in own for batch in batches for name in batch]
+        assert len(seen) == len(set(seen))
 
 
-def test_validation_is_not_augmented(phantom_data: Path, processor: object) -> None:
-    readings = Readings(load_readings(phantom_data, "validation"), 1.0, 0)
-    collator = ReadingCollator(processor, 16)
-    assert torch.equal(collator([readings[0]])["pixel_values"], collator([readings[0]])["pixel_values"])
+@BOTH
+def test_corpora_are_mixed_by_their_weights(
+    phantom_data: Path, processor: Any, streaming: bool, tmp_path: Path
+) -> None:
+    other = without_gaze(phantom_data, tmp_path / "other")
+    mixed = settings(f"{phantom_data},{other}", data_weights="3,1", streaming=streaming, shuffle_buffer=8)
+    data = TrainingData(mixed, 0, 1)
+    assert data.has_gaze
+    batches = list(itertools.islice(data.batches(ReadingCollator(processor, 16, mixed), 0), data.batches_per_epoch))
+    names = [name for batch in batches for name in batch["reading_ids"]]
+    share = np.mean([name.startswith("other") for name in names])
+    assert abs(share - 0.25) < 0.12
+    assert any(0 < int(batch["gaze_mask"].sum()) < len(batch["gaze_mask"]) for batch in batches)
+    description = data.describe()
+    assert description["data"]["weight"] == 3 and description["other"]["weight"] == 1
+    assert description["data"]["fingerprint"] != description["other"]["fingerprint"]
+
+
+def without_gaze(data: Path, folder: Path) -> Path:
+    """A copy whose readings and images have other names and no recording."""
+    for split in ("train", "validation"):
+        rows = load_readings(data, split)
+        rows = rows.map(
+            lambda row: {
+                "reading_id": f"other {row['reading_id']}", "image_id": f"other {row['image_id']}", "fixations": None
+            },
+            features=rows.features,
+        )  # fmt: skip
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        rows.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+@BOTH
+def test_a_corpus_without_gaze_has_none(phantom_data: Path, tmp_path: Path, streaming: bool) -> None:
+    assert not TrainingData(settings(without_gaze(phantom_data, tmp_path), streaming=streaming), 0, 1).has_gaze
+
+
+def test_streamed_gaze_ratio_keeps_about_that_share_of_the_gaze(phantom_data: Path, processor: Any) -> None:
+    half = settings(phantom_data, streaming=True, gaze_ratio=0.5)
+    data = TrainingData(half, 0, 1)
+    batches = list(itertools.islice(data.batches(ReadingCollator(processor, 16, half), 0), data.batches_per_epoch))
+    kept = {
+        name for batch in batches for name, has in zip(batch["reading_ids"], batch["gaze_mask"], strict=True) if has
+    }
+    assert 0.25 < len(kept) / (len(batches) * 4) < 0.75
+    again = TrainingData(half, 0, 1).batches(ReadingCollator(processor, 16, half), 0)
+    assert [batch["gaze_mask"].tolist() for batch in itertools.islice(again, 2)] == [
+        batch["gaze_mask"].tolist() for batch in batches[:2]
+    ]
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_validation_counts_every_reading_once(phantom_data: Path, processor: Any, world: int) -> None:
+    shares = [
+        list(TrainingData(settings(phantom_data), rank, world).validation_batches(ReadingCollator(processor, 16)))
+        for rank in range(world)
+    ]
+    assert len({len(share) for share in shares}) == 1
+    names = [name for share in shares for batch in share if batch["weight"] for name in batch["reading_ids"]]
+    assert sorted(names) == sorted(load_readings(phantom_data, "validation")["reading_id"])
+    assert sum(batch["weight"] for share in shares for batch in share) == len(names)
+
+
+def test_heat_map_cases_are_the_same_each_time_and_have_gaze(phantom_data: Path) -> None:
+    data = TrainingData(settings(phantom_data), 0, 1)
+    cases = data.fixed_cases(3)
+    assert [case["reading_id"] for case in cases] == [case["reading_id"] for case in data.fixed_cases(3)]
+    assert all(case["fixations"] and case["sentences"] for case in cases) and len(cases) == 3
+
+
+def test_texts_are_equal_but_for_case_and_spaces() -> None:
+    ids = text_ids([["No effusion.", "Clear lungs."], ["no  effusion.", "Clear lungs. "], [], ["Clear lungs."]])
+    assert ids["report_ids"][0] == ids["report_ids"][1] != ids["report_ids"][3]
+    sentences = ids["sentence_ids"].tolist()
+    assert sentences[0] == sentences[2] and sentences[1] == sentences[3] == sentences[4]
+    assert len({*sentences, *ids["report_ids"].tolist()}) >= 4 and ids["report_ids"].min() >= 0
+
+
+def test_text_match_gives_the_objective_its_numbers(phantom_data: Path, processor: Any) -> None:
+    batch = next(stream(settings(phantom_data, positives="text_match"), processor))
+    assert len(batch["report_ids"]) == 4 and len(batch["sentence_ids"]) == len(batch["input_ids"])
+    assert "report_ids" not in next(stream(settings(phantom_data), processor))
+
+
+def test_cut_sentences_are_counted_in_workers_too(phantom_data: Path, processor: Any) -> None:
+    counts = []
+    for workers in (0, 2):
+        one = settings(phantom_data, num_workers=workers)
+        data = TrainingData(one, 0, 1)
+        list(itertools.islice(data.batches(ReadingCollator(processor, 5, one), 0), data.batches_per_epoch))
+        counts.append(data.truncated_sentences)
+    assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "nowhere"}, "nowhere: no such folder"),
+        ({"data_weights": "1,2"}, "a number above 0 for each of 1 corpora"),
+        ({"data_weights": "much"}, "expected numbers as 2,1"),
+        ({"batch_size": 44}, "lower --batch_size"),
+        ({"batch_size": 4000, "streaming": True}, "fewer than one batch of 4000"),
+    ],
+)
+def test_mistakes_are_named(phantom_data: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        TrainingData(settings(phantom_data, **changes), 0, 1)
+
+
+def test_streaming_too_few_images_for_a_batch_ends(phantom_data: Path, processor: Any) -> None:
+    with pytest.raises(UserError, match="fewer than 44 different images"):
+        next(stream(settings(phantom_data, streaming=True, batch_size=44), processor))
