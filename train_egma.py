@@ -283,7 +283,7 @@ def check_objective(config: Any, data: TrainingData) -> None:
         raise UserError("contrastive_weight, gaze_weight and mapping_weight are all 0: there is nothing to learn")
     if not weights["contrastive"] and not weights["mapping"] and not data.has_gaze:
         raise UserError(
-            f"only gaze_weight ({weights['gaze']}) is above 0, and no training reading has gaze "
+            f"only gaze_weight ({weights['gaze']:g}) is above 0, and no training reading has gaze "
             "(gaze_ratio, or a corpus without recordings)"
         )
 

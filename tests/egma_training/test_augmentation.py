@@ -18,8 +18,14 @@ MOVES: dict[str, dict[str, Any]] = {
     "shift": {"shift_fraction": 0.15},
     "flip": {"flip_probability": 1},
     "crop": {"crop_fraction": 0.3},
-    "all": {"rotation_degrees": 20, "scale_fraction": 0.1, "shift_fraction": 0.05, "flip_probability": 0.5, "crop_fraction": 0.1},
-}  # fmt: skip
+    "all": {
+        "rotation_degrees": 20,
+        "scale_fraction": 0.1,
+        "shift_fraction": 0.05,
+        "flip_probability": 0.5,
+        "crop_fraction": 0.1,
+    },
+}
 SIDE = 224
 
 

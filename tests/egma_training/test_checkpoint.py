@@ -41,7 +41,6 @@ def test_next_update_is_the_same_as_without_a_break(tmp_path: Path) -> None:
 
 def test_random_numbers_go_on(tmp_path: Path) -> None:
     random.gauss(0, 1)
-    model, optimizer = model_and_optimizer(1)
     states = random_states(torch.device("cpu"))
 
     def draw() -> list[Any]:
@@ -142,9 +141,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_says_so(
     if writes_that_fit == 5:
         write(tmp_path, 2)
         return
-    with pytest.raises(
-        UserError, match=r"No space left on device.*it needs [\d,]+ bytes and [\d,]+ are free.*checkpoint-1"
-    ):
+    with pytest.raises(UserError, match=r"No space left.*needs [\d,]+ bytes and [\d,]+ are free.*checkpoint-1"):
         write(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
     assert same(find_checkpoint(tmp_path, "auto"), 1)

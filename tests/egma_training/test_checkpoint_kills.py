@@ -5,8 +5,6 @@ import signal
 import sys
 from pathlib import Path
 
-import pytest
-
 from egma_training.checkpoint import checkpoints, find_checkpoint
 
 from .saving import same, write
@@ -47,9 +45,7 @@ def killed_at(output: Path, point: int) -> bool:
         os._exit(code)
 
 
-def test_a_kill_at_any_point_leaves_a_complete_checkpoint(
-    tmp_path: Path, record_property: pytest.RecordProperty
-) -> None:
+def test_a_kill_at_any_point_leaves_a_complete_checkpoint(tmp_path: Path) -> None:
     found: dict[int, str] = {}
     for point in range(200):
         output = tmp_path / str(point)
@@ -68,5 +64,3 @@ def test_a_kill_at_any_point_leaves_a_complete_checkpoint(
             break
     assert not killed and point >= 20
     assert set(found.values()) == {"checkpoint-2", "checkpoint-3"}
-    record_property("points", point)
-    print(f"{point} points survived")
