@@ -151,7 +151,7 @@ class Trainer:
         self.step += 1
         values = {
             "loss": float(loss),
-            **{name: float(value) for name, value in terms.items()},
+            **{name: float(value.detach()) for name, value in terms.items()},
             "logit_scale": float(self.training.model.logit_scale.detach().exp()),
             "learning_rate": rate,
             "gradient_norm": float(norm),

@@ -232,7 +232,7 @@ def _step_of(folder: Path) -> int:
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """Whole tensors by name, however the model is wrapped or sharded."""
+    """Whole tensors by name on the first process, however the model is wrapped or sharded; nothing on the others."""
     return cast(dict[str, Tensor], get_model_state_dict(model, options=WHOLE))
 
 
@@ -267,7 +267,8 @@ def _check_same(folder: Path, state: Mapping[str, Any], processes: int, expected
 
 
 def _check_architecture(folder: Path, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    own = {name: tuple(value.shape) for name, value in _weights(model).items()}
+    # not `_weights`, which only the first process gets
+    own = {name: tuple(value.shape) for name, value in cast(dict[str, Tensor], get_model_state_dict(model)).items()}
     there = {name: tuple(value.shape) for name, value in weights.items()}
     for name in sorted(own.keys() | there.keys()):
         if own.get(name) != there.get(name):
