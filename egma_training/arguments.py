@@ -31,7 +31,10 @@ class TrainingSettings:
     streaming: bool = field(default=False, metadata={"help": "read the training split on the fly, without an index"})
     shuffle_buffer: int = field(default=4096, metadata={"help": "readings shuffled at a time when streaming"})
     output_dir: str | None = field(default=None, metadata={"help": "where model, checkpoints and metrics go"})
-    config: str | None = field(default=None, metadata={"help": "YAML preset; the command line overrides it"})
+    config: str | None = field(
+        default=None,
+        metadata={"help": "YAML preset, or several: A,B, the later over the earlier; the command line overrides them"},
+    )
     model: str | None = field(default=None, metadata={"help": "EGMA model to start from: Hub id or folder"})
     vision_model: str | None = field(default=None, metadata={"help": "pretrained vision backbone: Hub id or folder"})
     text_model: str | None = field(default=None, metadata={"help": "pretrained text encoder: Hub id or folder"})
@@ -137,9 +140,9 @@ def parse_settings(argv: list[str]) -> TrainingSettings:
     parser = _Parser([TrainingSettings], allow_abbrev=False)  # type: ignore[list-item]
     preset = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     preset.add_argument("--config")
-    path = preset.parse_known_args(argv)[0].config
-    if path:
-        values = _read_preset(Path(path))
+    paths = preset.parse_known_args(argv)[0].config
+    for path in paths.split(",") if paths else ():
+        values = _read_preset(Path(path.strip()))
         _check_known(path, values, _names(TrainingSettings))
         _check_types(path, values, parser)
         parser.set_defaults(**values)
