@@ -230,9 +230,12 @@ def test_what_max_length_cuts_is_counted(processor, library_warnings):
     batch = processor(images=[grey(), grey()], text=[[long, "clear ."], [long]])
     assert batch["input_ids"].shape[1] == 16
     assert processor.truncated_sentences == 2
-    assert "2 of 3 sentences were cut to 16 tokens" in library_warnings()
+    said = "sentences of more than 16 tokens are cut; `truncated_sentences` counts them"
+    assert library_warnings().count(said) == 1
+    processor(text=[long])
+    assert processor.truncated_sentences == 3 and library_warnings().count(said) == 1
     processor(text=["a of a of", "a"], max_length=4)
-    assert processor.truncated_sentences == 3
+    assert processor.truncated_sentences == 4
 
 
 @pytest.mark.parametrize(("words", "counted"), [(14, 0), (15, 1)])
