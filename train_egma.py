@@ -23,7 +23,7 @@ from egma_training.arguments import TrainingSettings, parse_settings
 from egma_training.cached import cached_step
 from egma_training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from egma_training.data import ReadingCollator, TrainingData
-from egma_training.devices import cap_logit_scale, make_accelerator, make_module, make_optimizer
+from egma_training.devices import cap_logit_scale, make_accelerator, make_module, make_optimizer, prepare_sharding
 from egma_training.dry_run import dry_run
 from egma_training.interruption import Interrupted, Interruption
 from egma_training.provenance import training_state, write_json
@@ -51,6 +51,7 @@ class Trainer:
         self.data = TrainingData(settings, accelerator.process_index, accelerator.num_processes)
         model, self.processor = build_model(settings, self.data.rows)
         check_objective(model.config, self.data)
+        prepare_sharding(accelerator, model)
         optimizer = make_optimizer(model, settings, accelerator.device)
         self.module, self.optimizer = accelerator.prepare(make_module(model, settings), optimizer)
         self.steps_per_epoch = self.data.batches_per_epoch // settings.gradient_accumulation_steps

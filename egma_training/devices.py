@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from dataset_scripts.schema import UserError
@@ -54,6 +55,28 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
     return accelerator
 
 
+def prepare_sharding(accelerator: Accelerator, model: EgmaModel) -> None:
+    """What FSDP must know of the model; nothing without FSDP.
+
+    A scalar cannot be sharded. The logit scale stays whole: every process computes the loss of the joined batch, so
+    each has its whole gradient. Precision is autocast's, as with DDP: casting every input would round the gaze maps.
+
+    Raises:
+        UserError: FSDP's first version, or its loading on one process, which would lose the scalar.
+    """
+    plugin = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
+    if plugin is None:
+        return
+    if plugin.fsdp_version != 2 or plugin.cpu_ram_efficient_loading:
+        raise UserError(
+            "FSDP here needs fsdp_version: 2 and fsdp_cpu_ram_efficient_loading: false; configs/accelerate/fsdp.yaml "
+            "has them"
+        )
+    model.logit_scale.data = model.logit_scale.data.to(accelerator.device)
+    plugin.ignored_modules = [nn.ParameterList([model.logit_scale])]
+    plugin.mixed_precision_policy = None
+
+
 def make_module(model: EgmaModel, settings: TrainingSettings) -> TrainingModule:
     """What is trained; with `torch_compile` the encoders are compiled for the buckets of their input's shape."""
     module = TrainingModule(model, buckets=settings.torch_compile)
@@ -75,7 +98,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+        # apart, as FSDP leaves scalars whole and one group is updated in one go
+        {"params": [p for p in parameters if p.ndim == 0], "weight_decay": 0.0},
     ]
 
 

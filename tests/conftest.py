@@ -73,6 +73,8 @@ def seed():
 def library_warnings(caplog):
     """Text of what transformers' loggers said so far (they do not propagate by default)."""
     logging.enable_propagation()
+    # what another test made them say once is said again
+    logging.warning_once.cache_clear()
     yield lambda: caplog.text
     logging.disable_propagation()
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 import yaml
@@ -15,9 +17,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import AutoModel, AutoProcessor, set_seed
 
 import train_egma
-from dataset_scripts.schema import load_readings
+from dataset_scripts.schema import UserError, load_readings
 from egma_training.arguments import parse_settings
 from egma_training.checkpoint import find_checkpoint
+from egma_training.data import TrainingData
 from egma_training.devices import parameter_groups
 from egma_training.start import build_model
 
@@ -117,13 +120,13 @@ def test_the_newest_and_the_best_checkpoint_are_kept(arguments: list[str], tmp_p
 
 
 def test_no_decay_on_norms_biases_and_logit_scale(tiny_model: torch.nn.Module) -> None:
-    decayed, free = parameter_groups(tiny_model, 0.1)
-    free_ids = {id(parameter) for parameter in free["params"]}
+    decayed, *free = parameter_groups(tiny_model, 0.1)
+    free_ids = {id(parameter) for group in free for parameter in group["params"]}
     names = {name for name, parameter in tiny_model.named_parameters() if id(parameter) in free_ids}
     assert "logit_scale" in names and any("norm" in name.lower() for name in names)
     assert all(name.endswith("bias") or "norm" in name.lower() or name == "logit_scale" for name in names)
-    assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0
-    assert len(decayed["params"]) + len(free["params"]) == len(list(tiny_model.parameters()))
+    assert decayed["weight_decay"] == 0.1 and all(group["weight_decay"] == 0 for group in free)
+    assert len(decayed["params"]) + len(free_ids) == len(list(tiny_model.parameters()))
 
 
 @pytest.mark.parametrize(
@@ -287,6 +290,44 @@ def test_text_matched_positives_train(arguments: list[str], tmp_path: Path) -> N
     )
     # phantom reports of healthy chests repeat; without them as negatives the loss is lower
     assert first["contrastive"] <= second["contrastive"] and first["gaze"] == second["gaze"]
+
+
+@pytest.mark.parametrize("streaming", [[], ["--streaming", "True"]])
+def test_several_corpora_train_together_by_their_weights(
+    arguments: list[str], tmp_path: Path, phantom_data: Path, streaming: list[str]
+) -> None:
+    """The second holds the same pictures under its own reading ids, without gaze."""
+    second = tmp_path / "second"
+    shutil.copytree(phantom_data, second)
+    for path in second.glob("data/*.parquet"):
+        rows = datasets.Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))
+        other = [f"second-{name}" for name in rows["reading_id"]]
+        rows = rows.map(lambda row: {"reading_id": f"second-{row['reading_id']}", "fixations": None})
+        assert rows["reading_id"][:] == other
+        rows.to_parquet(str(path))
+    seen: list[str] = []
+    mixed = ["--data", f"{phantom_data},{second}", "--data_weights", "3,1", "--max_steps", "8", *streaming]
+    step = train_egma.whole_step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            train_egma, "whole_step", lambda a, m, taken: seen.extend(taken[0]["reading_ids"]) or step(a, m, taken)
+        )
+        assert train_egma.main([*arguments, *mixed]) == 0
+    share = sum(name.startswith("second-") for name in seen) / len(seen)
+    assert len(seen) == 64 and 0.1 < share < 0.4
+    state = json.loads((tmp_path / "run" / "training_state.json").read_text())
+    assert {name: corpus["weight"] for name, corpus in state["data"].items() if name in ("data", "second")} == {
+        "data": 3,
+        "second": 1,
+    }
+
+
+def test_more_processes_than_readings_are_refused(arguments: list[str]) -> None:
+    settings = parse_settings([*arguments, "--batch_size", "1"])
+    readings = len(load_readings(settings.data, "train"))
+    assert TrainingData(settings, rank=0, world=20).batches_per_epoch >= 1
+    with pytest.raises(UserError, match=rf"{readings} readings .* fewer than one batch of {readings + 1} different"):
+        TrainingData(settings, rank=0, world=readings + 1)
 
 
 def test_starts_from_a_trained_model_and_from_two_towers(

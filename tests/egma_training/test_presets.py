@@ -45,9 +45,8 @@ def test_the_papers_settings() -> None:
 @pytest.mark.parametrize("path", sorted((CONFIGS / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
 def test_accelerate_reads_its_files(path: Path) -> None:
     config = load_config_from_file(str(path))
-    assert (
-        config.num_processes == {"one_gpu": 1, "eight_gpus": 8, "two_machines": 16, "cpu_two_processes": 2}[path.stem]
-    )
+    processes = {"one_gpu": 1, "eight_gpus": 8, "two_machines": 16, "cpu_two_processes": 2, "fsdp": 8}
+    assert config.num_processes == processes[path.stem]
     assert "--config_file" in path.read_text()
 
 
