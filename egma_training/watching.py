@@ -82,7 +82,7 @@ class Watch:
 
 
 class Speedometer:
-    """Pairs a second, seconds spent waiting for data, memory and, where the device's peak is known, MFU.
+    """Pairs a second, seconds of the step spent waiting for data, memory and, where the device's peak is known, MFU.
 
     MFU is the share of the device's peak that the operations of forward and backward pass make up; they are counted
     once a reading, on the first batch.
@@ -106,8 +106,8 @@ class Speedometer:
             self.flops_per_reading = training_flops(module, batch) / len(batch["pixel_values"])
 
     def read(self, readings: int) -> dict[str, float]:
-        """Figures of a step of `readings` on this process; the device has finished."""
-        seconds = time.perf_counter() - self.started
+        """Figures of a step of `readings` on this process, its wait included; the device has finished."""
+        seconds = time.perf_counter() - self.waited_from
         values = {
             "pairs_per_second": readings * self.accelerator.num_processes / seconds,
             "data_wait_seconds": self.started - self.waited_from,
