@@ -8,13 +8,9 @@ import argparse
 import json
 import os
 import re
-import shutil
-import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import AutoModel, AutoProcessor
@@ -22,8 +18,8 @@ from transformers import AutoModel, AutoProcessor
 import modeling_egma  # noqa: F401  registers the Auto classes
 from dataset_scripts.schema import UserError, load_readings
 from egma_evaluation.figures import GalleryRow, heatmap_gallery, training_curves
+from egma_evaluation.stages import ROOT, Stage, run_stages, training, write_json
 
-ROOT = Path(__file__).resolve().parent
 RUNS = {"no_gaze": 0.0, "egma": 1.0}
 FIGURES = (
     ("zero_shot_auroc", "Zero-shot AUROC"),
@@ -34,18 +30,6 @@ FIGURES = (
     ("text_to_image_recall_at_1", "Text-to-image recall@1"),
 )
 GALLERY_ROWS = 6
-
-
-class Stage(NamedTuple):
-    """One program of the demo: what it is called, its command line, and the folder that it makes."""
-
-    title: str
-    command: list[object]
-    result: Path
-
-    @property
-    def words(self) -> list[str]:
-        return [str(word) for word in self.command]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,91 +60,24 @@ def run_demo(output: Path, readings: int, max_steps: int | None, seed: int) -> N
     raw, data = output / "raw", output / "data"
     output.mkdir(parents=True, exist_ok=True)
     cores = str(os.cpu_count() or 1)
-    phantom = ["-m", "dataset_scripts.phantom", "--output", raw, "--readings", readings, "--seed", seed]
-    generate = Stage("generate the phantom corpus (MIMIC-EYE layout)", [*phantom, "--num-proc", cores], raw)
-    build = ["-m", "dataset_scripts.build", "mimic_eye", "--source", raw, "--output", data, "--image-size", 160]
-    _run_stages(output, [generate])
-    _run_stages(output, [Stage("convert it", [*build, "--num-proc", cores], data)])
+    phantom = ("-m", "dataset_scripts.phantom", "--output", raw, "--readings", readings, "--seed", seed)
+    generate = Stage("generate the phantom corpus (MIMIC-EYE layout)", (*phantom, "--num-proc", cores), raw)
+    build = ("-m", "dataset_scripts.build", "mimic_eye", "--source", raw, "--output", data, "--image-size", 160)
+    run_stages(output, [generate])
+    run_stages(output, [Stage("convert it", (*build, "--num-proc", cores), data)])
+    preset = str(ROOT / "configs" / "phantom.yaml")
     trainings = [
-        Stage(f"train {name}", _training(data, output / name, gaze_ratio, max_steps, seed), output / name)
+        Stage(f"train {name}", training(data, output / name, preset, gaze_ratio, seed, max_steps), output / name)
         for name, gaze_ratio in RUNS.items()
     ]
-    _run_stages(output, trainings)
+    run_stages(output, trainings)
     for name in RUNS:
-        evaluate = [ROOT / "evaluate_egma.py", output / name, "--data", data, "--output", output / "evaluation" / name]
-        _run_stages(output, [Stage(f"evaluate {name}", evaluate, output / "evaluation" / name)])
+        evaluate = (ROOT / "evaluate_egma.py", output / name, "--data", data, "--output", output / "evaluation" / name)
+        run_stages(output, [Stage(f"evaluate {name}", evaluate, output / "evaluation" / name)])
     results = collect_results(output)
     print(write_report(output, data, results))
     print(f"\nreport   {output / 'report.md'}\nresults  {output / 'results.json'}")
     print(f"models   {output / 'egma'} and {output / 'no_gaze'}")
-
-
-def _training(data: Path, run: Path, gaze_ratio: float, max_steps: int | None, seed: int) -> list[object]:
-    launch = ["-m", "accelerate.commands.launch", "--quiet", "--num_processes", 1, "--num_machines", 1]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    options = ["--config", ROOT / "configs" / "phantom.yaml", "--data", data, "--output_dir", run]
-    options += ["--gaze_ratio", gaze_ratio, "--seed", seed]
-    if max_steps is not None:
-        options += ["--max_steps", max_steps]
-    return [*launch, ROOT / "train_egma.py", *options]
-
-
-def _run_stages(output: Path, stages: list[Stage]) -> None:
-    """Run programs side by side, each on its share of the cores; those whose result the same command made are reused.
-
-    `stages.json` holds, by title, every command that was begun and the seconds of those that came to their end. A
-    training that was interrupted goes on from its checkpoint.
-
-    Raises:
-        UserError: a program failed; its own message stands above.
-    """
-    record = output / "stages.json"
-    before = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-    done = [stage for stage in stages if _is_done(stage, before.get(stage.title, {}))]
-    for stage in done:
-        print(f"{stage.title}: reused")
-    fresh = [stage for stage in stages if stage not in done]
-    threads = max(1, (os.cpu_count() or 1) // max(1, len(fresh)))
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    started = time.monotonic()
-    processes = [_start(stage, before.get(stage.title), environment, alone=len(fresh) == 1) for stage in fresh]
-    record_values = before | {stage.title: {"command": stage.words} for stage in fresh}
-    _write_json(record, record_values)
-    for stage, process in zip(fresh, processes, strict=True):
-        if process.wait() != 0:
-            for other in processes:
-                other.terminate()
-            raise UserError(f"'{stage.title}' failed with exit code {process.returncode}")
-        record_values[stage.title]["seconds"] = round(time.monotonic() - started, 1)
-        _write_json(record, record_values)
-        print(f"{stage.title}: {record_values[stage.title]['seconds']:.0f} s", flush=True)
-
-
-def _is_done(stage: Stage, begun: dict[str, Any]) -> bool:
-    return begun.get("command") == stage.words and "seconds" in begun and stage.result.exists()
-
-
-def _start(
-    stage: Stage, begun: dict[str, Any] | None, environment: dict[str, str], alone: bool
-) -> subprocess.Popen[str]:
-    resume = begun is not None and begun["command"] == stage.words and any(stage.result.glob("checkpoint-*"))
-    if not resume:
-        shutil.rmtree(stage.result, ignore_errors=True)
-    command = [sys.executable, *stage.words, *(["--resume", "auto"] if resume else [])]
-    print(f"{stage.title} ...", flush=True)
-    if alone:
-        return subprocess.Popen(command, cwd=ROOT, env=environment, text=True)
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    threading.Thread(target=_relay, args=(process, stage.title), daemon=True).start()
-    return process
-
-
-def _relay(process: subprocess.Popen[str], title: str) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        print(f"{title}: {line.rstrip()}", flush=True)
 
 
 def collect_results(output: Path) -> dict[str, Any]:
@@ -176,7 +93,7 @@ def collect_results(output: Path) -> dict[str, Any]:
         results[baseline] = evaluations["egma"][baseline]
     results["n"] = evaluations["egma"]["n"]
     results["zero_shot_score"] = evaluations["egma"]["zero_shot_score"]
-    _write_json(output / "results.json", results)
+    write_json(output / "results.json", results)
     return results
 
 
@@ -237,12 +154,6 @@ def _cell(values: dict[str, Any], key: str) -> str:
     interval = values.get("intervals", {}).get(key)
     spread = f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else ""
     return f"{100 * values[key]:.1f}{spread}"
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 REPORT = """# EGMA on generated data

@@ -5,6 +5,8 @@ Coordinates are fractions of the image frame (0, 0 top left; 1, 1 bottom right),
 recording's clock. What a corpus does not know is null, never a made-up value.
 """
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
@@ -146,3 +148,21 @@ def load_readings(directory: str | Path, split: Split) -> Dataset:
     if len(rows) == 0:
         raise UserError(f"{directory}: split '{split}' is empty; expected at least one reading")
     return rows
+
+
+def is_generated(directory: str | Path) -> bool:
+    """Whether the corpus says of itself, in its conversion report, that no patient is behind it."""
+    report = Path(directory) / "conversion_report.json"
+    return report.is_file() and bool(json.loads(report.read_text(encoding="utf-8")).get("generated", False))
+
+
+def fingerprint(directory: str | Path) -> str:
+    """Digest of the shards' names, sizes and last kilobytes, where Parquet keeps counts and statistics."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(directory).glob("data/*.parquet")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} ".encode())
+        with path.open("rb") as stream:
+            stream.seek(max(0, size - 1024))
+            digest.update(stream.read())
+    return digest.hexdigest()[:16]

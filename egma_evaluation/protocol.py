@@ -1,13 +1,12 @@
 """`evaluate_model`: all protocols on one split of a converted corpus, every image and sentence encoded once."""
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataset_scripts.schema import PRESENT, Reading, Split, UserError, load_readings
+from dataset_scripts.schema import PRESENT, Reading, Split, UserError, is_generated, load_readings
 from egma_evaluation.bootstrap import CONFIDENCE, PatientBootstrap, patient
 from egma_evaluation.embeddings import (
     ImageBank,
@@ -137,12 +136,6 @@ def describe_data(data: str | Path | Readings, readings: Sequence[Reading], spli
         "patients": len({patient(reading) for reading in readings}),
         "digest": hashlib.sha256(names.encode()).hexdigest()[:16],
     }
-
-
-def is_generated(directory: str | Path) -> bool:
-    """Whether the corpus says of itself, in its conversion report, that no patient is behind it."""
-    report = Path(directory) / "conversion_report.json"
-    return report.is_file() and bool(json.loads(report.read_text(encoding="utf-8")).get("generated", False))
 
 
 def _check_numbers(tasks: Sequence[str] | None, batch_size: int, bootstrap: int) -> None:

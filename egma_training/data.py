@@ -1,7 +1,5 @@
 """Corpora of the schema -> the batches of a run, the same for the same seed whatever the workers."""
 
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import BatchFeature
 
-from dataset_scripts.schema import Split, UserError, load_readings
+from dataset_scripts.schema import Split, UserError, fingerprint, is_generated, load_readings
 from egma_training.arguments import TrainingSettings
 from egma_training.augmentation import Augmentation, text_number
 from egma_training.sampling import EpochPlan, gaze_subset
@@ -206,24 +204,6 @@ def make_loader(readings: Any, collator: Any, batches: Iterable[list[int]], num_
         # the loader draws a seed for its workers; the global state belongs to dropout
         generator=torch.Generator(),
     )
-
-
-def is_generated(folder: Path) -> bool:
-    """Whether the corpus says of itself, in its conversion report, that no patient is behind it."""
-    report = folder / "conversion_report.json"
-    return report.is_file() and bool(json.loads(report.read_text(encoding="utf-8")).get("generated", False))
-
-
-def fingerprint(folder: Path) -> str:
-    """Digest of the shards' names, sizes and last kilobytes, where Parquet keeps counts and statistics."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("data/*.parquet")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size} ".encode())
-        with path.open("rb") as stream:
-            stream.seek(max(0, size - 1024))
-            digest.update(stream.read())
-    return digest.hexdigest()[:16]
 
 
 def _weights(given: str | None, folders: list[Path]) -> list[float] | None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from dataset_scripts.schema import FEATURES, Reading, UserError
-from egma_evaluation.protocol import evaluate_model, is_generated
+from dataset_scripts.schema import FEATURES, Reading, UserError, is_generated
+from egma_evaluation.protocol import evaluate_model
 from egma_evaluation.report import PERCENT_LABELS, markdown_report, write_report
 from tests.egma_evaluation.fakes import (
     CLASSES,
