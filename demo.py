@@ -7,17 +7,16 @@ gaze and with it), evaluates both, and writes `results.json` and `report.md` wit
 import argparse
 import json
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoModel, AutoProcessor
 
 import modeling_egma  # noqa: F401  registers the Auto classes
 from dataset_scripts.schema import UserError, load_readings
 from egma_evaluation.figures import GalleryRow, heatmap_gallery, training_curves
+from egma_evaluation.gallery import gallery_rows
 from egma_evaluation.stages import ROOT, Stage, run_stages, training, write_json
 
 RUNS = {"no_gaze": 0.0, "egma": 1.0}
@@ -29,7 +28,6 @@ FIGURES = (
     ("recall_at_1", "Image-to-text recall@1"),
     ("text_to_image_recall_at_1", "Text-to-image recall@1"),
 )
-GALLERY_ROWS = 6
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -102,8 +100,8 @@ def write_report(output: Path, data: Path, results: dict[str, Any]) -> str:
     logs = {name: output / name / "metrics.jsonl" for name in RUNS}
     metrics = ("contrastive", "gaze", "validation_contrastive", "validation_gaze")
     training_curves(logs, metrics, output / "training_curves.png", generated=True)
-    heatmap_gallery(gallery_rows(output / "egma", data), output / "heat_maps_egma.png", generated=True)
-    heatmap_gallery(gallery_rows(output / "no_gaze", data), output / "heat_maps_no_gaze.png", generated=True)
+    heatmap_gallery(_gallery(output / "egma", data), output / "heat_maps_egma.png", generated=True)
+    heatmap_gallery(_gallery(output / "no_gaze", data), output / "heat_maps_no_gaze.png", generated=True)
     table = results_table(results)
     (output / "report.md").write_text(REPORT.format(table=table, score=results["zero_shot_score"]), encoding="utf-8")
     return table
@@ -119,33 +117,9 @@ def results_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def gallery_rows(model_folder: Path, data: Path) -> list[GalleryRow]:
-    """The same sentences for every model: of the first test images with gaze, one that names a boxed finding."""
+def _gallery(model_folder: Path, data: Path) -> list[GalleryRow]:
     model = AutoModel.from_pretrained(model_folder).eval()
-    processor = AutoProcessor.from_pretrained(model_folder)
-    rows: list[GalleryRow] = []
-    shown: set[str] = set()
-    for reading in load_readings(data, "test"):
-        sentence = next((s for s in reading["sentences"] if _is_of_a_box(s["text"], reading["boxes"])), None)
-        fixations = reading["fixations"]
-        if sentence is None or reading["image_id"] in shown or not (fixations and fixations["x"]):
-            continue
-        shown.add(reading["image_id"])
-        span = (sentence["start_seconds"], sentence["end_seconds"])
-        batch = processor(images=[reading["image"]], text=[[sentence["text"]]], gaze=[fixations], spans=[[span]])
-        with torch.no_grad():
-            similarity = model.get_similarity_map(batch["pixel_values"], batch["input_ids"], batch["attention_mask"])
-        rows.append(GalleryRow(reading["image"], sentence["text"], similarity[0, 0], batch["gaze_heatmaps"][0]))
-        if len(rows) == GALLERY_ROWS:
-            break
-    return rows
-
-
-def _is_of_a_box(text: str, boxes: list[dict[str, Any]]) -> bool:
-    """A sentence that names a finding that has a box, and does not deny it."""
-    words = set(re.findall(r"[a-z]+", text.lower()))
-    named = any(set(re.findall(r"[a-z]{6,}", box["label"].lower())) & words for box in boxes)
-    return named and not words & {"no", "not", "without"}
+    return gallery_rows(model, AutoProcessor.from_pretrained(model_folder), load_readings(data, "test"))
 
 
 def _cell(values: dict[str, Any], key: str) -> str:

@@ -1,8 +1,11 @@
-"""Evaluate a model on a converted corpus: zero-shot classification, retrieval and the pointing game.
+"""Evaluate a model on a converted corpus and print the headline table.
 
-    python evaluate_egma.py MODEL --data DIR [--tasks zero_shot retrieval pointing_game] [--output DIR]
+    python evaluate_egma.py MODEL --data DIR [--tasks zero_shot retrieval grounding] [--output DIR]
 
-MODEL is a folder or a Hub id. Writes `results.json` and `results.md` to --output and prints the headline table.
+MODEL is a folder or a Hub id. Tasks: zero_shot, retrieval (own pairs), class_retrieval (P@k), pointing_game, grounding,
+gaze_agreement; and, which train on the training split and so are done only when named, linear_probe and fine_tuning.
+--output gets `results.json`, tables as `results.md` and `results.tex`, `figures/`, `model_index.json` for a model card,
+and `tasks/`, from which the same command goes on after an interruption.
 """
 
 import argparse
@@ -14,14 +17,19 @@ from typing import Any
 
 import torch
 from datasets import disable_progress_bars
+from huggingface_hub.repocard_data import eval_results_to_model_index
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 import modeling_egma  # noqa: F401  registers the Auto classes
-from dataset_scripts.schema import UserError
+from dataset_scripts.schema import UserError, fingerprint
+from egma_evaluation.model_index import eval_results
+from egma_evaluation.peers import load_peer
 from egma_evaluation.prompts import load_prompts
-from egma_evaluation.protocol import TASKS, evaluate_model
+from egma_evaluation.protocol import PROTOCOL_VERSION, TASKS, evaluate_model
 from egma_evaluation.report import headline_table, write_report
+from egma_evaluation.stages import write_json
+from egma_evaluation.task_cache import TaskCache
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -32,9 +40,18 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--tasks", nargs="+", metavar="TASK", help=f"of {', '.join(TASKS)}; default: what the data allow"
     )
     parser.add_argument("--split", default="test")
-    parser.add_argument("--output", type=Path, help="folder for results.json and results.md")
+    parser.add_argument("--output", type=Path, help="folder for results, tables and figures")
     parser.add_argument(
-        "--prompts", metavar="FILE", help="YAML, `classes: {Name: [prompt, ...]}`; default: the package's"
+        "--baseline",
+        "--compare",
+        dest="others",
+        metavar="OTHER",
+        action="append",
+        default=[],
+        help="another model, EGMA or of CLIP's or SigLIP's kind, on the same rows with paired differences; repeatable",
+    )
+    parser.add_argument(
+        "--prompts", metavar="FILE", help="YAML, `classes: {Name: [prompt, ...]}`; default: the protocol's or package's"
     )
     parser.add_argument("--prompts-per-class", type=int, help="draw this many prompts of each class; default: all")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="findings; default: those that have prompts")
@@ -70,6 +87,23 @@ def load_model(name: str) -> tuple[Any, Any]:
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), processor
 
 
+def load_other(name: str) -> tuple[Any, Any]:
+    """A model to stand beside: EGMA, or a peer.
+
+    Raises:
+        UserError: nothing can be loaded.
+    """
+    try:
+        is_egma = AutoConfig.from_pretrained(name).model_type == "egma"
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{name}: no model can be loaded from it ({reason})") from error
+    if is_egma:
+        return load_model(name)
+    model, processor = load_peer(name)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), processor
+
+
 def describe_model(name: str, model: Any) -> dict[str, Any]:
     """Name, size and, so that two results can be told apart, the Hub commit or the digest of the weight files."""
     digest = hashlib.sha256()
@@ -85,13 +119,37 @@ def describe_model(name: str, model: Any) -> dict[str, Any]:
     }
 
 
+def _caches(options: argparse.Namespace, model: Any, others: dict[str, tuple[Any, Any]]) -> dict[str | None, TaskCache]:
+    """What was finished by the same command on the same model and data is not done again."""
+    if options.output is None:
+        return {}
+    names = ("split", "prompts_per_class", "classes", "pooling", "batch_size", "bootstrap", "seed")
+    shared = {name: getattr(options, name) for name in names} | {
+        "protocol_version": PROTOCOL_VERSION,
+        "data": fingerprint(options.data),
+        "prompts": None if options.prompts is None else Path(options.prompts).read_text(encoding="utf-8"),
+    }
+    folder = options.output / "tasks"
+    caches: dict[str | None, TaskCache] = {
+        name: TaskCache(folder / name, shared | {"model": describe_model(source, others[name][0])})
+        for name, source in zip(others, options.others, strict=True)
+    }
+    return caches | {None: TaskCache(folder, shared | {"model": describe_model(options.model, model)})}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     transformers_logging.set_verbosity_error()
     disable_progress_bars()
     try:
-        prompts = load_prompts(options.prompts)
+        prompts = None if options.prompts is None else load_prompts(options.prompts)
         model, processor = load_model(options.model)
+        others = {Path(name).name: load_other(name) for name in options.others}
+        if len(others) < len(options.others):
+            raise UserError(
+                f"two of {', '.join(options.others)} have the same name; the tables could not tell them apart"
+            )
+        caches = _caches(options, model, others)
         results = evaluate_model(
             model,
             processor,
@@ -105,14 +163,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             batch_size=options.batch_size,
             bootstrap=options.bootstrap,
             seed=options.seed,
+            others=others,
+            caches=caches,
+            figures=None if options.output is None else options.output / "figures",
         )
     except UserError as error:
         print(f"evaluate_egma: {error}", file=sys.stderr)
         return 2
     results = {"model": describe_model(options.model, model)} | results
     print(headline_table(results))
+    for name, source in zip(others, options.others, strict=True):
+        results["baselines"][name]["model"] = describe_model(source, others[name][0])
     if options.output is not None:
         write_report(results, options.output)
+        entries = eval_results_to_model_index(results["model"]["name"], eval_results(results))
+        write_json(options.output / "model_index.json", entries)
         print(f"\nwritten: {options.output / 'results.json'}, {options.output / 'results.md'}")
     return 0
 

@@ -5,7 +5,7 @@ statistic takes a whole block of draws at once, `(draws, n) -> (draws,)`, and sa
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,13 @@ class Figure:
     interval: tuple[float, float] | None = None
     n: int = 0
     reason: str | None = None
+    draws: Array | None = field(default=None, compare=False, repr=False)  # NaN where a draw leaves it undefined
 
     def to_json(self) -> dict[str, Any]:
+        """With `draws`, by which two models' figures are compared, until `without_draws` takes them off."""
         record: dict[str, Any] = {"value": self.value, "interval": self.interval, "n": self.n}
+        if self.draws is not None:
+            record["draws"] = [float(value) if np.isfinite(value) else None for value in self.draws]
         return record if self.reason is None else record | {"reason": self.reason}
 
 
@@ -74,7 +78,8 @@ class PatientBootstrap:
         """A figure over `readings`, one entry each; `value` where a library computes it, else equal weights do."""
         if value is None:
             value = float(statistic(np.ones((1, len(readings))))[0])
-        return Figure(value, self._interval(statistic, readings), len(readings))
+        drawn = self._drawn(statistic, readings)
+        return Figure(value, _interval(drawn), len(readings), draws=drawn)
 
     def means(self, values: Mapping[str, Array], readings: Sequence[Reading]) -> dict[str, Figure]:
         """`figure(mean_of(...))` of many columns (n,) at once: a draw needs only every patient's sums.
@@ -88,48 +93,29 @@ class PatientBootstrap:
         if len(readings) == 0:
             return {name: Figure(None, reason="nothing to average") for name in values}
         drawn = self._drawn_means(columns, readings)
-        intervals = [None] * len(values) if drawn is None else [_percentiles(column) for column in drawn.T]
+        of_each = [None] * len(values) if drawn is None else list(drawn.T)
         means = columns.mean(axis=0).tolist()
         return {
-            name: Figure(mean, interval, len(readings))
-            for name, mean, interval in zip(values, means, intervals, strict=True)
+            name: Figure(mean, _interval(column), len(readings), draws=column)
+            for name, mean, column in zip(values, means, of_each, strict=True)
         }
 
     def paired(self, first: Statistic, second: Statistic, readings: Sequence[Reading]) -> Difference:
-        """Compare two models on the same entries, both under the same draws of patients.
-
-        The p-value is the share of draws whose difference, once centred at 0, is at least as far from 0 as the
-        observed one, both sides, with one added to both counts (Davison & Hinkley, "Bootstrap Methods", 1997, 4.4).
+        """Compare two models on the same entries, both under the same draws of patients; see `paired_difference`.
 
         Args:
             first, second: statistics over the same `readings`, such as `mean_of` of each model's values.
         """
-
-        def difference(weights: Array) -> Array:
-            return first(weights) - second(weights)
-
-        observed = float(difference(np.ones((1, len(readings))))[0])
-        drawn = self._drawn(difference, readings)
-        if drawn is None:
-            return Difference(observed, None, None, len(readings))
-        # a difference that is 0 but for rounding is no evidence
-        far = np.abs(drawn - observed) >= abs(observed) - 1e-12
-        p_value = (1 + int(far.sum())) / (1 + len(drawn))
-        return Difference(observed, _percentiles(drawn), p_value, len(readings))
-
-    def _interval(self, statistic: Statistic, readings: Sequence[Reading]) -> tuple[float, float] | None:
-        drawn = self._drawn(statistic, readings)
-        return None if drawn is None else _percentiles(drawn)
+        figures = [self.figure(statistic, readings) for statistic in (first, second)]
+        return paired_difference(figures[0].to_json(), figures[1].to_json())
 
     def _drawn(self, statistic: Statistic, readings: Sequence[Reading]) -> Array | None:
-        """The statistic in every draw that defines it; None where nothing can be drawn."""
+        """The statistic in every draw, NaN where it is undefined; None where nothing can be drawn."""
         if not self._can_draw(readings):
             return None
         weights = self.weights(readings)
         blocks = [statistic(weights[at : at + DRAWS_AT_ONCE]) for at in range(0, self.draws, DRAWS_AT_ONCE)]
-        values = np.concatenate(blocks)
-        defined = values[np.isfinite(values)]
-        return defined if defined.size else None
+        return np.concatenate(blocks)
 
     def _drawn_means(self, columns: Array, readings: Sequence[Reading]) -> Array | None:
         if not self._can_draw(readings):
@@ -138,11 +124,49 @@ class PatientBootstrap:
         sums = np.zeros((len(self.unit), columns.shape[1]))
         np.add.at(sums, units, columns)
         entries = self.counts @ np.bincount(units, minlength=len(self.unit))
-        defined = entries > 0
-        return (self.counts[defined] @ sums) / entries[defined, None] if defined.any() else None
+        with np.errstate(invalid="ignore"):
+            return np.asarray((self.counts @ sums) / np.where(entries > 0, entries, np.nan)[:, None])
 
     def _can_draw(self, readings: Sequence[Reading]) -> bool:
         return self.draws > 0 and len({patient(reading) for reading in readings}) >= 2
+
+
+def paired_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> Difference:
+    """Two models' figures over the same entries, as `Figure.to_json` of the same bootstrap has them.
+
+    The p-value is the share of draws whose difference, once centred at 0, is at least as far from 0 as the
+    observed one, both sides, with one added to both counts (Davison & Hinkley, "Bootstrap Methods", 1997, 4.4).
+
+    Raises:
+        ValueError: the figures do not count as many entries, or one has no value.
+    """
+    if first["n"] != second["n"] or first["value"] is None or second["value"] is None:
+        raise ValueError("expected two figures over the same entries, both with a value")
+    observed = first["value"] - second["value"]
+    if "draws" not in first or "draws" not in second:
+        return Difference(observed, None, None, first["n"])
+    drawn = np.array(first["draws"], dtype=np.float64) - np.array(second["draws"], dtype=np.float64)
+    drawn = drawn[np.isfinite(drawn)]
+    if not drawn.size:
+        return Difference(observed, None, None, first["n"])
+    # a difference that is 0 but for rounding is no evidence
+    far = np.abs(drawn - observed) >= abs(observed) - 1e-12
+    return Difference(observed, _percentiles(drawn), (1 + int(far.sum())) / (1 + len(drawn)), first["n"])
+
+
+def without_draws(details: Any) -> Any:
+    """The same figures, fit for `results.json`."""
+    if isinstance(details, Mapping):
+        return {name: without_draws(value) for name, value in details.items() if name != "draws"}
+    return [without_draws(value) for value in details] if isinstance(details, list) else details
+
+
+def _interval(drawn: Array | None) -> tuple[float, float] | None:
+    """Percentiles of the draws that define the figure."""
+    if drawn is None:
+        return None
+    defined = drawn[np.isfinite(drawn)]
+    return _percentiles(defined) if defined.size else None
 
 
 def _percentiles(values: Array) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from dataset_scripts.schema import Reading
+from dataset_scripts.schema import Reading, UserError
 
 Readings: TypeAlias = Dataset | Sequence[Reading]
 Processor = Callable[..., Mapping[str, Tensor]]
@@ -37,8 +37,8 @@ class ImageTextModel(Protocol):
 
     def train(self, mode: bool = True) -> Any: ...
 
-    def encode_images(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) -> image embeddings (B, D) and patch embeddings (B, P, D)."""
+    def encode_images(self, pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, 3, H, W) -> image embeddings (B, D) and patch embeddings (B, P, D), None if it has none."""
         ...
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -48,14 +48,24 @@ class ImageTextModel(Protocol):
 
 @dataclass(frozen=True)
 class ImageBank:
-    """Embeddings by image id: `pooled` (I, D) and `patches` (I, P, D), float32 on the CPU."""
+    """Embeddings by image id: `pooled` (I, D) and `patches` (I, P, D), or None, float32 on the CPU."""
 
     place: Mapping[str, int]
     pooled: Tensor
-    patches: Tensor
+    patches: Tensor | None
 
     def places(self, readings: Iterable[Reading]) -> list[int]:
         return [self.place[reading["image_id"]] for reading in readings]
+
+    def mapped_patches(self) -> Tensor:
+        """`patches`, for what needs maps.
+
+        Raises:
+            UserError: the model has none.
+        """
+        if self.patches is None:
+            raise UserError("the model has no embeddings of patches to compare with sentences")
+        return self.patches
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,21 @@ class TextBank:
         return self.embeddings[[self.place[text] for text in texts]]
 
 
+class Images:
+    """The distinct images of rows, several of which may share one: `place` of the first row that has it, by id."""
+
+    def __init__(self, processor: Processor, rows: Readings) -> None:
+        ids = list(rows["image_id"]) if isinstance(rows, Dataset) else [row["image_id"] for row in rows]
+        self.processor = processor
+        self.rows: Any = rows
+        self.place = {image_id: place for place, image_id in reversed(list(enumerate(ids)))}
+
+    def pixels(self, ids: Iterable[str]) -> Tensor:
+        """(B, 3, H, W) of the images, in their order."""
+        images = [self.rows[self.place[image_id]]["image"].convert("RGB") for image_id in ids]
+        return self.processor(images=images, return_tensors="pt")["pixel_values"]
+
+
 def records(rows: Readings) -> list[Reading]:
     """The rows without their pixels, in an order that does not depend on the file's."""
     if isinstance(rows, Dataset):
@@ -82,26 +107,25 @@ def records(rows: Readings) -> list[Reading]:
 
 def encode_images(model: ImageTextModel, processor: Processor, rows: Readings, batch_size: int) -> ImageBank:
     """Encode each distinct image of the rows (several readings may share one)."""
-    ids = list(rows["image_id"]) if isinstance(rows, Dataset) else [row["image_id"] for row in rows]
-    first_row = {image_id: place for place, image_id in reversed(list(enumerate(ids)))}
-    order = sorted(first_row)
+    images = Images(processor, rows)
+    order = sorted(images.place)
     pooled, patches = [], []
-    with _inference(model):
-        for batch in tqdm(_batches(order, batch_size), desc="images", disable=None):
-            images = [rows[first_row[image_id]]["image"].convert("RGB") for image_id in batch]
-            pixels = processor(images=images, return_tensors="pt")["pixel_values"]
-            image_embeds, patch_embeds = model.encode_images(pixels.to(model.device))
+    with inference(model):
+        for batch in tqdm(batches(order, batch_size), desc="images", disable=None):
+            image_embeds, patch_embeds = model.encode_images(images.pixels(batch).to(model.device))
             pooled.append(image_embeds.float().cpu())
-            patches.append(patch_embeds.float().cpu())
-    return ImageBank({image_id: place for place, image_id in enumerate(order)}, torch.cat(pooled), torch.cat(patches))
+            if patch_embeds is not None:
+                patches.append(patch_embeds.float().cpu())
+    places = {image_id: place for place, image_id in enumerate(order)}
+    return ImageBank(places, torch.cat(pooled), torch.cat(patches) if patches else None)
 
 
 def encode_texts(model: ImageTextModel, processor: Processor, texts: Iterable[str], batch_size: int) -> TextBank:
     """Encode each distinct sentence, sentences of similar length together so that little is padded."""
     order = sorted(set(texts), key=lambda text: (len(text), text))
     embeddings = []
-    with _inference(model):
-        for batch in tqdm(_batches(order, batch_size), desc="sentences", disable=None):
+    with inference(model):
+        for batch in tqdm(batches(order, batch_size), desc="sentences", disable=None):
             tokens = processor(text=batch, return_tensors="pt")
             inputs = tokens["input_ids"].to(model.device), tokens["attention_mask"].to(model.device)
             embeddings.append(model.encode_text(*inputs).float().cpu())
@@ -113,12 +137,12 @@ def rounded(scores: Tensor) -> NDArray[np.float64]:
     return scores.double().round(decimals=COSINE_DECIMALS).numpy()
 
 
-def _batches(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+def batches(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
     return [items[at : at + size] for at in range(0, len(items), size)]
 
 
 @contextmanager
-def _inference(model: ImageTextModel) -> Iterator[None]:
+def inference(model: ImageTextModel) -> Iterator[None]:
     was_training = model.training
     model.train(False)
     try:

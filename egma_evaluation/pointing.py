@@ -103,10 +103,15 @@ def pointing_game(
 
 
 def target_maps(targets: Sequence[Target], images: ImageBank, texts: TextBank) -> Array:
-    """(targets, G, G) on the model's frame: best cosine of each patch with the target's texts."""
-    grid = isqrt(images.patches.shape[1])
-    if grid * grid != images.patches.shape[1]:
-        raise ValueError(f"expected a square grid of patches, got {images.patches.shape[1]} patches")
+    """(targets, G, G) on the model's frame: best cosine of each patch with the target's texts.
+
+    Raises:
+        UserError: the model has no patch embeddings.
+    """
+    every = images.mapped_patches()
+    grid = isqrt(every.shape[1])
+    if grid * grid != every.shape[1]:
+        raise ValueError(f"expected a square grid of patches, got {every.shape[1]} patches")
     maps = np.empty((len(targets), grid * grid))
     members: dict[tuple[str, ...], list[int]] = {}
     for place, target in enumerate(targets):
@@ -114,7 +119,7 @@ def target_maps(targets: Sequence[Target], images: ImageBank, texts: TextBank) -
     for sentences, places in members.items():
         embeddings = texts.of(sentences)
         for tile in torch.tensor(places).split(IMAGES_AT_ONCE):
-            patches = images.patches[images.places(targets[place].reading for place in tile.tolist())]
+            patches = every[images.places(targets[place].reading for place in tile.tolist())]
             maps[tile] = rounded((patches @ embeddings.T).amax(dim=-1))
     return maps.reshape(-1, grid, grid)
 

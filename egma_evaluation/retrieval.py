@@ -66,15 +66,15 @@ def report_scores(pairs: Sequence[Reading], images: ImageBank, texts: TextBank) 
     """(n, n) of each score, rows images, columns reports.
 
     `pooled` is the cosine of the image and the mean of the sentences; `late_interaction` is (zI + zT) / 2, in which
-    every patch finds its best sentence and every sentence its best patch.
+    every patch finds its best sentence and every sentence its best patch; only `pooled` without patches.
     """
     reports = [texts.of(report_sentences(reading)) for reading in pairs]
     means = normalize(torch.stack([report.mean(dim=0) for report in reports]), dim=-1)
     places = images.places(pairs)
-    return {
-        "pooled": rounded(images.pooled[places] @ means.T),
-        "late_interaction": rounded(_late_interaction(images.patches[places], reports)),
-    }
+    scores = {"pooled": rounded(images.pooled[places] @ means.T)}
+    if images.patches is not None:
+        scores["late_interaction"] = rounded(_late_interaction(images.patches[places], reports))
+    return scores
 
 
 def true_ranks(scores: Array) -> Array:

@@ -99,18 +99,23 @@ def class_scores(
 ) -> dict[str, Array]:
     """(I, C) of each score, classes in the order of their names."""
     classes = sorted(prompts)
-    embeddings = texts.of(prompt for name in classes for prompt in prompts[name])
-    tiles = images.patches.split(IMAGES_AT_ONCE)
-    sentence_scores = {
-        "pooled": rounded(images.pooled @ embeddings.T),
-        "late_interaction": np.concatenate([rounded((tile @ embeddings.T).amax(dim=1)) for tile in tiles]),
-    }
+    scores_of_prompts = sentence_scores(images, texts, [prompt for name in classes for prompt in prompts[name]])
     ends = np.cumsum([len(prompts[name]) for name in classes])[:-1]
     reduce = np.max if pooling == "max" else np.mean
     return {
         kind: np.stack([reduce(part, axis=1) for part in np.split(scores, ends, axis=1)], axis=1)
-        for kind, scores in sentence_scores.items()
+        for kind, scores in scores_of_prompts.items()
     }
+
+
+def sentence_scores(images: ImageBank, texts: TextBank, sentences: Sequence[str]) -> dict[str, Array]:
+    """(I, N) cosines of each kind of score; `pooled` alone for a model without patch embeddings."""
+    embeddings = texts.of(sentences)
+    scores = {"pooled": rounded(images.pooled @ embeddings.T)}
+    if images.patches is not None:
+        tiles = images.patches.split(IMAGES_AT_ONCE)
+        scores["late_interaction"] = np.concatenate([rounded((tile @ embeddings.T).amax(dim=1)) for tile in tiles])
+    return scores
 
 
 def weighted_auroc(scores: Array, positive: NDArray[np.bool_], weights: Array) -> Array:
@@ -178,11 +183,29 @@ def _figures(
     truth: NDArray[np.int64],
     bootstrap: PatientBootstrap,
 ) -> dict[str, Any]:
-    per_class = {name: _class_auroc(labels, scores, column, bootstrap) for column, name in enumerate(labels.classes)}
+    return {
+        **auroc_figures(labels, scores, bootstrap),
+        **_argmax_figures(labels.select(single), scores[single], truth, bootstrap),
+    }
+
+
+def auroc_figures(
+    labels: Labels, scores: Array, bootstrap: PatientBootstrap, untrained: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """`auroc`, the mean over the classes that have one, and `auroc_per_class`.
+
+    Args:
+        scores: (n, C), a row a reading.
+        untrained: classes without a score, with the reason.
+    """
+    reasons = untrained or {}
+    per_class = {
+        name: Figure(None, reason=reasons[name]) if name in reasons else _class_auroc(labels, scores, column, bootstrap)
+        for column, name in enumerate(labels.classes)
+    }
     return {
         "auroc": _mean_auroc(labels, scores, per_class, bootstrap).to_json(),
         "auroc_per_class": {name: figure.to_json() for name, figure in per_class.items()},
-        **_argmax_figures(labels.select(single), scores[single], truth, bootstrap),
     }
 
 

@@ -1,0 +1,115 @@
+"""Retrieval by class (CheXpert 8x200): the sentences of an image's class, and the images of a sentence's class.
+
+The candidates are the prompts of all classes and the images that show exactly one of them, none uncertain. P@k is the
+share of the first k that are of the query's class, ties at their mean rank (`metrics.ranking`). The interval resamples
+the patients: as queries of image-to-text, as candidates of text-to-image.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset_scripts.schema import PRESENT, Reading, UserError
+from egma_evaluation.bootstrap import Array, PatientBootstrap, Statistic, mean_of
+from egma_evaluation.embeddings import ImageBank, TextBank
+from egma_evaluation.metrics.ranking import precision_at_k
+from egma_evaluation.zero_shot import finding_labels, sentence_scores
+
+CUTOFFS = (1, 5, 10)
+
+
+def class_retrieval(
+    readings: Sequence[Reading],
+    images: ImageBank,
+    texts: TextBank,
+    prompts: Mapping[str, Sequence[str]],
+    bootstrap: PatientBootstrap,
+) -> dict[str, Any]:
+    """P@1, 5, 10 both ways for both scores, and chance.
+
+    Raises:
+        UserError: fewer than two classes, or no image of exactly one of them.
+    """
+    classes = sorted(prompts)
+    distinct = list({reading["image_id"]: reading for reading in reversed(readings)}.values())[::-1]
+    labels = finding_labels(distinct, classes)
+    single = labels.single()
+    if len(classes) < 2 or len(single) == 0:
+        raise UserError("class retrieval: needs two classes with prompts and images that show exactly one of them")
+    shown, sentences = labels.select(single), [prompt for name in classes for prompt in sorted(prompts[name])]
+    image_class = (labels.values[single] == PRESENT).argmax(axis=1)
+    sentence_class = np.repeat(np.arange(len(classes)), [len(prompts[name]) for name in classes])
+    relevant = image_class[:, None] == sentence_class
+    # a sentence of a class that no image shows has nothing to find
+    asked = relevant.any(axis=0)
+    places = images.places(shown)
+    scores = {kind: score[places] for kind, score in sentence_scores(images, texts, sentences).items()}
+    return {
+        "classes": classes,
+        "images": len(shown),
+        "sentences": len(sentences),
+        **{
+            kind: {
+                "image_to_text": _image_to_text(score, relevant, shown, bootstrap),
+                "text_to_image": _text_to_image(score.T[asked], relevant.T[asked], shown, bootstrap),
+            }
+            for kind, score in scores.items()
+        },
+        "chance": {
+            "image_to_text": float(relevant.mean()),
+            "text_to_image": float(relevant[:, asked].mean()),
+        },
+    }
+
+
+def _cutoffs(candidates: int) -> list[int]:
+    return [k for k in CUTOFFS if k <= candidates]
+
+
+def _image_to_text(
+    scores: Array, relevant: NDArray[np.bool_], readings: Sequence[Reading], bootstrap: PatientBootstrap
+) -> dict[str, Any]:
+    return {
+        f"precision_at_{k}": bootstrap.figure(mean_of(precision_at_k(scores, relevant, k)), readings).to_json()
+        for k in _cutoffs(scores.shape[1])
+    }
+
+
+def _text_to_image(
+    scores: Array, relevant: NDArray[np.bool_], readings: Sequence[Reading], bootstrap: PatientBootstrap
+) -> dict[str, Any]:
+    return {
+        f"precision_at_{k}": bootstrap.figure(weighted_precision(scores, relevant, k), readings).to_json()
+        for k in _cutoffs(scores.shape[1])
+    }
+
+
+def weighted_precision(scores: Array, relevant: NDArray[np.bool_], k: int) -> Statistic:
+    """Mean over queries of `precision_at_k` when candidate c counts weights[c] times.
+
+    The copies of one candidate take one place after the other; different candidates of the same score are tied.
+
+    Args:
+        scores, relevant: (q, c)
+    """
+    queries = []
+    for score, wanted in zip(scores, relevant, strict=True):
+        order = np.argsort(-score, kind="stable")
+        queries.append((order, np.flatnonzero(np.diff(score[order], prepend=np.nan) != 0), wanted[order]))
+
+    def statistic(weights: Array) -> Array:
+        total = np.zeros(len(weights))
+        for order, groups, wanted in queries:
+            ordered = weights[:, order]
+            counts = np.add.reduceat(ordered, groups, axis=1)
+            before = np.cumsum(counts, axis=1) - counts
+            wanted_counts = np.add.reduceat(ordered * wanted, groups, axis=1)
+            is_tied = np.add.reduceat((ordered > 0).astype(np.int64), groups, axis=1) > 1
+            if_tied = np.where(before + (counts + 1) / 2 <= k, wanted_counts, 0)
+            if_one = np.minimum(wanted_counts, np.clip(k - before, 0, None))
+            total += np.where(is_tied, if_tied, if_one).sum(axis=1) / k
+        return total / len(queries)
+
+    return statistic
