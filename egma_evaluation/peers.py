@@ -14,16 +14,11 @@ from dataset_scripts.schema import UserError
 
 
 class Peer(nn.Module):
-    """One vector an image and one a sentence, in one space; no patch embeddings, so no maps and one score.
+    """One vector an image and one a sentence, in one space; no patch embeddings, so no maps and one score."""
 
-    Args:
-        name: as the user gave it, for messages.
-    """
-
-    def __init__(self, model: Any, name: str) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model: Any = model
-        self.name = name
         self.config = SimpleNamespace(
             zero_shot_score="pooled", _commit_hash=getattr(model.config, "_commit_hash", None)
         )
@@ -43,8 +38,6 @@ class Peer(nn.Module):
         return normalize(_vector(self.model.get_image_features(pixel_values=pixel_values)), dim=-1), None
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        if not self.has_text:
-            raise UserError(f"{self.name} has no text tower; of the tasks it can only take linear_probe")
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         # a mask of ones only is what SigLIP was trained with: none
         if bool(attention_mask.all()):
@@ -66,15 +59,18 @@ class Peer(nn.Module):
 class PeerProcessor:
     """Image processor and tokenizer of a peer, called as EGMA's processor is."""
 
-    def __init__(self, image_processor: Any, tokenizer: Any | None, max_length: int | None) -> None:
-        self.image_processor, self.tokenizer, self.max_length = image_processor, tokenizer, max_length
+    def __init__(self, image_processor: Any, tokenizer: Any | None, max_length: int | None, name: str) -> None:
+        self.image_processor, self.tokenizer = image_processor, tokenizer
+        self.max_length, self.name = max_length, name
 
     def __call__(
         self, images: Sequence[Any] | None = None, text: Sequence[str] | None = None, return_tensors: str = "pt"
     ) -> Mapping[str, Tensor]:
         if images is not None:
             return cast(Mapping[str, Tensor], self.image_processor(images=list(images), return_tensors=return_tensors))
-        assert text is not None and self.tokenizer is not None
+        if self.tokenizer is None:
+            raise UserError(f"{self.name} has no text tower; of the tasks it can only take linear_probe")
+        assert text is not None
         # models that were trained without a mask saw sentences filled to the same length
         has_mask = "attention_mask" in self.tokenizer.model_input_names
         tokens = dict(
@@ -98,14 +94,14 @@ def load_peer(name: str) -> tuple[Peer, PeerProcessor]:
     """
     try:
         model = AutoModel.from_pretrained(name, use_safetensors=True).eval()
-        peer = Peer(model, name)
+        peer = Peer(model)
         image_processor = AutoImageProcessor.from_pretrained(name)
         tokenizer = AutoTokenizer.from_pretrained(name) if peer.has_text else None
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{name}: no model of CLIP's or SigLIP's kind can be loaded from it ({reason})") from error
     text_config = getattr(model.config, "text_config", None)
-    return peer, PeerProcessor(image_processor, tokenizer, getattr(text_config, "max_position_embeddings", None))
+    return peer, PeerProcessor(image_processor, tokenizer, getattr(text_config, "max_position_embeddings", None), name)
 
 
 def _vector(output: Any) -> Tensor:

@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig
 
 import evaluate_egma
 from dataset_scripts.schema import FEATURES
-from modeling_egma import EgmaModel, EgmaProcessor
+from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
 from tests.egma_evaluation.fakes import corpus
 
 
@@ -47,6 +48,61 @@ def test_program_writes_every_figure(
     assert results["box_centre"]["pointing_game"] is not None
     assert results["model"]["name"] == "model" and results["model"]["weights_digest"]
     assert "| Zero-shot AUROC |" in capsys.readouterr().out
+
+
+def test_finished_tasks_survive_and_are_the_models_own(
+    model_folder: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "results"
+    arguments = [str(model_folder), "--data", str(corpus_folder), "--output", str(output), "--bootstrap", "20"]
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("egma_evaluation.protocol.Tasks.pointing_game", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_egma.main(arguments)
+    assert not (output / "results.json").exists()
+    assert {path.stem for path in (output / "tasks").iterdir()} == {"zero_shot", "retrieval", "class_retrieval"}
+    with monkeypatch.context() as patch:
+        patch.setattr("egma_evaluation.protocol.Tasks.zero_shot", interrupted)
+        assert evaluate_egma.main(arguments) == 0
+    resumed = (output / "results.json").read_bytes()
+    assert evaluate_egma.main([*arguments[:3], "--output", str(tmp_path / "straight"), "--bootstrap", "20"]) == 0
+    assert (tmp_path / "straight" / "results.json").read_bytes() == resumed
+    # another seed, and other weights, are another evaluation
+    assert evaluate_egma.main([*arguments, "--seed", "1"]) == 0
+    assert json.loads((output / "results.json").read_text())["bootstrap"]["seed"] == 1
+    weights = {name: value + 0.01 for name, value in load_file(model_folder / "model.safetensors").items()}
+    save_file(weights, model_folder / "model.safetensors", metadata={"format": "pt"})
+    assert evaluate_egma.main([*arguments, "--seed", "1"]) == 0
+    changed = json.loads((output / "results.json").read_text())
+    assert changed["details"]["zero_shot"] != json.loads(resumed)["details"]["zero_shot"]
+
+
+def test_another_model_is_compared_and_everything_is_drawn(
+    model_folder: Path, corpus_folder: Path, tmp_path: Path, tiny_config: EgmaConfig, processor: EgmaProcessor
+) -> None:
+    torch.manual_seed(9)
+    EgmaModel(tiny_config).save_pretrained(tmp_path / "second")
+    processor.save_pretrained(tmp_path / "second")
+    output = tmp_path / "results"
+    arguments = [str(model_folder), "--data", str(corpus_folder), "--output", str(output), "--bootstrap", "20"]
+    assert evaluate_egma.main([*arguments, "--compare", str(tmp_path / "second")]) == 0
+    results = json.loads((output / "results.json").read_text())
+    second = results["baselines"]["second"]
+    assert second["differences"]["zero_shot_auroc"]["value"] == pytest.approx(
+        results["zero_shot_auroc"] - second["zero_shot_auroc"]
+    )
+    assert "| model - second |" in (output / "results.md").read_text()
+    assert (output / "results.tex").read_text().count(r"\bottomrule") >= 1
+    assert {path.name for path in (output / "figures").iterdir()} == {"roc.png", "confusion.png", "retrieval.png"}
+    entries = json.loads((output / "model_index.json").read_text())
+    assert (
+        entries[0]["name"] == "model" and entries[0]["results"][0]["metrics"][0]["value"] == results["zero_shot_auroc"]
+    )
+    assert evaluate_egma.main([*arguments, "--compare", "nowhere"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from datasets import disable_progress_bars
 
-from dataset_scripts.schema import UserError
+from dataset_scripts.schema import SPLITS, UserError, load_readings
 from egma_evaluation.stages import ROOT
 from egma_evaluation.study.kinds import ablation, noise, shortcut
 from egma_evaluation.study.runs import PRESETS, Study
@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if len(set(options.seeds)) != len(options.seeds):
             raise UserError(f"seeds: expected each once, got {' '.join(map(str, options.seeds))}")
         data = options.data.resolve()
+        for split in SPLITS:
+            load_readings(data, split)
         study = Study(
             options.output, [str(Path(one).resolve()) for one in options.preset], options.seeds, options.max_steps
         )

@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 from transformers import AutoModel, AutoProcessor
 
 import modeling_egma  # noqa: F401  registers the Auto classes
-from dataset_scripts.schema import Box, UserError, load_readings
+from dataset_scripts.schema import PRESENT, Box, UserError, load_readings
 from egma_evaluation.embeddings import encode_images, encode_texts, records
 from egma_evaluation.pointing import Target, finding_targets, peak_credit, target_maps
 from egma_evaluation.prompts import load_prompts
@@ -20,7 +20,7 @@ BATCH_SIZE = 64
 def finding_figures(model_folder: Path, data: Path, finding: str) -> dict[str, float]:
     """On the test split: `auroc` and `pointing_game` of the finding, and `peak_on_marker`.
 
-    The last is the share of all images whose map of the finding's prompts peaks where the marker lies, or would lie.
+    A figure that the split does not allow is left out. The last is the share of all images whose map of the finding's prompts peaks where the marker lies, or would lie.
     """
     prompts = load_prompts()
     if finding not in prompts:
@@ -35,7 +35,10 @@ def finding_figures(model_folder: Path, data: Path, finding: str) -> dict[str, f
     listed = labels.listed(0)
     scores = class_scores(images, texts, chosen, "max")[model.config.zero_shot_score]
     places = np.asarray(images.places(readings))[listed]
-    figures = {"auroc": float(roc_auc_score(labels.values[listed, 0] == 1, scores[places, 0]))}
+    positive = labels.values[listed, 0] == PRESENT
+    figures: dict[str, float] = {}
+    if positive.any() and not positive.all():
+        figures["auroc"] = float(roc_auc_score(positive, scores[places, 0]))
     targets = [target for reading in readings for target in finding_targets(reading, chosen)]
     if targets:
         figures["pointing_game"] = float(peak_credit(target_maps(targets, images, texts), targets).mean())

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from dataset_scripts.chexpert import EIGHT, FIVE
 from dataset_scripts.schema import UserError
-from egma_evaluation.prompts import PROMPT_FOLDER, draw_prompts, load_prompts
+from egma_evaluation.prompts import PROMPT_FOLDER, PROTOCOL_FOLDER, draw_prompts, load_prompts, read_prompt_file
 
 
 def test_every_class_has_the_same_count_of_distinct_sentences() -> None:
@@ -48,3 +49,32 @@ def test_bad_files_are_named(tmp_path: Path, content: str | None, message: str) 
         file.write_text(content)
     with pytest.raises(UserError, match=message):
         load_prompts(file)
+
+
+def test_the_published_counts_come_out_of_the_files() -> None:
+    five = read_prompt_file(PROTOCOL_FOLDER / "chexpert_5x200.yaml")
+    counts = {name: len(prompts) for name, prompts in five.classes.items()}
+    assert counts == {"Atelectasis": 210, "Cardiomegaly": 15, "Consolidation": 192, "Edema": 18, "Pleural Effusion": 54}
+    drawn = draw_prompts(five.classes, five.per_class or 0, seed=0)
+    assert sum(map(len, drawn.values())) == 183
+    assert "Mild atelectasis in the left lung." in five.classes["Atelectasis"]
+    assert "Cardiomegaly." in five.classes["Cardiomegaly"]
+    eight = read_prompt_file(PROTOCOL_FOLDER / "chexpert_8x200.yaml")
+    assert len(eight.classes) == 8 and all(len(prompts) == 5 for prompts in eight.classes.values())
+    assert len({prompt for prompts in eight.classes.values() for prompt in prompts}) == 40 and eight.per_class is None
+    assert five.classes.keys() == set(FIVE) and eight.classes.keys() == set(EIGHT)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{classes: {A: {severity: mild}}}", "class 'A': severity is 'mild', expected a list of texts"),
+        ("{classes: {A: {severity: ['', ''], kind: [x]}}}", "class 'A': the same prompt comes from two combinations"),
+        ("{classes: {A: {severity: ['']}}}", "class 'A' has an empty prompt"),
+        ("{classes: {A: [x]}, per_class: many}", "per_class is 'many', expected a number of prompts"),
+    ],
+)
+def test_bad_combinations_are_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "own.yaml").write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_prompts(tmp_path / "own.yaml")

@@ -1,0 +1,65 @@
+"""Precision at k by class: literal repetition as the reference of the weighted form; speed is for the benchmarks."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from dataset_scripts.schema import UserError
+from egma_evaluation.bootstrap import PatientBootstrap
+from egma_evaluation.class_retrieval import class_retrieval, weighted_precision
+from egma_evaluation.metrics.ranking import precision_at_k
+from tests.egma_evaluation.fakes import CLASSES, PROMPTS, corpus, encode, oracle, reading
+
+
+def naive(score: np.ndarray, relevant: np.ndarray, weights: np.ndarray, k: int) -> float:
+    """Places filled one after the other; equal scores of different candidates all or none, by their mean rank."""
+    held, before = 0.0, 0.0
+    for value in sorted(set(score.tolist()), reverse=True):
+        group = [c for c in range(len(score)) if score[c] == value and weights[c] > 0]
+        total = sum(weights[c] for c in group)
+        if len(group) == 1 and relevant[group[0]]:
+            held += max(0.0, min(total, k - before))
+        elif len(group) > 1 and before + (total + 1) / 2 <= k:
+            held += sum(weights[c] for c in group if relevant[c])
+        before += total
+    return held / k
+
+
+@given(
+    hnp.arrays(float, (3, 7), elements=st.integers(0, 4).map(float)),
+    hnp.arrays(bool, (3, 7)),
+    hnp.arrays(float, (2, 7), elements=st.integers(0, 3).map(float)),
+    st.integers(1, 6),
+)
+def test_weighted_precision_by_loop(score: np.ndarray, relevant: np.ndarray, weights: np.ndarray, k: int) -> None:
+    found = weighted_precision(score, relevant, k)(weights)
+    for draw in range(2):
+        expected = np.mean([naive(score[q], relevant[q], weights[draw], k) for q in range(3)])
+        assert found[draw] == pytest.approx(expected)
+    once = weighted_precision(score, relevant, k)(np.ones((1, 7)))[0]
+    assert once == pytest.approx(precision_at_k(score, relevant, k).mean())
+
+
+def test_figures_of_an_oracle_and_what_chance_is() -> None:
+    rows = corpus(30)
+    images, texts = encode(oracle(rows), rows)
+    result = class_retrieval(rows, images, texts, PROMPTS, PatientBootstrap(rows, 20))
+    assert (result["images"], result["sentences"]) == (30, 6)
+    for score in ("pooled", "late_interaction"):
+        assert result[score]["image_to_text"]["precision_at_1"]["value"] == 1
+        # two of a class among the five first
+        assert result[score]["image_to_text"]["precision_at_5"]["value"] == pytest.approx(0.4)
+        assert result[score]["text_to_image"]["precision_at_10"]["value"] == 1
+        assert "precision_at_10" not in result[score]["image_to_text"]
+    assert result["chance"] == {"image_to_text": pytest.approx(1 / 3), "text_to_image": pytest.approx(1 / 3)}
+
+
+def test_images_of_several_classes_are_no_candidates() -> None:
+    both = reading(99, findings=dict.fromkeys(CLASSES, 1))
+    rows = corpus(6)
+    images, texts = encode(oracle(rows), rows)
+    assert class_retrieval(rows, images, texts, PROMPTS, PatientBootstrap(rows, 0))["images"] == 6
+    with pytest.raises(UserError, match="images that show exactly one"):
+        class_retrieval([both], images, texts, PROMPTS, PatientBootstrap([both], 0))
