@@ -18,6 +18,7 @@ from egma_evaluation.metrics.ranking import precision_at_k
 from egma_evaluation.zero_shot import finding_labels, sentence_scores
 
 CUTOFFS = (1, 5, 10)
+FIRST_GROUPS = 32  # of equal scores that are looked at before the rest of a list
 
 
 def class_retrieval(
@@ -100,16 +101,33 @@ def weighted_precision(scores: Array, relevant: NDArray[np.bool_], k: int) -> St
         queries.append((order, np.flatnonzero(np.diff(score[order], prepend=np.nan) != 0), wanted[order]))
 
     def statistic(weights: Array) -> Array:
-        total = np.zeros(len(weights))
-        for order, groups, wanted in queries:
-            ordered = weights[:, order]
-            counts = np.add.reduceat(ordered, groups, axis=1)
-            before = np.cumsum(counts, axis=1) - counts
-            wanted_counts = np.add.reduceat(ordered * wanted, groups, axis=1)
-            is_tied = np.add.reduceat((ordered > 0).astype(np.int64), groups, axis=1) > 1
-            if_tied = np.where(before + (counts + 1) / 2 <= k, wanted_counts, 0)
-            if_one = np.minimum(wanted_counts, np.clip(k - before, 0, None))
-            total += np.where(is_tied, if_tied, if_one).sum(axis=1) / k
-        return total / len(queries)
+        held = [_held(weights, order, starts, wanted, k) for order, starts, wanted in queries]
+        return np.asarray(np.sum(held, axis=0) / (k * len(queries)))
 
     return statistic
+
+
+def _held(
+    weights: Array, order: NDArray[np.int64], starts: NDArray[np.int64], wanted: NDArray[np.bool_], k: int
+) -> Array:
+    """(draws,) places up to k that relevant candidates hold.
+
+    Args:
+        order: candidates, best first; `wanted` (c,) in that order; `starts` of the groups of equal scores.
+    """
+    depth = FIRST_GROUPS
+    while True:
+        # what comes after k filled places holds none, so the rest of a long list is not looked at
+        end = starts[depth] if depth < len(starts) else len(order)
+        ordered = weights[:, order[:end]]
+        if depth >= len(starts) or (ordered.sum(axis=1) >= k).all():
+            break
+        depth *= 2
+    groups = starts[:depth]
+    counts = np.add.reduceat(ordered, groups, axis=1)
+    before = np.cumsum(counts, axis=1) - counts
+    wanted_counts = np.add.reduceat(ordered * wanted[:end], groups, axis=1)
+    is_tied = np.add.reduceat((ordered > 0).astype(np.int64), groups, axis=1) > 1
+    if_tied = np.where(before + (counts + 1) / 2 <= k, wanted_counts, 0)
+    if_one = np.minimum(wanted_counts, np.clip(k - before, 0, None))
+    return np.asarray(np.where(is_tied, if_tied, if_one).sum(axis=1))

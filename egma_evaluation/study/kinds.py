@@ -45,8 +45,8 @@ def ablation(study: Study, data: Path) -> str:
     bars(_panels(by_row), study.output / "ablation.png", note)
     chance = {FIGURES[key]: {"chance": value} for key, value in baselines["chance"].items() if key in FIGURES and value}
     curves(_panels(by_ratio), study.output / "gaze_amount.png", note, "readings with gaze", chance)
-    published = {ABLATIONS[name]: f"{value:.2f}" for name, value in PUBLISHED_ABLATION.items()}
-    published_ratios = {f"{100 * ratio:g} %": f"{value:.2f}" for ratio, value in PUBLISHED_RATIOS.items()}
+    published = {label: f"{PUBLISHED_ABLATION[name]:.2f}" for name, label in ABLATIONS.items()}
+    published_ratios = {f"{100 * ratio:g} %": f"{PUBLISHED_RATIOS[ratio]:.2f}" for ratio in GAZE_RATIOS}
     return _report(
         study,
         "ablation",

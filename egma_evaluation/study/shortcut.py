@@ -20,7 +20,8 @@ BATCH_SIZE = 64
 def finding_figures(model_folder: Path, data: Path, finding: str) -> dict[str, float]:
     """On the test split: `auroc` and `pointing_game` of the finding, and `peak_on_marker`.
 
-    A figure that the split does not allow is left out. The last is the share of all images whose map of the finding's prompts peaks where the marker lies, or would lie.
+    A figure that the split does not allow is left out. The last is the share of all images whose map of the finding's
+    prompts peaks where the marker lies, or would lie.
     """
     prompts = load_prompts()
     if finding not in prompts:

@@ -1,5 +1,7 @@
 """Precision at k by class: literal repetition as the reference of the weighted form; speed is for the benchmarks."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,9 +34,13 @@ def naive(score: np.ndarray, relevant: np.ndarray, weights: np.ndarray, k: int) 
     hnp.arrays(bool, (3, 7)),
     hnp.arrays(float, (2, 7), elements=st.integers(0, 3).map(float)),
     st.integers(1, 6),
+    st.integers(1, 4),
 )
-def test_weighted_precision_by_loop(score: np.ndarray, relevant: np.ndarray, weights: np.ndarray, k: int) -> None:
-    found = weighted_precision(score, relevant, k)(weights)
+def test_weighted_precision_by_loop(
+    score: np.ndarray, relevant: np.ndarray, weights: np.ndarray, k: int, first_groups: int
+) -> None:
+    with patch("egma_evaluation.class_retrieval.FIRST_GROUPS", first_groups):
+        found = weighted_precision(score, relevant, k)(weights)
     for draw in range(2):
         expected = np.mean([naive(score[q], relevant[q], weights[draw], k) for q in range(3)])
         assert found[draw] == pytest.approx(expected)
