@@ -75,6 +75,9 @@ class EgmaConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         _warn_of_unknown_fields(kwargs, known=self.__dataclass_fields__)
+        if not __name__.startswith("transformers_modules."):
+            # the pipeline of this package is registered; the one beside the weights is for those who lack it
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
@@ -92,6 +95,14 @@ class EgmaConfig(PreTrainedConfig):
             stages = len(getattr(self.vision_config, "depths", ()))
             expected = f"a stage from 1 to {stages}" if stages else "None: this vision backbone has no stages"
             _check(1 <= self.vision_stage <= stages, "vision_stage", self.vision_stage, expected)
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """As in transformers; the folder of a whole model also configures one of its towers."""
+        config, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if config.get("model_type") == EgmaConfig.model_type:
+            config = config | {"model_type": cls.model_type}
+        return config, kwargs
 
     @property
     def vision_tower_config(self) -> PreTrainedConfig:
@@ -122,6 +133,20 @@ class EgmaConfig(PreTrainedConfig):
         for _ in range(len(depths) - 1 if depths else 0):
             cells = (cells + 1) // 2
         return cells
+
+
+@strict
+class EgmaVisionConfig(EgmaConfig):
+    """Settings of `EgmaVisionModel`: those of the whole model."""
+
+    model_type = "egma_vision_model"
+
+
+@strict
+class EgmaTextConfig(EgmaConfig):
+    """Settings of `EgmaTextModel`: those of the whole model."""
+
+    model_type = "egma_text_model"
 
 
 def _side(size: int | list[int] | tuple[int, ...]) -> int:

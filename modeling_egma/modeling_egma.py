@@ -12,7 +12,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
-from .configuration_egma import EgmaConfig
+from .configuration_egma import EgmaConfig, EgmaTextConfig, EgmaVisionConfig
 from .losses_egma import contrastive_alignment_loss, cross_modality_mapping_loss, gaze_alignment_loss
 
 MAX_LOGIT_SCALE = 100.0
@@ -54,6 +54,18 @@ class EgmaPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, from safetensors alone: a pickle beside them, or in their place, is not read.
+
+        Raises:
+            OSError: there is no safetensors file.
+            ValueError: `use_safetensors=False`.
+        """
+        if kwargs.setdefault("use_safetensors", True) is not True:
+            raise ValueError("EGMA models are read from safetensors only; a pickle can run code")
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -110,8 +122,13 @@ class EgmaModel(EgmaPreTrainedModel):
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; the saved folder also opens as `AutoModelForZeroShotImageClassification`."""
         if self._auto_class is not None:
+            # a relative import, so that its file travels with this one
+            from .pipeline_egma import TASK, EgmaGroundingPipeline
+
             zero_shot = {"AutoModelForZeroShotImageClassification": "modeling_egma.EgmaModel"}
             self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **zero_shot}
+            grounding = {"impl": f"pipeline_egma.{EgmaGroundingPipeline.__name__}", "pt": ["AutoModel"]}
+            self.config.custom_pipelines = {TASK: grounding | {"type": "multimodal"}}
         return super().save_pretrained(save_directory, *args, **kwargs)
 
     @can_return_tuple
@@ -122,8 +139,7 @@ class EgmaModel(EgmaPreTrainedModel):
             `last_hidden_state` (B, P, width), the patch tokens before projection; `pooler_output` (B, D), the
             projected mean token, not normalised.
         """
-        tokens, output = _patch_tokens(self.vision_model, pixel_values, **kwargs)
-        return _with_pooling(tokens, self.visual_projection(tokens.mean(dim=1)), output)
+        return _image_features(self, pixel_values, **kwargs)
 
     @can_return_tuple
     def get_text_features(
@@ -139,18 +155,7 @@ class EgmaModel(EgmaPreTrainedModel):
             `last_hidden_state` (N, L, width), the mean of the last `config.text_layers` layers; `pooler_output`
             (N, D), the projected mean over real tokens, not normalised.
         """
-        kwargs.pop("output_hidden_states", None)
-        if token_type_ids is not None:
-            kwargs["token_type_ids"] = token_type_ids
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        kwargs |= {"return_dict": True, "output_hidden_states": True}
-        output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
-        layers = output.hidden_states[1:][-self.config.text_layers :]
-        tokens = torch.stack(layers).mean(dim=0)
-        real = attention_mask[..., None].to(tokens.dtype)
-        pooled = (tokens * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
-        return _with_pooling(tokens, self.text_projection(pooled), output)
+        return _text_features(self, input_ids, attention_mask, token_type_ids, **kwargs)
 
     def encode_images(self, pixel_values: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) -> L2-normalised pooled (B, D) and patch (B, P, D) embeddings, float32 or better."""
@@ -275,6 +280,65 @@ class EgmaModel(EgmaPreTrainedModel):
             return cosines * self._scale().to(cosines.dtype)
 
 
+class EgmaVisionModel(EgmaPreTrainedModel):
+    """The image half of an `EgmaModel`, loaded from the same folder: `pipeline("image-feature-extraction")`."""
+
+    config_class = EgmaVisionConfig
+    input_modalities = ("image",)
+    _keys_to_ignore_on_load_unexpected = [r"^text_", r"^logit_scale"]  # noqa: RUF012
+
+    def __init__(self, config: EgmaVisionConfig) -> None:
+        super().__init__(config)
+        self.vision_model = _tower_from_config(config.vision_tower_config)
+        self.visual_projection = nn.Linear(_width(config.vision_tower_config), config.projection_dim, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.vision_model.get_input_embeddings()
+
+    @can_return_tuple
+    def forward(self, pixel_values: Tensor | None = None, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """`EgmaModel.get_image_features`."""
+        if pixel_values is None:
+            raise ValueError("EgmaVisionModel needs pixel_values")
+        return _image_features(self, pixel_values, **kwargs)
+
+
+class EgmaTextModel(EgmaPreTrainedModel):
+    """The text half of an `EgmaModel`, loaded from the same folder: `pipeline("feature-extraction")`."""
+
+    config_class = EgmaTextConfig
+    main_input_name = "input_ids"
+    input_modalities = ("text",)
+    _keys_to_ignore_on_load_unexpected = [r"^vision_model", r"^visual_projection", r"^logit_scale"]  # noqa: RUF012
+
+    def __init__(self, config: EgmaTextConfig) -> None:
+        super().__init__(config)
+        assert isinstance(config.text_config, PreTrainedConfig)
+        self.text_model = _tower_from_config(config.text_config)
+        self.text_projection = nn.Linear(_width(config.text_config), config.projection_dim, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.text_model.set_input_embeddings(value)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """`EgmaModel.get_text_features`."""
+        if input_ids is None:
+            raise ValueError("EgmaTextModel needs input_ids")
+        return _text_features(self, input_ids, attention_mask, token_type_ids, **kwargs)
+
+
 class EgmaForImageClassification(EgmaPreTrainedModel):
     """The vision encoder with a linear head on the mean patch token before projection (linear probe, fine-tuning)."""
 
@@ -360,6 +424,28 @@ def _patch_tokens(vision_model: PreTrainedModel, pixel_values: Tensor, **kwargs:
         cells = (pixel_values.shape[-2] // patch) * (pixel_values.shape[-1] // patch)
         tokens = tokens[:, tokens.shape[1] - cells :]
     return tokens, output
+
+
+def _image_features(model: Any, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+    tokens, output = _patch_tokens(model.vision_model, pixel_values, **kwargs)
+    return _with_pooling(tokens, model.visual_projection(tokens.mean(dim=1)), output)
+
+
+def _text_features(
+    model: Any, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None, **kwargs: Any
+) -> BaseModelOutputWithPooling:
+    kwargs.pop("output_hidden_states", None)
+    if token_type_ids is not None:
+        kwargs["token_type_ids"] = token_type_ids
+    if attention_mask is None:
+        attention_mask = torch.ones_like(input_ids)
+    kwargs |= {"return_dict": True, "output_hidden_states": True}
+    output = model.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+    layers = output.hidden_states[1:][-model.config.text_layers :]
+    tokens = torch.stack(layers).mean(dim=0)
+    real = attention_mask[..., None].to(tokens.dtype)
+    pooled = (tokens * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+    return _with_pooling(tokens, model.text_projection(pooled), output)
 
 
 def _with_pooling(tokens: Tensor, pooled: Tensor, output: Any) -> BaseModelOutputWithPooling:
