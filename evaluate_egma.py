@@ -9,7 +9,6 @@ and `tasks/`, from which the same command goes on after an interruption.
 """
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from egma_evaluation.prompts import load_prompts
 from egma_evaluation.protocol import PROTOCOL_VERSION, TASKS, evaluate_model
 from egma_evaluation.report import headline_table, write_report
 from egma_evaluation.stages import write_json
-from egma_evaluation.task_cache import TaskCache
+from egma_evaluation.task_cache import TaskCache, weights_digest
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -106,15 +105,11 @@ def load_other(name: str) -> tuple[Any, Any]:
 
 def describe_model(name: str, model: Any) -> dict[str, Any]:
     """Name, size and, so that two results can be told apart, the Hub commit or the digest of the weight files."""
-    digest = hashlib.sha256()
-    files = sorted(Path(name).glob("*.safetensors"))
-    for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    digest = weights_digest(Path(name))
     return {
-        "name": Path(name).resolve().name if files else name,
+        "name": name if digest is None else Path(name).resolve().name,
         "commit": getattr(model.config, "_commit_hash", None),
-        "weights_digest": digest.hexdigest()[:16] if files else None,
+        "weights_digest": digest,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import get_cosine_schedule_with_warmup
 
 from dataset_scripts.schema import UserError
+from egma_hub.push import push_model, require_pushable
 from egma_training.arguments import TrainingSettings, parse_settings
 from egma_training.cached import cached_step
 from egma_training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
@@ -311,6 +312,8 @@ def _prepare_output(trainer: Trainer) -> None:
 
 def train(settings: TrainingSettings) -> None:
     """Run `settings` from the start, or from a checkpoint."""
+    if settings.push_to_hub is not None:
+        require_pushable(settings.push_to_hub)
     trainer = Trainer(settings)
     if settings.dry_run:
         dry_run(trainer)
@@ -321,6 +324,8 @@ def train(settings: TrainingSettings) -> None:
     _prepare_output(trainer)
     trainer.accelerator.init_trackers("egma" if settings.report_to != "tensorboard" else "tensorboard")
     trainer.run()
+    if settings.push_to_hub is not None and trainer.accelerator.is_main_process:
+        trainer.watch.say(push_model(settings.output, settings.push_to_hub))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -97,6 +97,9 @@ class TrainingSettings:
     resume: str | None = field(
         default=None, metadata={"help": "'auto' (the newest complete checkpoint) or a checkpoint folder"}
     )
+    push_to_hub: str | None = field(
+        default=None, metadata={"help": "user/name on the Hub: push the finished model there, private, with its card"}
+    )
     dry_run: bool = field(default=False, metadata={"help": "check everything, run one batch, say what it takes"})
 
     def __post_init__(self) -> None:

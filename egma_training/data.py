@@ -83,7 +83,12 @@ class TrainingData:
         """Counts and fingerprints of the corpora, for `training_state.json`."""
         weights: Sequence[float | None] = self.weights or [None] * len(self.folders)
         return {
-            folder.resolve().name: {"fingerprint": fingerprint(folder), "generated": is_generated(folder), "weight": w}
+            folder.resolve().name: {
+                "fingerprint": fingerprint(folder),
+                "generated": is_generated(folder),
+                "weight": w,
+                "licenses": sorted({one for one in load_readings(folder, "train").unique("license") if one}),
+            }
             for folder, w in zip(self.folders, weights, strict=True)
         } | {"training": self.source.summary, "validation_readings": len(self.validation)}
 

@@ -1,0 +1,106 @@
+"""A model's folder to the Hub: weights, processor, code, card and figures, and nothing else that lies there."""
+
+import fnmatch
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils._validators import validate_repo_id
+
+from dataset_scripts.schema import UserError
+from egma_hub.card import model_card
+
+# checkpoints, logs and recorded settings stay: they hold paths and names of readings
+ALLOWED = (
+    *("config.json", "model*.safetensors", "model.safetensors.index.json", "*_egma.py"),
+    *("processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json"),
+)
+NEEDED = ("config.json", "processor_config.json")
+# these show no image and no report
+FIGURES_WITHOUT_PATIENTS = ("roc.png", "confusion.png", "tsne.png")
+
+
+def require_pushable(repo_id: str) -> None:
+    """Raise UserError when `push_model` could not be called later."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise UserError(f"{repo_id}: {error}") from None
+    if get_token() is None:
+        raise UserError("no token for the Hub; log in with `hf auth login`")
+
+
+def push_model(
+    folder: Path, repo_id: str, results: Path | None = None, *, public: bool = False, overwrite: bool = False
+) -> str:
+    """Upload a trained model; returns its address.
+
+    Args:
+        results: folder that `evaluate_egma.py` wrote.
+        public: private otherwise.
+        overwrite: put it over what the repository holds.
+
+    Raises:
+        UserError: no model in the folder, results of another model, no token, a repository that holds something, or
+            one that is public where a private one is asked for.
+    """
+    require_pushable(repo_id)
+    with tempfile.TemporaryDirectory() as staging:
+        staged = stage_model(folder, repo_id, results, Path(staging) / "model")
+        return _upload(staged, repo_id, public, overwrite)
+
+
+def stage_model(folder: Path, repo_id: str, results: Path | None, staged: Path) -> Path:
+    """Everything that would go up, in a folder of its own."""
+    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    if missing or not any(folder.glob("model*.safetensors")):
+        lacking = ", ".join(missing) or "model.safetensors"
+        raise UserError(f"{folder}: no trained model: it lacks {lacking}")
+    staged.mkdir(parents=True)
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not path.is_symlink() and any(fnmatch.fnmatch(path.name, one) for one in ALLOWED):
+            shutil.copy(path, staged / path.name)
+    found = None if results is None else _results(results)
+    pictures = [] if results is None or found is None else _copy_figures(results, staged, bool(found["generated"]))
+    if found is not None:
+        text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
+        (staged / "results.json").write_text(text + "\n", encoding="utf-8")
+    model_card(folder, repo_id, found, pictures).save(staged / "README.md")
+    return staged
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "results.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: no results.json of evaluate_egma.py ({error})") from None
+
+
+def _copy_figures(results: Path, staged: Path, generated: bool) -> list[str]:
+    names = [path.name for path in sorted(results.glob("figures/*.png"))]
+    names = names if generated else [name for name in names if name in FIGURES_WITHOUT_PATIENTS]
+    for name in names:
+        (staged / "figures").mkdir(exist_ok=True)
+        shutil.copy(results / "figures" / name, staged / "figures" / name)
+    return [f"figures/{name}" for name in names]
+
+
+def _upload(staged: Path, repo_id: str, public: bool, overwrite: bool) -> str:
+    api = HfApi()
+    try:
+        address = api.create_repo(repo_id, private=not public, exist_ok=True)
+        info = api.model_info(repo_id)
+        held = [file.rfilename for file in info.siblings or [] if file.rfilename != ".gitattributes"]
+        if held and not overwrite:
+            raise UserError(f"{repo_id}: already holds {len(held)} files; another name, or --overwrite")
+        if not public and not info.private:
+            raise UserError(f"{repo_id}: exists and is public; expected a private repository, or say --public")
+        api.upload_folder(repo_id=repo_id, folder_path=staged, commit_message="EGMA model")
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(f"{repo_id}: {' '.join(str(error).split())}") from None
+    return str(address)
