@@ -41,7 +41,8 @@ class EgmaConfig(PreTrainedConfig):
         projection_dim: D, width of the shared embedding space.
         logit_scale_init_value: initial value of the learned logarithm of the logit scale.
         vision_stage: 1-based stage of a hierarchical backbone whose tokens are aligned; the last one when None.
-        text_layers: how many of the last text layers are averaged (at most what there is).
+        text_layers: how many of the last text layers are averaged (at most what there is), or which of the hidden
+            states, the embeddings being 0 (MedCLIP: [1, 2, -1]).
         contrastive_weight, gaze_weight, mapping_weight: weights of the three terms of the objective.
         gaze_sentence_weight: share of sentence-to-patch in the gaze term; the rest is patch-to-sentence.
         gaze_label_threshold: a cell counts as looked at above this fraction of its map's maximum.
@@ -63,7 +64,7 @@ class EgmaConfig(PreTrainedConfig):
     projection_dim: int = 512
     logit_scale_init_value: float | int = math.log(1 / 0.07)
     vision_stage: int | None = None
-    text_layers: int = 4
+    text_layers: int | list[int] = 4
     contrastive_weight: float | int = 1.0
     gaze_weight: float | int = 1.0
     mapping_weight: float | int = 1.0
@@ -82,8 +83,8 @@ class EgmaConfig(PreTrainedConfig):
 
     def validate_architecture(self) -> None:
         """Check the fields against each other; called at construction."""
-        for name in ("projection_dim", "text_layers"):
-            _check(getattr(self, name) >= 1, name, getattr(self, name), "a whole number >= 1")
+        _check(self.projection_dim >= 1, "projection_dim", self.projection_dim, "a whole number >= 1")
+        self._check_text_layers()
         for name in ("contrastive_weight", "gaze_weight", "mapping_weight"):
             value = getattr(self, name)
             _check(math.isfinite(value) and value >= 0, name, value, "a finite number >= 0")
@@ -95,6 +96,15 @@ class EgmaConfig(PreTrainedConfig):
             stages = len(getattr(self.vision_config, "depths", ()))
             expected = f"a stage from 1 to {stages}" if stages else "None: this vision backbone has no stages"
             _check(1 <= self.vision_stage <= stages, "vision_stage", self.vision_stage, expected)
+
+    def _check_text_layers(self) -> None:
+        layers = self.text_layers
+        if isinstance(layers, int):
+            _check(layers >= 1, "text_layers", layers, "a whole number >= 1, or a list of hidden states")
+            return
+        count = int(getattr(self.text_config, "num_hidden_layers", 0))
+        known = bool(layers) and all(-count - 1 <= layer <= count for layer in layers)
+        _check(known, "text_layers", layers, f"a number of layers, or hidden states from {-count - 1} to {count}")
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:

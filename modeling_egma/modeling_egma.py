@@ -373,7 +373,10 @@ class EgmaForImageClassification(EgmaPreTrainedModel):
         if labels is not None:
             loss = self.loss_function(labels, logits, self._typed_for(labels))
         return ImageClassifierOutput(
-            loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
+            loss=loss,
+            logits=logits,
+            hidden_states=output.hidden_states,
+            attentions=getattr(output, "attentions", None),
         )
 
     def _typed_for(self, labels: Tensor) -> PreTrainedConfig:
@@ -441,8 +444,10 @@ def _text_features(
         attention_mask = torch.ones_like(input_ids)
     kwargs |= {"return_dict": True, "output_hidden_states": True}
     output = model.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
-    layers = output.hidden_states[1:][-model.config.text_layers :]
-    tokens = torch.stack(layers).mean(dim=0)
+    chosen = model.config.text_layers
+    states = output.hidden_states
+    layers = states[1:][-chosen:] if isinstance(chosen, int) else [states[layer] for layer in chosen]
+    tokens = torch.stack(tuple(layers)).mean(dim=0)
     real = attention_mask[..., None].to(tokens.dtype)
     pooled = (tokens * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
     return _with_pooling(tokens, model.text_projection(pooled), output)
@@ -453,7 +458,8 @@ def _with_pooling(tokens: Tensor, pooled: Tensor, output: Any) -> BaseModelOutpu
         last_hidden_state=tokens,
         pooler_output=pooled,
         hidden_states=output.hidden_states,
-        attentions=output.attentions,
+        # a convolutional backbone has none
+        attentions=getattr(output, "attentions", None),
     )
 
 
