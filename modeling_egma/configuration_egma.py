@@ -5,6 +5,7 @@ import difflib
 import math
 from typing import Any, Literal
 
+import torch
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
@@ -79,7 +80,15 @@ class EgmaConfig(PreTrainedConfig):
         if not __name__.startswith("transformers_modules."):
             # the pipeline of this package is registered; the one beside the weights is for those who lack it
             kwargs.pop("custom_pipelines", None)
-        super().__post_init__(**kwargs)
+        try:
+            super().__post_init__(**kwargs)
+        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+            # a tower's configuration trips over what it does not check
+            raise ValueError(f"EgmaConfig: vision_config or text_config makes no encoder ({error!r})") from error
+        for name, config in (("", self), ("vision_config.", self.vision_config), ("text_config.", self.text_config)):
+            dtype = getattr(config, "dtype", None)
+            known = dtype is None or isinstance(dtype, str | torch.dtype)
+            _check(known, f"{name}dtype", dtype, "the name of a torch type")
 
     def validate_architecture(self) -> None:
         """Check the fields against each other; called at construction."""

@@ -171,7 +171,8 @@ class EgmaModel(EgmaPreTrainedModel):
         **kwargs: Any,
     ) -> Tensor:
         """Sentences (N, L), N may be 0, -> L2-normalised embeddings (N, D), float32 or better."""
-        if len(input_ids) == 0:
+        # not `len`, which would fix the number of sentences in an exported graph
+        if input_ids.shape[0] == 0:
             # encoders refuse an empty batch; the result hangs on the graph all the same
             return self.encode_text(input_ids.new_zeros(1, 1), **kwargs)[:0]
         features = self.get_text_features(input_ids, attention_mask, token_type_ids, return_dict=True, **kwargs)

@@ -1,0 +1,19 @@
+"""Which finding fits a radiograph best: `python examples/zero_shot.py MODEL IMAGE "pleural effusion" pneumothorax`."""
+
+import sys
+
+from PIL import Image
+from transformers import pipeline
+
+import modeling_egma  # noqa: F401  or trust_remote_code=True below
+
+
+def main(model: str, image: str, *findings: str) -> None:
+    classify = pipeline("zero-shot-image-classification", model=model)
+    # the pipeline's own template speaks of photos
+    for row in classify(Image.open(image), candidate_labels=list(findings), hypothesis_template="there is a {}."):
+        print(f"{row['score']:.3f}  {row['label']}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
