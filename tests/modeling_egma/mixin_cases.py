@@ -8,7 +8,17 @@ import unittest
 import torch
 from transformers import BertConfig, BertTokenizer, SwinConfig
 
-from modeling_egma import EgmaConfig, EgmaForImageClassification, EgmaImageProcessor, EgmaModel, EgmaProcessor
+from modeling_egma import (
+    EgmaConfig,
+    EgmaForImageClassification,
+    EgmaImageProcessor,
+    EgmaModel,
+    EgmaProcessor,
+    EgmaTextConfig,
+    EgmaTextModel,
+    EgmaVisionConfig,
+    EgmaVisionModel,
+)
 
 from .test_configuration_common import ConfigTester
 from .test_image_processing_common import ImageProcessingTester, ImageProcessingTestMixin
@@ -16,7 +26,10 @@ from .test_modeling_common import ModelTesterMixin, floats_tensor, ids_tensor
 from .test_processing_common import ProcessorTesterMixin
 
 # the shared tests compare a saved folder with the object; the code that travels with it is tested in test_loading_egma
-for travelling in (EgmaConfig, EgmaModel, EgmaForImageClassification, EgmaProcessor, EgmaImageProcessor):
+for travelling in (
+    *(EgmaConfig, EgmaModel, EgmaForImageClassification, EgmaProcessor, EgmaImageProcessor),
+    *(EgmaVisionConfig, EgmaVisionModel, EgmaTextConfig, EgmaTextModel),
+):
     travelling._auto_class = None
 
 IMAGE_SIZE = 32
@@ -143,6 +156,88 @@ class EgmaForImageClassificationTest(ModelTesterMixin, unittest.TestCase):
 
     @unittest.skip("the width of Swin's hidden states grows from stage to stage; the test wants one width")
     def test_hidden_states_output(self):
+        pass
+
+
+class EgmaVisionModelTester(VisionTester):
+    def __init__(self, parent):
+        self.parent = parent
+
+    def prepare_config_and_inputs_for_common(self):
+        towers = {"vision_config": self.get_config(), "text_config": TextTester().get_config()}
+        return EgmaVisionConfig(**towers, projection_dim=12), super().prepare_config_and_inputs_for_common()[1]
+
+
+class EgmaVisionModelTest(ModelTesterMixin, unittest.TestCase):
+    all_model_classes = (EgmaVisionModel,)
+    test_resize_embeddings = False
+    has_attentions = False
+    _is_composite = True
+
+    def setUp(self):
+        self.model_tester = EgmaVisionModelTester(self)
+
+    @unittest.skip("images enter through a convolution, not through an embedding table")
+    def test_model_get_set_embeddings(self):
+        pass
+
+    @unittest.skip("the width of Swin's hidden states grows from stage to stage; the test wants one width")
+    def test_hidden_states_output(self):
+        pass
+
+    @unittest.skip("features have no loss")
+    def test_training(self):
+        pass
+
+    @unittest.skip("features have no loss")
+    def test_training_gradient_checkpointing(self):
+        pass
+
+    @unittest.skip("features have no loss")
+    def test_training_gradient_checkpointing_use_reentrant_false(self):
+        pass
+
+    @unittest.skip("features have no loss")
+    def test_training_gradient_checkpointing_use_reentrant_true(self):
+        pass
+
+
+class EgmaTextModelTester(TextTester):
+    def __init__(self, parent):
+        self.parent = parent
+
+    def prepare_config_and_inputs_for_common(self):
+        towers = {"vision_config": VisionTester().get_config(), "text_config": self.get_config()}
+        return EgmaTextConfig(**towers, projection_dim=12), super().prepare_config_and_inputs_for_common()[1]
+
+
+class EgmaTextModelTest(ModelTesterMixin, unittest.TestCase):
+    all_model_classes = (EgmaTextModel,)
+    test_resize_embeddings = False
+    has_attentions = False
+    _is_composite = True
+
+    def setUp(self):
+        self.model_tester = EgmaTextModelTester(self)
+
+    @unittest.skip("the last layers are averaged, so all hidden states are made and given back")
+    def test_can_capture_specific_layers_hidden_states(self):
+        pass
+
+    @unittest.skip("features have no loss")
+    def test_training(self):
+        pass
+
+    @unittest.skip("features have no loss")
+    def test_training_gradient_checkpointing(self):
+        pass
+
+    @unittest.skip("features have no loss")
+    def test_training_gradient_checkpointing_use_reentrant_false(self):
+        pass
+
+    @unittest.skip("features have no loss")
+    def test_training_gradient_checkpointing_use_reentrant_true(self):
         pass
 
 

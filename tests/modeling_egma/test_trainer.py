@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, Trainer, TrainingArguments
 
 from modeling_egma import EgmaConfig, EgmaModel
 
-MUTATED = 300
+MUTATED = 10_000
 
 
 class Pairs(torch.utils.data.Dataset):
