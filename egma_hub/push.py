@@ -1,6 +1,5 @@
 """A model's folder to the Hub: weights, processor, code, card and figures, and nothing else that lies there."""
 
-import fnmatch
 import json
 import shutil
 import tempfile
@@ -13,16 +12,11 @@ from huggingface_hub.utils._validators import validate_repo_id
 
 from dataset_scripts.schema import UserError
 from egma_hub.card import model_card
+from modeling_egma import EgmaModel, EgmaProcessor
 
-# checkpoints, logs and recorded settings stay: they hold paths and names of readings
-ALLOWED = (
-    *("config.json", "model*.safetensors", "model.safetensors.index.json", "*_egma.py"),
-    *("processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
-    *("vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json"),
-)
-NEEDED = ("config.json", "processor_config.json")
 # these show no image and no report
 FIGURES_WITHOUT_PATIENTS = ("roc.png", "confusion.png", "tsne.png")
+FIRST_FIGURE = "heat_maps.png"
 
 
 def require_pushable(repo_id: str) -> None:
@@ -56,15 +50,18 @@ def push_model(
 
 
 def stage_model(folder: Path, repo_id: str, results: Path | None, staged: Path) -> Path:
-    """Everything that would go up, in a folder of its own."""
-    missing = [name for name in NEEDED if not (folder / name).is_file()]
-    if missing or not any(folder.glob("model*.safetensors")):
-        lacking = ", ".join(missing) or "model.safetensors"
-        raise UserError(f"{folder}: no trained model: it lacks {lacking}")
+    """Everything that would go up, in a folder of its own.
+
+    Model and processor are loaded and saved, so that what goes up is known to load and brings today's code. Whatever
+    else lies in the folder stays: checkpoints and logs hold paths and names of readings.
+    """
+    try:
+        model, processor = EgmaModel.from_pretrained(folder), EgmaProcessor.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: no trained model ({' '.join(str(error).split())[:200]})") from None
     staged.mkdir(parents=True)
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.is_symlink() and any(fnmatch.fnmatch(path.name, one) for one in ALLOWED):
-            shutil.copy(path, staged / path.name)
+    model.save_pretrained(staged)
+    processor.save_pretrained(staged)
     found = None if results is None else _results(results)
     pictures = [] if results is None or found is None else _copy_figures(results, staged, bool(found["generated"]))
     if found is not None:
@@ -82,7 +79,7 @@ def _results(folder: Path) -> dict[str, Any]:
 
 
 def _copy_figures(results: Path, staged: Path, generated: bool) -> list[str]:
-    names = [path.name for path in sorted(results.glob("figures/*.png"))]
+    names = sorted((path.name for path in results.glob("figures/*.png")), key=lambda name: (name != FIRST_FIGURE, name))
     names = names if generated else [name for name in names if name in FIGURES_WITHOUT_PATIENTS]
     for name in names:
         (staged / "figures").mkdir(exist_ok=True)

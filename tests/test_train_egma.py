@@ -143,6 +143,8 @@ def test_no_decay_on_norms_biases_and_logit_scale(tiny_model: torch.nn.Module) -
         (["--resume", "auto"], "no checkpoint to resume from"),
         (["--resume", "nowhere"], "nowhere: not a complete checkpoint"),
         (["--report_to", "parchment"], "report_to is 'parchment'"),
+        (["--push-to-hub", "lab/egma"], "no token for the Hub; log in with `hf auth login`"),
+        (["--push-to-hub", "no good"], "no good: "),
         (["--tf32", "True"], "tf32 needs an NVIDIA GPU"),
         (["--batch_size", "44"], "fewer than one batch of 44 different images"),
         (["--positives", "all"], "positives is 'all', expected diagonal or text_match"),

@@ -18,6 +18,7 @@ from egma_evaluation.report import HEADLINE_LABELS
 from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
 from tests.egma_hub.fake_hub import FakeHub, fake_hub
 from tests.modeling_egma.test_loading_egma import BLOCKER
+from tests.test_train_egma import TINY
 
 ROOT = Path(__file__).parents[2]
 LOAD = """
@@ -139,6 +140,21 @@ def test_round_trip(
     assert found["rows"] == load_readings(phantom_data, "test")["reading_id"][:]
 
 
+def test_a_training_pushes_what_it_trained(hub: FakeHub, phantom_data: Path, tmp_path: Path) -> None:
+    preset = tmp_path / "tiny.yaml"
+    preset.write_text(json.dumps(TINY | {"max_steps": 1, "evaluation_steps": 1, "report_to": "none"}))
+    command = [str(ROOT / "train_egma.py"), "--config", str(preset), "--data", str(phantom_data)]
+    command += ["--output_dir", str(tmp_path / "run"), "--push-to-hub", "lab/trained"]
+    home = environment(hub, tmp_path / "home")
+    done = subprocess.run([sys.executable, *command], env=home, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "/lab/trained" in done.stdout
+    repository = hub.repositories["models", "lab/trained"]
+    card = repository.files["README.md"].decode()
+    assert repository.private and "This model was not evaluated." in card and "GENERATED" in card
+    assert str(tmp_path).encode() not in b"".join(repository.files.values())
+
+
 def test_card_is_complete_and_honest(folder: Path, results: Path, tmp_path: Path) -> None:
     staged = tmp_path / "staged"
     command = [sys.executable, str(ROOT / "push_egma.py"), str(folder), "lab/egma", "--results", str(results)]
@@ -185,7 +201,7 @@ def test_what_must_not_happen_is_refused(hub: FakeHub, folder: Path, results: Pa
     hub.repositories["models", "lab/twice"].private = False
     assert "exists and is public" in push(hub, home, folder, "lab/twice", "--overwrite").stderr
     empty = push(hub, home, tmp_path, "lab/nothing")
-    assert empty.returncode == 2 and "no trained model: it lacks config.json" in empty.stderr
+    assert empty.returncode == 2 and "no trained model (" in empty.stderr
     other = json.loads((results / "results.json").read_text())
     other["model"]["weights_digest"] = "0" * 16
     (tmp_path / "other").mkdir()
