@@ -90,8 +90,12 @@ def read_tensors(source: Path) -> dict[str, Tensor]:
             return load_file(source)
         found = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{source}: not a checkpoint that can be read without running code ({reason})") from None
+        # torch's own message advises to read it unsafely
+        kind = type(error).__name__
+        raise UserError(
+            f"{source}: not a checkpoint that can be read without running code ({kind}); expected a state dict written "
+            "by torch.save or safetensors"
+        ) from None
     found = found.get("state_dict", found) if isinstance(found, Mapping) else found
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise UserError(f"{source}: expected names with tensors, found {type(found).__name__}")
