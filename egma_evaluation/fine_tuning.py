@@ -13,7 +13,7 @@ from tqdm import tqdm
 from dataset_scripts.schema import ABSENT, PRESENT, UserError
 from egma_evaluation.bootstrap import Array, PatientBootstrap
 from egma_evaluation.embeddings import Images, Processor, Readings
-from egma_evaluation.linear_probe import by_fraction, mean_auroc, trainable_classes
+from egma_evaluation.linear_probe import SplitLabels, by_fraction, mean_auroc, trainable_classes
 from egma_evaluation.zero_shot import Labels
 from modeling_egma import EgmaConfig, EgmaForImageClassification, EgmaModel
 
@@ -26,7 +26,7 @@ PATIENCE_EPOCHS = 3
 def fine_tuning(
     model: Any,
     processor: Processor,
-    labels: tuple[Labels, Labels, Labels],
+    labels: SplitLabels,
     rows: tuple[Readings, Readings, Readings],
     bootstrap: PatientBootstrap,
     batch_size: int,

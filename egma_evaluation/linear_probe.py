@@ -8,7 +8,7 @@ readings, uncertain and unlisted ones left out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +28,19 @@ STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)  # scikit-learn's C
 MAX_ITERATIONS = 1000
 COMPETITION_SOURCE = "chexpert"
 
-# training places and seed -> scores (n, C) of the test readings, what was chosen, and classes without a score
+# places of the training readings -> scores (n, C) of the test readings, what was chosen, and classes without a score
 Fit = Callable[[NDArray[np.int64]], tuple[Array, dict[str, Any], dict[str, str]]]
 
 
-def probe_labels(
-    training: Sequence[Reading], validation: Sequence[Reading], test: Sequence[Reading]
-) -> tuple[Labels, Labels, Labels]:
+class SplitLabels(NamedTuple):
+    """Labels of the same classes."""
+
+    training: Labels
+    validation: Labels
+    test: Labels
+
+
+def probe_labels(training: Sequence[Reading], validation: Sequence[Reading], test: Sequence[Reading]) -> SplitLabels:
     """The labels of the three splits, of the same classes.
 
     Raises:
@@ -45,9 +51,11 @@ def probe_labels(
     if all(reading["source"].removeprefix("phantom/") == COMPETITION_SOURCE for reading in [*training, *test]):
         competition = [[competition_labels(reading["findings"]) for reading in split] for split in splits]
         classes = sorted(competition[0][0])
-        return _three(
-            Labels(split, classes, np.array([[row[name] for name in classes] for row in rows], dtype=np.float64))
-            for split, rows in zip(splits, competition, strict=True)
+        return SplitLabels(
+            *(
+                Labels(split, classes, np.array([[row[name] for name in classes] for row in rows], dtype=np.float64))
+                for split, rows in zip(splits, competition, strict=True)
+            )
         )
     values: dict[str, set[int]] = {}
     for finding in (finding for reading in training for finding in reading["findings"]):
@@ -56,12 +64,7 @@ def probe_labels(
     classes = sorted(name for name, seen in values.items() if {PRESENT, ABSENT} <= seen and name in tested)
     if not classes:
         raise UserError("linear probe: no finding of the test split is both present and absent in the training split")
-    return _three(finding_labels(split, classes) for split in splits)
-
-
-def _three(labels: Any) -> tuple[Labels, Labels, Labels]:
-    first, second, third = labels
-    return first, second, third
+    return SplitLabels(*(finding_labels(split, classes) for split in splits))
 
 
 def _check_patients(splits: Mapping[str, Sequence[Reading]]) -> None:
@@ -106,7 +109,7 @@ def features(model: Any, processor: Processor, rows: Readings, batch_size: int) 
 
 
 def linear_probe(
-    labels: tuple[Labels, Labels, Labels],
+    labels: SplitLabels,
     features_of: tuple[Mapping[str, Array], Mapping[str, Array], Mapping[str, Array]],
     bootstrap: PatientBootstrap,
     seed: int,

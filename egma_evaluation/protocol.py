@@ -10,7 +10,7 @@ from typing import Any
 from dataset_scripts.schema import PRESENT, Reading, Split, UserError, is_generated, load_readings
 from egma_evaluation.bootstrap import CONFIDENCE, PatientBootstrap, paired_difference, patient, without_draws
 from egma_evaluation.class_retrieval import class_retrieval
-from egma_evaluation.corpus_protocols import protocol_of, published_figures, with_no_finding
+from egma_evaluation.corpus_protocols import CorpusProtocol, protocol_of, published_figures, with_no_finding
 from egma_evaluation.embeddings import (
     ImageBank,
     ImageTextModel,
@@ -24,14 +24,14 @@ from egma_evaluation.embeddings import (
 from egma_evaluation.fine_tuning import fine_tuning
 from egma_evaluation.gaze_agreement import gaze_agreement
 from egma_evaluation.grounding import grounding, grounding_targets
-from egma_evaluation.linear_probe import features, linear_probe, probe_labels
+from egma_evaluation.linear_probe import SplitLabels, features, linear_probe, probe_labels
 from egma_evaluation.pointing import mean_box_centre, pointing_game, pointing_targets
 from egma_evaluation.prompts import Prompts, draw_prompts, load_prompts
 from egma_evaluation.report import HEADLINE_LABELS, headline, headline_figures
 from egma_evaluation.result_figures import draw_figures
 from egma_evaluation.retrieval import report_sentences, retrieval
 from egma_evaluation.task_cache import TaskCache
-from egma_evaluation.zero_shot import Labels, Pooling, zero_shot, zero_shot_classes
+from egma_evaluation.zero_shot import Pooling, zero_shot, zero_shot_classes
 from modeling_egma.processing_egma import GAZE_DEFAULTS
 
 PROTOCOL_VERSION = "2"
@@ -129,14 +129,19 @@ def evaluate_model(
     }
     for name, (other, other_processor) in (others or {}).items():
         found = programs(other, other_processor).run(caches.get(name), asked=False)
-        other_score = other.config.zero_shot_score
-        results.setdefault("baselines", {})[name] = {
-            **headline(found, other_score),
-            "zero_shot_score": other_score,
-            "differences": differences(details, score, found, other_score),
-            "details": without_draws(found),
-        }
+        beside = _beside(details, score, found, other.config.zero_shot_score)
+        results.setdefault("baselines", {})[name] = beside
     return results | {"details": without_draws(details)}
+
+
+def _beside(details: Mapping[str, Any], score: str, found: Mapping[str, Any], found_score: str) -> dict[str, Any]:
+    """What `results.json` holds of another model."""
+    return {
+        **headline(found, found_score),
+        "zero_shot_score": found_score,
+        "differences": differences(details, score, found, found_score),
+        "details": without_draws(found),
+    }
 
 
 def differences(
@@ -173,7 +178,7 @@ class Corpus:
         return cls(data, _labelled(data), training, validation)
 
     @property
-    def protocol(self) -> Any:
+    def protocol(self) -> CorpusProtocol:
         return protocol_of(self.test)
 
     @cached_property
@@ -260,7 +265,7 @@ class Tasks:
         return encode_texts(self.model, self.processor, texts, self.options.batch_size)
 
     @cached_property
-    def split_labels(self) -> tuple[Labels, Labels, Labels]:
+    def split_labels(self) -> SplitLabels:
         return probe_labels(self.corpus.training, self.corpus.validation, self.corpus.test)
 
     @property

@@ -139,7 +139,8 @@ class EgmaModel(EgmaPreTrainedModel):
             `last_hidden_state` (B, P, width), the patch tokens before projection; `pooler_output` (B, D), the
             projected mean token, not normalised.
         """
-        return _image_features(self, pixel_values, **kwargs)
+        tokens, output = _patch_tokens(self.vision_model, pixel_values, **kwargs)
+        return _with_pooling(tokens, self.visual_projection(tokens.mean(dim=1)), output)
 
     @can_return_tuple
     def get_text_features(
@@ -155,7 +156,19 @@ class EgmaModel(EgmaPreTrainedModel):
             `last_hidden_state` (N, L, width), the mean of the last `config.text_layers` layers; `pooler_output`
             (N, D), the projected mean over real tokens, not normalised.
         """
-        return _text_features(self, input_ids, attention_mask, token_type_ids, **kwargs)
+        kwargs.pop("output_hidden_states", None)
+        if token_type_ids is not None:
+            kwargs["token_type_ids"] = token_type_ids
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        kwargs |= {"return_dict": True, "output_hidden_states": True}
+        output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        chosen, states = self.config.text_layers, output.hidden_states
+        layers = states[1:][-chosen:] if isinstance(chosen, int) else [states[layer] for layer in chosen]
+        tokens = torch.stack(tuple(layers)).mean(dim=0)
+        real = attention_mask[..., None].to(tokens.dtype)
+        pooled = (tokens * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+        return _with_pooling(tokens, self.text_projection(pooled), output)
 
     def encode_images(self, pixel_values: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) -> L2-normalised pooled (B, D) and patch (B, P, D) embeddings, float32 or better."""
@@ -297,12 +310,7 @@ class EgmaVisionModel(EgmaPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.vision_model.get_input_embeddings()
 
-    @can_return_tuple
-    def forward(self, pixel_values: Tensor | None = None, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """`EgmaModel.get_image_features`."""
-        if pixel_values is None:
-            raise ValueError("EgmaVisionModel needs pixel_values")
-        return _image_features(self, pixel_values, **kwargs)
+    forward = EgmaModel.get_image_features
 
 
 class EgmaTextModel(EgmaPreTrainedModel):
@@ -326,18 +334,7 @@ class EgmaTextModel(EgmaPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
 
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        **kwargs: Any,
-    ) -> BaseModelOutputWithPooling:
-        """`EgmaModel.get_text_features`."""
-        if input_ids is None:
-            raise ValueError("EgmaTextModel needs input_ids")
-        return _text_features(self, input_ids, attention_mask, token_type_ids, **kwargs)
+    forward = EgmaModel.get_text_features
 
 
 class EgmaForImageClassification(EgmaPreTrainedModel):
@@ -428,30 +425,6 @@ def _patch_tokens(vision_model: PreTrainedModel, pixel_values: Tensor, **kwargs:
         cells = (pixel_values.shape[-2] // patch) * (pixel_values.shape[-1] // patch)
         tokens = tokens[:, tokens.shape[1] - cells :]
     return tokens, output
-
-
-def _image_features(model: Any, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-    tokens, output = _patch_tokens(model.vision_model, pixel_values, **kwargs)
-    return _with_pooling(tokens, model.visual_projection(tokens.mean(dim=1)), output)
-
-
-def _text_features(
-    model: Any, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None, **kwargs: Any
-) -> BaseModelOutputWithPooling:
-    kwargs.pop("output_hidden_states", None)
-    if token_type_ids is not None:
-        kwargs["token_type_ids"] = token_type_ids
-    if attention_mask is None:
-        attention_mask = torch.ones_like(input_ids)
-    kwargs |= {"return_dict": True, "output_hidden_states": True}
-    output = model.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
-    chosen = model.config.text_layers
-    states = output.hidden_states
-    layers = states[1:][-chosen:] if isinstance(chosen, int) else [states[layer] for layer in chosen]
-    tokens = torch.stack(tuple(layers)).mean(dim=0)
-    real = attention_mask[..., None].to(tokens.dtype)
-    pooled = (tokens * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
-    return _with_pooling(tokens, model.text_projection(pooled), output)
 
 
 def _with_pooling(tokens: Tensor, pooled: Tensor, output: Any) -> BaseModelOutputWithPooling:

@@ -58,10 +58,9 @@ class EgmaGroundingPipeline(Pipeline):
     def _forward(self, inputs: dict[str, Any], **_: Any) -> dict[str, Any]:
         sentences, size = inputs.pop("sentences"), inputs.pop("size")
         output = self.model(**inputs)
-        scale = self.model.logit_scale.exp().clamp(max=100.0)
         grid = round(output.patch_embeds.shape[1] ** 0.5)
         maps = (output.text_embeds @ output.patch_embeds[0].mT).unflatten(-1, (grid, grid))
-        scores = output.logits_per_image[0] / scale
+        scores = output.logits_per_image[0] / self.model._scale()
         return {"sentences": sentences, "size": size, "maps": maps.float(), "scores": scores.float()}
 
     def postprocess(

@@ -49,7 +49,7 @@ class Study:
 
     Args:
         presets: YAML files of `train_egma.py`, the later over the earlier.
-        options: further words of the training's command line.
+        max_steps: of a training; None: the presets'.
     """
 
     def __init__(self, output: Path, presets: Sequence[str], seeds: Sequence[int], max_steps: int | None) -> None:

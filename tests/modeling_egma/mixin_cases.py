@@ -159,6 +159,26 @@ class EgmaForImageClassificationTest(ModelTesterMixin, unittest.TestCase):
         pass
 
 
+class WithoutLoss:
+    """Features have no loss, so nothing to train on."""
+
+    @unittest.skip("features have no loss")
+    def test_training(self):
+        pass
+
+    @unittest.skip("features have no loss")
+    def test_training_gradient_checkpointing(self):
+        pass
+
+    @unittest.skip("features have no loss")
+    def test_training_gradient_checkpointing_use_reentrant_false(self):
+        pass
+
+    @unittest.skip("features have no loss")
+    def test_training_gradient_checkpointing_use_reentrant_true(self):
+        pass
+
+
 class EgmaVisionModelTester(VisionTester):
     def __init__(self, parent):
         self.parent = parent
@@ -168,7 +188,7 @@ class EgmaVisionModelTester(VisionTester):
         return EgmaVisionConfig(**towers, projection_dim=12), super().prepare_config_and_inputs_for_common()[1]
 
 
-class EgmaVisionModelTest(ModelTesterMixin, unittest.TestCase):
+class EgmaVisionModelTest(WithoutLoss, ModelTesterMixin, unittest.TestCase):
     all_model_classes = (EgmaVisionModel,)
     test_resize_embeddings = False
     has_attentions = False
@@ -185,22 +205,6 @@ class EgmaVisionModelTest(ModelTesterMixin, unittest.TestCase):
     def test_hidden_states_output(self):
         pass
 
-    @unittest.skip("features have no loss")
-    def test_training(self):
-        pass
-
-    @unittest.skip("features have no loss")
-    def test_training_gradient_checkpointing(self):
-        pass
-
-    @unittest.skip("features have no loss")
-    def test_training_gradient_checkpointing_use_reentrant_false(self):
-        pass
-
-    @unittest.skip("features have no loss")
-    def test_training_gradient_checkpointing_use_reentrant_true(self):
-        pass
-
 
 class EgmaTextModelTester(TextTester):
     def __init__(self, parent):
@@ -211,7 +215,7 @@ class EgmaTextModelTester(TextTester):
         return EgmaTextConfig(**towers, projection_dim=12), super().prepare_config_and_inputs_for_common()[1]
 
 
-class EgmaTextModelTest(ModelTesterMixin, unittest.TestCase):
+class EgmaTextModelTest(WithoutLoss, ModelTesterMixin, unittest.TestCase):
     all_model_classes = (EgmaTextModel,)
     test_resize_embeddings = False
     has_attentions = False
@@ -222,22 +226,6 @@ class EgmaTextModelTest(ModelTesterMixin, unittest.TestCase):
 
     @unittest.skip("the last layers are averaged, so all hidden states are made and given back")
     def test_can_capture_specific_layers_hidden_states(self):
-        pass
-
-    @unittest.skip("features have no loss")
-    def test_training(self):
-        pass
-
-    @unittest.skip("features have no loss")
-    def test_training_gradient_checkpointing(self):
-        pass
-
-    @unittest.skip("features have no loss")
-    def test_training_gradient_checkpointing_use_reentrant_false(self):
-        pass
-
-    @unittest.skip("features have no loss")
-    def test_training_gradient_checkpointing_use_reentrant_true(self):
         pass
 
 
