@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import get_cosine_schedule_with_warmup
 
 from dataset_scripts.schema import UserError
+from egma_evaluation.stages import write_json
 from egma_hub.push import push_model, require_pushable
 from egma_training.arguments import TrainingSettings, parse_settings
 from egma_training.cached import cached_step
@@ -27,7 +28,7 @@ from egma_training.data import ReadingCollator, TrainingData
 from egma_training.devices import cap_logit_scale, make_accelerator, make_module, make_optimizer, prepare_sharding
 from egma_training.dry_run import dry_run
 from egma_training.interruption import Interrupted, Interruption
-from egma_training.provenance import training_state, write_json
+from egma_training.provenance import training_state
 from egma_training.start import build_model
 from egma_training.step import Batch, TrainingModule, whole_step
 from egma_training.watching import METRICS_FILE, Speedometer, Watch, gallery_rows

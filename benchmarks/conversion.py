@@ -1,9 +1,8 @@
-"""How fast raw corpora are converted, and in how much memory: `python benchmarks/conversion.py [PART ...]`.
+"""How fast raw corpora are converted, and in how much memory: `python -m benchmarks.conversion [PART ...]`.
 
 Everything is generated, under --folder, and used again when it is there. See benchmarks/README.md.
 """
 
-import argparse
 import io
 import subprocess
 import sys
@@ -20,10 +19,10 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from PIL import Image
 
+from benchmarks.parts import ROOT, run_parts
 from dataset_scripts import images
 from dataset_scripts.report import Ledger
 
-ROOT = Path(__file__).parents[1]
 GAZE_ROWS, GAZE_IMAGES = 1_500_000, 1_083
 GAZE_COLUMNS = (
     *("SESSION_ID", "MEDIA_ID", "DICOM_ID", "CNT", "Time (in secs)", "TIMETICK(f=10000000)"),
@@ -195,18 +194,5 @@ def _rate(work: Callable[[], object], times: int = 10) -> float:
 PARTS = {"eye_gaze": eye_gaze, "jpegs": jpegs, "corpus": corpus}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "benchmarks", help="for what is generated, 3 GB")
-    arguments = parser.parse_args()
-    unknown = set(arguments.parts) - PARTS.keys()
-    if unknown:
-        parser.error(f"unknown part {', '.join(sorted(unknown))}; expected {', '.join(PARTS)}")
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    for name in arguments.parts or PARTS:
-        PARTS[name](arguments.folder.resolve())
-
-
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__, PARTS)

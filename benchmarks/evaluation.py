@@ -1,4 +1,4 @@
-"""What evaluation costs beside the encoders: `python benchmarks/evaluation.py`. See benchmarks/README.md."""
+"""What evaluation costs beside the encoders: `python -m benchmarks.evaluation`. See benchmarks/README.md."""
 
 import time
 from collections.abc import Callable

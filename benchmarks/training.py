@@ -1,6 +1,5 @@
-"""What training costs: `python benchmarks/training.py [PART ...]`. See benchmarks/README.md."""
+"""What training costs: `python -m benchmarks.training [PART ...]`. See benchmarks/README.md."""
 
-import argparse
 import json
 import subprocess
 import sys
@@ -13,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from benchmarks.parts import ROOT, run_parts
 from egma_training.sampling import EpochPlan
 from modeling_egma.losses_egma import TILE_BYTES, late_interaction_logits, pad_reports, tiled_interaction
 
-ROOT = Path(__file__).parents[1]
 READINGS, STEPS, WARM_STEPS = 400, 12, 2
 CONTRASTIVE_BATCH, MICRO_BATCHES = 256, (None, 64, 16)
 PLAN_READINGS, PLAN_IMAGES = 400_000, 350_000
@@ -151,18 +150,5 @@ def _python(*arguments: str) -> None:
 PARTS = {"cached": cached, "throughput": throughput, "plan": plan, "objective": objective}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "benchmarks", help="for what is generated")
-    arguments = parser.parse_args()
-    unknown = set(arguments.parts) - PARTS.keys()
-    if unknown:
-        parser.error(f"unknown part {', '.join(sorted(unknown))}; expected {', '.join(PARTS)}")
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    for name in arguments.parts or PARTS:
-        PARTS[name](arguments.folder.resolve())
-
-
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__, PARTS)

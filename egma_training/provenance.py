@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import json
 import platform
 import subprocess
 from pathlib import Path
@@ -40,10 +39,6 @@ def training_state(
         "data": data,
         "config": model.config.to_dict(),
     }
-
-
-def write_json(path: Path, values: Any) -> None:
-    path.write_text(json.dumps(values, indent=1, default=str) + "\n", encoding="utf-8")
 
 
 def git_revision(root: Path) -> str | None:
