@@ -1,133 +1,117 @@
-"""A page that shows where every sentence of a report looks: `make app`, or `python app.py --model DIR_or_ID`."""
+"""A page that shows where every sentence of a report looks: `make app`, or `python app.py --model DIR_or_ID`.
+
+Align, Gaze, Classify, Retrieve, Record: docs/page.md. The page answers on this machine alone unless --host says
+otherwise, asks nothing of any other, and keeps nothing that a person uploads.
+"""
 
 import argparse
+import json
+import logging
 import os
-import re
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
-import gradio as gr
-import matplotlib
-import numpy as np
-import torch
-from PIL import Image
-from transformers import AutoModel, AutoProcessor
+from transformers.utils import logging as transformers_logging
 
-import modeling_egma  # noqa: F401  registers the Auto classes
-from dataset_scripts.schema import UserError, load_readings
+from dataset_scripts.schema import UserError
+from egma_evaluation.models import load_model
+from egma_page.corpus import Corpus
+from egma_page.page import build_page, launch_options
+from egma_page.session import PageModel
 
 DEMO = Path(__file__).resolve().parent / "runs" / "demo"
-MAX_SENTENCES = 24
-MAX_PIXELS = 32_000_000
-OPACITY = 0.6
-ABOUT = """Where each sentence of a report looks in a chest radiograph, by an EGMA model. **No medical device**: not for
-diagnosis. The model of `make demo` is trained on generated pictures only and knows nothing of real ones."""
+ABOUT = """### What this is
+
+An EGMA model (eye-gaze guided multi-modal alignment, Ma et al., NeurIPS 2024) compares every patch of a chest
+radiograph with every sentence of a report. A map shows those cosines: bright is where the model finds the sentence,
+whether it is true or not. Such a model is trained to look where radiologists looked while saying a sentence.
+
+**No medical device**: research software, not for diagnosis. A convincing map can be wrong.
+
+### What is shown here
+
+* Model: `{model}`, {trained_on}; patch grid {grid} x {grid}; its own score is *{score}*.
+* {data}
+
+### What happens to what you upload
+
+It is decoded in memory, on this machine, and forgotten when the page is closed; the uploaded file is removed as soon as
+it is read. Logged are its size and a hash. No tag of a DICOM file is shown or kept. Nothing is sent anywhere.
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(DEMO / "egma"), help="folder or Hub id; default: the demo's")
-    parser.add_argument("--data", type=Path, default=DEMO / "data", help="corpus whose test split gives the examples")
+    parser.add_argument(
+        "--data", type=Path, help="converted corpus of the examples and the gallery; default: the demo's"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to answer on; default: this machine alone")
     parser.add_argument("--port", type=int, default=7860)
     arguments = parser.parse_args(argv)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("egma_page").setLevel(logging.INFO)
+    uploads = tempfile.mkdtemp(prefix="egma-page-")
+    os.environ["GRADIO_TEMP_DIR"] = uploads
     try:
-        page = build_page(*load_model(arguments.model), examples(arguments.data))
-    except UserError as error:
+        page = make_page(arguments.model, arguments.data)
+        print(f"the page answers on http://{arguments.host}:{arguments.port} (Ctrl-C ends it)", flush=True)
+        page.launch(server_name=arguments.host, server_port=arguments.port, quiet=True, **launch_options())
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    page.launch(server_name="127.0.0.1", server_port=arguments.port, share=False)
+    finally:
+        shutil.rmtree(uploads, ignore_errors=True)
     return 0
 
 
-def load_model(name: str) -> tuple[Any, Any]:
-    """Model and processor.
+def make_page(name: str, data: Path | None) -> Any:
+    """The page of a model, by its folder or Hub id, and a corpus.
 
     Raises:
-        UserError: there is none; says what to run.
+        UserError: no model, or no such corpus; says what to run.
     """
     if name == str(DEMO / "egma") and not Path(name).is_dir():
         raise UserError("there is no demo model yet; run `make demo` first, or name a model with --model")
-    try:
-        return AutoModel.from_pretrained(name, use_safetensors=True).eval(), AutoProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{name}: no model can be loaded from it ({str(error).splitlines()[0]})") from None
+    transformers_logging.set_verbosity_error()
+    if data is None and (DEMO / "data").is_dir():
+        data = DEMO / "data"
+    corpus = None if data is None else Corpus(data)
+    model, processor = load_model(name)
+    shown = PageModel(model, processor, Path(name).name if Path(name).is_dir() else name, trained_on(Path(name)))
+    return build_page(shown, corpus, about(shown, corpus))
 
 
-def examples(data: Path, count: int = 4) -> list[list[Any]]:
-    """Image and report of the first test readings; none when there is no such corpus."""
-    if not data.is_dir():
-        return []
-    rows = load_readings(data, "test")
-    rows = rows.select(range(min(count, len(rows))))
-    return [[row["image"], "\n".join(sentence["text"] for sentence in row["sentences"])] for row in rows]
+def trained_on(folder: Path) -> str:
+    """What the model's own record says of its training data."""
+    record = folder / "training_state.json"
+    if not record.is_file():
+        return "its training data are not recorded"
+    corpora = [of for of in json.loads(record.read_text(encoding="utf-8"))["data"].values() if isinstance(of, dict)]
+    if all(of["generated"] for of in corpora):
+        return "trained on GENERATED pictures only, so that it knows nothing of real ones"
+    return (
+        "trained on data of real patients"
+        if not any(of["generated"] for of in corpora)
+        else "trained on real and generated data"
+    )
 
 
-def build_page(model: Any, processor: Any, page_examples: list[list[Any]]) -> gr.Blocks:
-    """One page: an image and a report in, a heat map a sentence out."""
-
-    def align(image: Image.Image | None, report: str) -> list[tuple[Image.Image, str]]:
-        sentences = split_sentences(report)
-        check_input(image, sentences)
-        assert image is not None
-        return sentence_overlays(model, processor, image, sentences)
-
-    with gr.Blocks(title="EGMA", analytics_enabled=False, delete_cache=(600, 600)) as page:
-        gr.Markdown(f"# EGMA\n{ABOUT}")
-        with gr.Row():
-            with gr.Column():
-                image = gr.Image(type="pil", label="Chest radiograph", sources=["upload"])
-                report = gr.Textbox(label="Report, one sentence a line", lines=6)
-                button = gr.Button("Show where each sentence looks", variant="primary")
-            gallery = gr.Gallery(label="Sentences with their scores", columns=2, object_fit="contain")
-        if page_examples:
-            gr.Examples(page_examples, [image, report])
-        button.click(align, [image, report], gallery, api_name="align")
-    return page
-
-
-def split_sentences(report: str) -> list[str]:
-    """Sentences of a typed report: a line or a full stop ends one."""
-    return [part.strip() for part in re.split(r"\n|(?<=[.!?])\s+", report or "") if part.strip()]
-
-
-def check_input(image: Image.Image | None, sentences: list[str]) -> None:
-    """Refuse, in words for the page, what cannot be shown."""
-    if image is None:
-        raise gr.Error("Choose an image first.")
-    if image.width * image.height > MAX_PIXELS:
-        raise gr.Error(f"The image has {image.width} x {image.height} pixels; at most {MAX_PIXELS} are shown.")
-    if not sentences:
-        raise gr.Error("Type at least one sentence.")
-    if len(sentences) > MAX_SENTENCES:
-        raise gr.Error(f"The report has {len(sentences)} sentences; at most {MAX_SENTENCES} are shown.")
-
-
-@torch.no_grad()
-def sentence_overlays(
-    model: Any, processor: Any, image: Image.Image, sentences: list[str]
-) -> list[tuple[Image.Image, str]]:
-    """For every sentence the image under its heat map, with the best patch's cosine as caption."""
-    image = image.convert("RGB")
-    batch = processor(images=[image], text=sentences)
-    maps = model.get_similarity_map(batch["pixel_values"], batch["input_ids"], batch["attention_mask"])
-    sized = processor.post_process_similarity_map(maps, [(image.height, image.width)])[0].numpy()
-    scores = maps[0].amax(dim=(1, 2)).tolist()
-    return [
-        (overlay(image, heat), f"{sentence} ({score:.2f})")
-        for heat, sentence, score in zip(sized, sentences, scores, strict=True)
-    ]
-
-
-def overlay(image: Image.Image, heat: np.ndarray) -> Image.Image:
-    """Lay a map (H, W), scaled to its own range, over an image of that size; opaque where it is high."""
-    strength = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-9)
-    color = matplotlib.colormaps["magma"](strength)[..., :3]
-    opacity = OPACITY * strength[..., None]
-    mixed = np.asarray(image) / 255 * (1 - opacity) + color * opacity
-    return Image.fromarray((mixed * 255).astype(np.uint8))
+def about(model: PageModel, corpus: Corpus | None) -> str:
+    if corpus is None:
+        data = "No corpus: start with `--data` for examples and a gallery."
+    else:
+        data = f"Examples and gallery: `{corpus.folder.resolve().name}`, " + (
+            "**generated**: no patient exists." if corpus.generated else "as converted; under its own terms."
+        )
+    return ABOUT.format(
+        model=model.name, trained_on=model.trained_on, grid=model.grid, score=model.score.replace("_", " "), data=data
+    )
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from datasets import disable_progress_bars
 from huggingface_hub.repocard_data import eval_results_to_model_index
-from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers import AutoConfig
 from transformers.utils import logging as transformers_logging
 
 import modeling_egma  # noqa: F401  registers the Auto classes
 from dataset_scripts.schema import UserError, fingerprint
 from egma_evaluation.model_index import eval_results
+from egma_evaluation.models import load_model
 from egma_evaluation.peers import load_peer
 from egma_evaluation.prompts import load_prompts
 from egma_evaluation.protocol import PROTOCOL_VERSION, TASKS, evaluate_model
@@ -59,31 +60,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--bootstrap", type=int, default=1000, help="draws of the 95%% intervals; 0 leaves them out")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and of drawn prompts")
     return parser.parse_args(arguments)
-
-
-def load_model(name: str) -> tuple[Any, Any]:
-    """The model, on a GPU if there is one, and its processor.
-
-    Raises:
-        UserError: nothing to load, another kind of model, or weights that do not fill it.
-    """
-    try:
-        config = AutoConfig.from_pretrained(name)
-        if config.model_type != "egma":
-            raise UserError(f"{name}: a model of type '{config.model_type}'; expected an EGMA model")
-        model, loading = AutoModel.from_pretrained(name, output_loading_info=True)
-        processor = AutoProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{name}: no EGMA model can be loaded from it ({reason})") from error
-    if loading["missing_keys"]:
-        missing = ", ".join(sorted(loading["missing_keys"])[:3])
-        raise UserError(
-            f"{name}: the weights lack {len(loading['missing_keys'])} tensors of the model, such as {missing}"
-        )
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), processor
 
 
 def load_other(name: str) -> tuple[Any, Any]:

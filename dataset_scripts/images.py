@@ -41,7 +41,7 @@ def inside(root: Path, relative: str) -> Path:
     return path
 
 
-def encode_image(path: Path, long_side: int, ledger: Ledger) -> EncodedImage:
+def encode_image(path: Path, long_side: int, ledger: Ledger, max_pixels: int | None = None) -> EncodedImage:
     """Decode a JPEG, PNG or DICOM, shrink it to `long_side` pixels at most (never enlarge), encode it as PNG.
 
     A JPEG of four times that size or more is decoded at a half, a quarter or an eighth, never below twice the final
@@ -49,10 +49,14 @@ def encode_image(path: Path, long_side: int, ledger: Ledger) -> EncodedImage:
     L and RGB stay what they are, a palette becomes RGB, transparency is put on black (an opaque alpha changes no
     value), 16 bits of a PNG become 8 by the picture's own range (noted in the ledger).
 
+    Args:
+        max_pixels: refuse a larger picture before it is decoded; None: MAX_PIXELS.
+
     Raises:
         Dropped: missing, no JPEG, PNG or DICOM, too large, truncated, or in another mode (CMYK, YCbCr, ...).
         Impossible: DICOM, and pydicom is not installed.
     """
+    max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
     try:
         if not path.is_file():
             raise Dropped("image_missing", path.name)
@@ -60,9 +64,9 @@ def encode_image(path: Path, long_side: int, ledger: Ledger) -> EncodedImage:
         raise Dropped("image_missing", path.name[:80]) from None
     try:
         if is_dicom(path):
-            picture = _whole(read_dicom(path, MAX_PIXELS, ledger))
+            picture = _whole(read_dicom(path, max_pixels, ledger))
         else:
-            picture = _read_picture(path, long_side, ledger)
+            picture = _read_picture(path, long_side, ledger, max_pixels)
     except (Dropped, Impossible, MemoryError):
         raise
     except Exception as error:  # a damaged file makes the decoders fail in any way
@@ -83,10 +87,10 @@ def _whole(image: Image.Image) -> _Picture:
     return _Picture(image, (0, 0, image.width, image.height), image.width, image.height)
 
 
-def _read_picture(path: Path, long_side: int, ledger: Ledger) -> _Picture:
+def _read_picture(path: Path, long_side: int, ledger: Ledger, max_pixels: int) -> _Picture:
     with Image.open(path, formats=FORMATS) as picture:
         width, height = picture.size
-        if width * height > MAX_PIXELS:
+        if width * height > max_pixels:
             raise Dropped("image_too_large", f"{path.name}, {width} x {height} pixels")
         drafted = None
         scale = DECODED_SIDES * long_side / max(width, height)

@@ -3,7 +3,8 @@
 CSV, units as in tracker_columns:
     fixations      `x`, `y`, `start`, and `duration` or else `end`
     raw samples    `x`, `y`, `time`, optional `valid`: 1, or 0 and blank for a sample not to be used
-JSON `{"fixations": {"x": [], "y": [], "start": [], "duration": []}}`, in the units of the schema.
+JSON `{"fixations": {"x": [], "y": [], "start": [], "duration": []}}`, in the units of the schema, of which the other
+columns may be there too.
 """
 
 import json
@@ -21,6 +22,7 @@ from dataset_scripts.tables import FloatArray, Row, read_table
 from dataset_scripts.tracker_columns import (
     MAX_INTERVAL_SECONDS,
     Column,
+    Frame,
     Source,
     column_numbers,
     gaze_columns,
@@ -32,6 +34,7 @@ FIXATION_TABLE, SAMPLE_TABLE, DETECTED_TABLE = "fixations", "samples", "fixation
 DISPERSION_DEGREES = 1.0
 DISPERSION_DIAGONALS = 0.025  # about a degree: in REFLACX 94 pixels of an image of 2544 x 3056, 0.024 of its diagonal
 MAX_JSON_BYTES = 1 << 28
+_WIDTHS, _SHOWN = ("sigma_x", "sigma_y"), ("x_min", "y_min", "x_max", "y_max")
 _VALID = {"1": True, "true": True, "0": False, "false": False, "": False}
 
 
@@ -72,7 +75,8 @@ def _json_columns(path: Path) -> dict[str, FloatArray]:
         raise UserError(f"{path.name}: larger than {MAX_JSON_BYTES} bytes; expected the fixations of one reading")
     try:
         fixations = json.loads(path.read_text(encoding="utf-8-sig"))["fixations"]
-        columns = {name: _json_numbers(fixations[name]) for name in ("x", "y", "start", "duration")}
+        optional = [name for name in (*_WIDTHS, *_SHOWN) if fixations.get(name) is not None]
+        columns = {name: _json_numbers(fixations[name]) for name in ("x", "y", "start", "duration", *optional)}
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         raise UserError(
             f'{path.name}: expected {{"fixations": {{"x": [], "y": [], "start": [], "duration": []}}}} with a number a '
@@ -81,6 +85,11 @@ def _json_columns(path: Path) -> dict[str, FloatArray]:
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise UserError(f"{path.name}: columns differ in length ({lengths}); expected one number a fixation in each")
+    for group in (_WIDTHS, _SHOWN):
+        if 0 < len(columns.keys() & set(group)) < len(group):
+            raise UserError(f"{path.name}: expected all of {', '.join(group)}, or none")
+    if any((columns[name] <= 0).any() for name in _WIDTHS if name in columns):
+        raise UserError(f"{path.name}: a width of 0 or less; expected {' and '.join(_WIDTHS)} above 0")
     return columns
 
 
@@ -112,17 +121,25 @@ def _detected(rows: list[Row], columns: dict[str, Column], source: Source) -> di
     scale = seconds_per_unit([columns["time"]], "interval", intervals, source)
     x, y = positions_on_image(rows, columns, source)
     used = _used_samples(x, y, time, _marked(rows, columns, source), source)
-    frame = source.frame
-    width_degrees = frame.width_degrees
-    dispersion = (
-        DISPERSION_DIAGONALS * float(np.hypot(frame.width, frame.height))
-        if width_degrees is None
-        else DISPERSION_DEGREES * frame.width / width_degrees
-    )
     if intervals.size:
-        _note_detection(float(np.median(intervals)) * scale, dispersion, source)
-    found = detect_fixations(x[used] * frame.width, y[used] * frame.height, time[used] * scale, dispersion)
+        _note_detection(float(np.median(intervals)) * scale, source)
+    return fixations_in_samples(x[used], y[used], time[used] * scale, source.frame)
+
+
+def fixations_in_samples(x: FloatArray, y: FloatArray, time: FloatArray, frame: Frame) -> dict[str, FloatArray]:
+    """The fixations in samples at fractions `x`, `y` of the image and strictly increasing seconds, (S,) each.
+
+    Returns:
+        `x`, `y`, `start`, `duration`, (F,) each, in the same units.
+    """
+    found = detect_fixations(x * frame.width, y * frame.height, time, _dispersion_pixels(frame))
     return found | {"x": found["x"] / frame.width, "y": found["y"] / frame.height}
+
+
+def _dispersion_pixels(frame: Frame) -> float:
+    if frame.width_degrees is None:
+        return DISPERSION_DIAGONALS * float(np.hypot(frame.width, frame.height))
+    return DISPERSION_DEGREES * frame.width / frame.width_degrees
 
 
 def _marked(rows: list[Row], columns: dict[str, Column], source: Source) -> npt.NDArray[np.bool_]:
@@ -159,7 +176,7 @@ def _used_samples(
     return used
 
 
-def _note_detection(interval: float, dispersion: float, source: Source) -> None:
+def _note_detection(interval: float, source: Source) -> None:
     """Say how fixations are found.
 
     Raises:
@@ -170,6 +187,7 @@ def _note_detection(interval: float, dispersion: float, source: Source) -> None:
     extent = "2.5 % of the image's diagonal" if source.frame.width_degrees is None else "1 degree"
     source.ledger.note(
         "fixations_found_by_dispersion",
-        f"{source.where}: {1 / interval:.0f} Hz; extent at most {dispersion:.0f} pixels ({extent}), at least "
-        f"{1000 * MIN_DURATION_SECONDS:.0f} ms, dropouts of at most {1000 * MAX_GAP_SECONDS:.0f} ms bridged",
+        f"{source.where}: {1 / interval:.0f} Hz; extent at most {_dispersion_pixels(source.frame):.0f} pixels "
+        f"({extent}), at least {1000 * MIN_DURATION_SECONDS:.0f} ms, "
+        f"dropouts of at most {1000 * MAX_GAP_SECONDS:.0f} ms bridged",
     )

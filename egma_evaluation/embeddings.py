@@ -112,10 +112,10 @@ def encode_images(model: ImageTextModel, processor: Processor, rows: Readings, b
     pooled, patches = [], []
     with inference(model):
         for batch in tqdm(batches(order, batch_size), desc="images", disable=None):
-            image_embeds, patch_embeds = model.encode_images(images.pixels(batch).to(model.device))
-            pooled.append(image_embeds.float().cpu())
+            image_embeds, patch_embeds = image_embeddings(model, images.pixels(batch))
+            pooled.append(image_embeds)
             if patch_embeds is not None:
-                patches.append(patch_embeds.float().cpu())
+                patches.append(patch_embeds)
     places = {image_id: place for place, image_id in enumerate(order)}
     return ImageBank(places, torch.cat(pooled), torch.cat(patches) if patches else None)
 
@@ -123,13 +123,23 @@ def encode_images(model: ImageTextModel, processor: Processor, rows: Readings, b
 def encode_texts(model: ImageTextModel, processor: Processor, texts: Iterable[str], batch_size: int) -> TextBank:
     """Encode each distinct sentence, sentences of similar length together so that little is padded."""
     order = sorted(set(texts), key=lambda text: (len(text), text))
-    embeddings = []
     with inference(model):
-        for batch in tqdm(batches(order, batch_size), desc="sentences", disable=None):
-            tokens = processor(text=batch, return_tensors="pt")
-            inputs = tokens["input_ids"].to(model.device), tokens["attention_mask"].to(model.device)
-            embeddings.append(model.encode_text(*inputs).float().cpu())
+        progress = tqdm(batches(order, batch_size), desc="sentences", disable=None)
+        embeddings = [text_embeddings(model, processor, batch) for batch in progress]
     return TextBank({text: place for place, text in enumerate(order)}, torch.cat(embeddings))
+
+
+def image_embeddings(model: ImageTextModel, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+    """One batch (B, 3, H, W) -> pooled (B, D) and patches (B, P, D), float32 on the CPU."""
+    pooled, patches = model.encode_images(pixels.to(model.device))
+    return pooled.float().cpu(), None if patches is None else patches.float().cpu()
+
+
+def text_embeddings(model: ImageTextModel, processor: Processor, sentences: Sequence[str]) -> Tensor:
+    """One batch of sentences -> (N, D), float32 on the CPU."""
+    tokens = processor(text=list(sentences), return_tensors="pt")
+    inputs = tokens["input_ids"].to(model.device), tokens["attention_mask"].to(model.device)
+    return model.encode_text(*inputs).float().cpu()
 
 
 def rounded(scores: Tensor) -> NDArray[np.float64]:

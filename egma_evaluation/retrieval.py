@@ -68,12 +68,17 @@ def report_scores(pairs: Sequence[Reading], images: ImageBank, texts: TextBank) 
     `pooled` is the cosine of the image and the mean of the sentences; `late_interaction` is (zI + zT) / 2, in which
     every patch finds its best sentence and every sentence its best patch; only `pooled` without patches.
     """
-    reports = [texts.of(report_sentences(reading)) for reading in pairs]
-    means = normalize(torch.stack([report.mean(dim=0) for report in reports]), dim=-1)
     places = images.places(pairs)
-    scores = {"pooled": rounded(images.pooled[places] @ means.T)}
-    if images.patches is not None:
-        scores["late_interaction"] = rounded(_late_interaction(images.patches[places], reports))
+    patches = None if images.patches is None else images.patches[places]
+    return embedding_scores(images.pooled[places], patches, [texts.of(report_sentences(reading)) for reading in pairs])
+
+
+def embedding_scores(pooled: Tensor, patches: Tensor | None, reports: Sequence[Tensor]) -> dict[str, Array]:
+    """(n, R) of each score of `report_scores`, for n images, (n, D) and (n, P, D), and R reports (m_k, D)."""
+    means = normalize(torch.stack([report.mean(dim=0) for report in reports]), dim=-1)
+    scores = {"pooled": rounded(pooled @ means.T)}
+    if patches is not None:
+        scores["late_interaction"] = rounded(_late_interaction(patches, reports))
     return scores
 
 
@@ -84,7 +89,7 @@ def true_ranks(scores: Array) -> Array:
 
 
 def _late_interaction(patches: Tensor, reports: Sequence[Tensor]) -> Tensor:
-    """patches (n, P, D), reports n times (m_k, D) -> (n, n)."""
+    """patches (n, P, D), reports R times (m_k, D) -> (n, R)."""
     sentences = torch.cat(list(reports))
     sentence_to_image = torch.repeat_interleave(torch.tensor([len(report) for report in reports]))
     padded_sentences = len(reports) * max(len(report) for report in reports)

@@ -1,0 +1,186 @@
+"""What the page takes from a converted corpus: examples, a gallery to search, and the centre bias of its readers."""
+
+import base64
+import io
+import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dataset_scripts.conversion import Recording
+from dataset_scripts.schema import PRESENT, Reading, Split, UserError, is_generated, load_readings
+from egma_evaluation.bootstrap import Array
+from egma_evaluation.embeddings import ImageBank, TextBank, batches, image_embeddings, inference, text_embeddings
+from egma_evaluation.gaze_agreement import GAZE_CELLS, centre_bias
+from egma_evaluation.geometry import centred_gaussian
+from egma_evaluation.retrieval import distinct_pairs, embedding_scores, report_sentences
+from egma_evaluation.zero_shot import sentence_scores
+from egma_page.inputs import MAX_FIXATIONS, MAX_SENTENCES
+from egma_page.session import PageModel, Session
+from egma_page.views import SCORE_TITLES, Json, ordered_scores
+
+EXAMPLES, EXAMPLE_CANDIDATES = 4, 64
+MAX_GALLERY, GALLERY_BATCH = 400, 16
+MAX_CENTRE_RECORDINGS = 300
+THUMBNAIL_SIDE, RESULTS = 160, 12
+REPORT_TITLES = SCORE_TITLES | {"late_interaction": "late interaction"}
+
+Progress = Callable[[float, str], object]
+
+
+class Corpus:
+    """A folder written by `python -m dataset_scripts.build`; splits are opened when they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.generated = is_generated(folder)
+        self._lock = threading.Lock()
+        self._gallery: Gallery | None = None
+
+    @cached_property
+    def examples(self) -> list[Reading]:
+        """The first test readings of as many images, those with timed sentences and gaze before the others."""
+        rows = load_readings(self.folder, "test")
+        rows = rows.select(range(min(EXAMPLE_CANDIDATES, len(rows))))
+        plain = cast(list[Reading], rows.remove_columns("image").to_list())
+        fitting = [place for place, reading in enumerate(plain) if 0 < len(reading["sentences"]) <= MAX_SENTENCES]
+        fitting.sort(key=lambda place: (not _plays(plain[place]), len(plain[place]["findings"]) == 0))
+        first = {plain[place]["image_id"]: place for place in reversed(fitting)}
+        chosen = [place for place in fitting if first[plain[place]["image_id"]] == place][:EXAMPLES]
+        return cast(list[Reading], [rows[place] for place in chosen])
+
+    @cached_property
+    def centre(self) -> tuple[Array, str]:
+        """The centre-bias baseline of the training readings."""
+        rows = load_readings(self.folder, "train").select_columns(["reading_id", "width", "height", "fixations"])
+        return centre_bias(rows.select(range(min(len(rows), MAX_CENTRE_RECORDINGS))).to_list(), sigma=0.05)
+
+    def gallery(self, model: PageModel, progress: Progress) -> "Gallery":
+        """The validation split, encoded by the first who asks."""
+        with self._lock:
+            if self._gallery is None:
+                self._gallery = Gallery(self.folder, "validation", model, progress)
+        return self._gallery
+
+
+def _plays(reading: Reading) -> bool:
+    """Whether there is gaze to play back while sentences are said."""
+    fixations = reading["fixations"]
+    timed = any(sentence["start_seconds"] is not None for sentence in reading["sentences"])
+    return timed and fixations is not None and 0 < len(fixations["x"] or ()) <= MAX_FIXATIONS
+
+
+def example_recording(reading: Reading) -> Recording | None:
+    """The gaze and the timed sentences of an example, None where it has no gaze."""
+    fixations = reading["fixations"]
+    if not fixations or not fixations["x"]:
+        return None
+    return Recording(reading["sentences"], fixations, reading["findings"], reading["boxes"])
+
+
+def centre_of(corpus: Corpus | None) -> tuple[Array, str]:
+    """The centre-bias baseline of a corpus, or of none."""
+    if corpus is None:
+        return centred_gaussian(GAZE_CELLS), "centred Gaussian"
+    return corpus.centre
+
+
+class Gallery:
+    """Pictures and reports of a split, one reading an image and a text, encoded once; the first MAX_GALLERY."""
+
+    def __init__(self, folder: Path, split: Split, model: PageModel, progress: Progress) -> None:
+        rows = load_readings(folder, split)
+        plain = cast(list[Reading], rows.remove_columns("image").to_list())
+        places = {reading["reading_id"]: place for place, reading in enumerate(plain)}
+        pairs = distinct_pairs(plain)
+        self.readings = pairs[:MAX_GALLERY]
+        if not self.readings:
+            raise UserError(f"The {split} split has no reading with an image and a report to search.")
+        self.left_out = len(pairs) - len(self.readings)
+        self.rows, self.places = rows, [places[reading["reading_id"]] for reading in self.readings]
+        self.generated = is_generated(folder)
+        self.images = self._encode_images(model, progress)
+        self.texts = self._encode_reports(model, progress)
+
+    def _encode_images(self, model: PageModel, progress: Progress) -> ImageBank:
+        pooled: list[Tensor] = []
+        patches: list[Tensor] = []
+        with inference(model.model):
+            for batch in batches(self.places, GALLERY_BATCH):
+                progress(len(pooled) * GALLERY_BATCH / len(self.places) / 2, "Encoding the gallery's images, once")
+                images = [row["image"].convert("RGB") for row in (self.rows[place] for place in batch)]
+                of_batch = image_embeddings(model.model, model.processor(images=images)["pixel_values"])
+                pooled.append(of_batch[0])
+                patches.append(cast(Tensor, of_batch[1]))
+        ids = {reading["image_id"]: place for place, reading in enumerate(self.readings)}
+        return ImageBank(ids, torch.cat(pooled), torch.cat(patches))
+
+    def _encode_reports(self, model: PageModel, progress: Progress) -> TextBank:
+        sentences = sorted({text for reading in self.readings for text in report_sentences(reading)}, key=len)
+        embeddings: list[Tensor] = []
+        with inference(model.model):
+            for batch in batches(sentences, GALLERY_BATCH):
+                share = len(embeddings) * GALLERY_BATCH / len(sentences)
+                progress(0.5 + share / 2, "Encoding the gallery's reports, once")
+                embeddings.append(text_embeddings(model.model, model.processor, batch))
+        return TextBank({text: place for place, text in enumerate(sentences)}, torch.cat(embeddings))
+
+    def find_images(self, model: PageModel, session: Session, sentences: Sequence[str]) -> Json:
+        """The pictures that fit a text best, best first; of several sentences the mean counts."""
+        scores = sentence_scores(self.images, model.text_bank(session, sentences), sentences)
+        return self._results(model, {kind: values.mean(axis=1) for kind, values in scores.items()}, SCORE_TITLES)
+
+    def find_reports(self, model: PageModel, session: Session) -> Json:
+        """The reports that fit the session's picture best, best first."""
+        reports = [self.texts.of(report_sentences(reading)) for reading in self.readings]
+        image = model.image_bank(session)
+        scores = embedding_scores(image.pooled, image.patches, reports)
+        return self._results(model, {kind: values[0] for kind, values in scores.items()}, REPORT_TITLES)
+
+    def _results(self, model: PageModel, scores: dict[str, Array], titles: dict[str, str]) -> Json:
+        order = np.argsort(-scores[model.score], kind="stable")[:RESULTS]
+        note = f"{len(self.readings)} readings of the validation split" + (
+            f", the first of {len(self.readings) + self.left_out}" if self.left_out else ""
+        )
+        note += ", generated: no patient exists" if self.generated else ""
+        items = [
+            self._item(int(place)) | {"scores": ordered_scores(model, {k: v[place] for k, v in scores.items()}, titles)}
+            for place in order
+        ]
+        return {"items": items, "note": note}
+
+    def _item(self, place: int) -> Json:
+        reading = self.readings[place]
+        return {
+            "src": thumbnail(self.rows[self.places[place]]["image"]),
+            "report": " ".join(report_sentences(reading)),
+            "findings": [finding["name"] for finding in reading["findings"] if finding["value"] == PRESENT],
+        }
+
+
+def thumbnail(image: Image.Image) -> str:
+    """A small copy as a data address."""
+    small = image.convert("L")
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def examples_view(corpus: Corpus | None) -> Json:
+    """Thumbnails of the examples, with the findings of each in words."""
+    readings = corpus.examples if corpus else []
+    return {
+        "items": [{"src": thumbnail(cast(Any, reading["image"])), "text": _caption(reading)} for reading in readings]
+    }
+
+
+def _caption(reading: Reading) -> str:
+    present = [finding["name"] for finding in reading["findings"] if finding["value"] == PRESENT]
+    return ", ".join(present) or "no finding marked"

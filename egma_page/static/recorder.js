@@ -1,0 +1,142 @@
+"use strict";
+// A mouse (or a finger) as an eye tracker: its places on the picture while a report is typed or spoken.
+egma.kinds.recorder = (root, { picture, trigger }) => {
+  const { make, Stage, seconds } = egma;
+  const TRAIL = 60; // samples
+  let [value, running, started, pointer, samples, sentences] = [null, false, 0, null, empty(), []];
+
+  const stage = new Stage("Radiograph: move the pointer to where you look", { class: "egma-recorded" });
+  const begin = make("button", { type: "button", class: "egma-main", onclick: start }, "Start");
+  const done = make("button", { type: "button", onclick: endSentence }, "Sentence done (Enter)");
+  const finish = make("button", { type: "button", class: "egma-main", onclick: send }, "Finish");
+  const discard = make("button", { type: "button", onclick: reset }, "Discard");
+  const text = make("input", { type: "text", maxlength: 400, "aria-label": "The sentence",
+    placeholder: "Type the sentence, or speak and write it later",
+    onkeydown: (event) => {
+      if (event.key === "Enter") endSentence();
+    } });
+  const clock = make("span", { class: "egma-clock", role: "timer" });
+  const list = make("ol", { class: "egma-said-list" });
+  const [reader, patient] = ["Reader (optional)", "Patient, pseudonymous (optional)"].map((title) =>
+    make("input", { type: "text", maxlength: 60, "aria-label": title, placeholder: title }));
+  const result = make("div", { class: "egma-result", "aria-live": "polite" });
+  const steps = make("ol", { class: "egma-note" },
+    make("li", {}, "Start, and keep the pointer on the picture where you look."),
+    make("li", {}, "Type a sentence, or speak it, and press Enter when it ends. What you spoke can be written later."),
+    make("li", {}, "Finish: the trace becomes a reading, its source named tracker/mouse, to download."));
+  root.append(make("div", { class: "egma-split" }, make("div", { class: "egma-stage-column" }, stage.element),
+    make("div", { class: "egma-side" }, steps, make("div", { class: "egma-controls" }, begin, done, finish, discard, clock),
+      text, list, make("div", { class: "egma-controls" }, reader, patient), result)));
+
+  function empty() {
+    return { x: [], y: [], time: [] };
+  }
+
+  const now = () => (performance.now() - started) / 1000;
+
+  // --- the trace ---
+
+  stage.canvas.addEventListener("pointermove", (event) => (pointer = stage.place(event)));
+  stage.canvas.addEventListener("pointerdown", (event) => (pointer = stage.place(event)));
+  stage.canvas.addEventListener("pointerleave", () => (pointer = null));
+
+  function start() {
+    reset();
+    [running, started] = [true, performance.now()];
+    text.focus({ preventScroll: true });
+    buttons();
+    requestAnimationFrame(sample);
+  }
+
+  // Every frame, also while the pointer rests: resting is looking.
+  function sample() {
+    if (!running || !root.isConnected) return;
+    if (pointer) {
+      samples.x.push(pointer[0]);
+      samples.y.push(pointer[1]);
+      samples.time.push(now());
+    }
+    clock.textContent = `${seconds(now())}, ${sentences.length} sentences`;
+    stage.render(picture());
+    requestAnimationFrame(sample);
+  }
+
+  stage.draw = (context, width, height) => {
+    if (!running) return;
+    context.fillStyle = "#E69F00";
+    const from = Math.max(0, samples.x.length - TRAIL);
+    for (let place = from; place < samples.x.length; place++) {
+      context.globalAlpha = (place - from + 1) / (samples.x.length - from + 1);
+      context.beginPath();
+      context.arc(samples.x[place] * width, samples.y[place] * height, 4, 0, 2 * Math.PI);
+      context.fill();
+    }
+    context.globalAlpha = 1;
+  };
+
+  // --- sentences ---
+
+  function endSentence() {
+    if (!running) return;
+    const from = sentences.length ? sentences.at(-1).end_seconds : 0;
+    sentences.push({ text: text.value.trim(), start_seconds: from, end_seconds: now() });
+    text.value = "";
+    text.focus({ preventScroll: true });
+    showSentences();
+  }
+
+  function showSentences() {
+    list.replaceChildren(...sentences.map((one, place) => make("li", {},
+      make("input", { type: "text", value: one.text, maxlength: 400, "aria-label": `Sentence ${place + 1}`,
+        placeholder: "Write what was said", oninput: (event) => (one.text = event.target.value) }),
+      make("span", {}, `${one.start_seconds.toFixed(1)} to ${seconds(one.end_seconds)}`))));
+    buttons();
+  }
+
+  function send() {
+    if (text.value.trim() && running) endSentence();
+    running = false;
+    buttons();
+    stage.render(picture());
+    trigger("finish", { samples, sentences, reader_id: reader.value.trim(), subject_id: patient.value.trim() });
+  }
+
+  function reset() {
+    [running, samples, sentences] = [false, empty(), []];
+    [clock.textContent, text.value] = ["", ""];
+    result.replaceChildren();
+    showSentences();
+    if (picture()) stage.render(picture());
+  }
+
+  function buttons() {
+    begin.disabled = running || !picture();
+    [done.disabled, text.disabled] = [!running, !running];
+    finish.disabled = !sentences.length && !running;
+    discard.disabled = !running && !samples.x.length;
+  }
+
+  // --- what came of it ---
+
+  function download(name, address) {
+    return make("a", { download: name, href: address, class: "egma-download" }, `Download ${name}`);
+  }
+
+  function showResult(reading) {
+    const json = new Blob([JSON.stringify(reading, null, 1)], { type: "application/json" });
+    result.replaceChildren(
+      make("p", {}, `${reading.fixations.x.length} fixations in ${reading.sentences.length} sentences; `
+        + "see them under Gaze. Keep both files in one folder:"),
+      download(`${reading.reading_id}.json`, URL.createObjectURL(json)), download(reading.image, picture().src),
+      make("code", {}, "python -m dataset_scripts.build tracker --source FOLDER --output data/ours"));
+  }
+
+  return (next) => {
+    const another = next?.picture !== value?.picture;
+    value = next;
+    if (another) reset();
+    if (picture()) stage.render(picture());
+    if (value?.reading && picture()) showResult(value.reading);
+    buttons();
+  };
+};

@@ -1,0 +1,166 @@
+"use strict";
+// Lines (sentences, or findings) beside the picture: a line's heat map over it, all maps as small multiples, and the
+// reverse: a place of the picture that orders the lines.
+egma.kinds.viewer = (root, { picture, label }) => {
+  const { make, Stage } = egma;
+  const look = { opacity: 0.65, colorMap: "magma", smooth: true };
+  let [value, chosen, hovered, probe, lungsOnly] = [null, 0, null, null, false];
+
+  const stage = new Stage("Radiograph", { tabindex: "0", class: "egma-probed" });
+  const legend = egma.legend();
+  const list = make("ol", { class: "egma-lines" });
+  const strip = make("div", { class: "egma-strip", role: "group", "aria-label": `All maps: ${label}` });
+  const note = make("p", { class: "egma-note" });
+  const said = make("p", { class: "egma-said", "aria-live": "polite" });
+  const back = make("button", { type: "button", onclick: () => ask(null) }, "Back to the first order");
+  const lungs = make("input", { type: "checkbox", onchange: (event) => set(() => (lungsOnly = event.target.checked)) });
+  const controls = make("div", { class: "egma-controls" },
+    make("label", {}, "Opacity ", make("input", { type: "range", min: 0, max: 1, step: 0.05, value: look.opacity,
+      oninput: (event) => set(() => (look.opacity = Number(event.target.value))) })),
+    make("label", {}, "Colours ", make("select", { onchange: (event) => set(() => (look.colorMap = event.target.value)) },
+      ...Object.keys(window.egmaColorMaps).map((name) => make("option", { value: name }, name)))),
+    make("label", {}, make("input", { type: "checkbox", checked: true,
+      onchange: (event) => set(() => (look.smooth = event.target.checked)) }), " Smooth"),
+    make("label", {}, lungs, " Only the lungs' frame"));
+  const side = make("div", { class: "egma-side" }, said, back, list, note);
+  const stageColumn = make("div", { class: "egma-stage-column" }, stage.element, legend.element, controls, strip);
+  const empty = make("p", { class: "egma-note" }, "Choose an image and type what to look for.");
+  root.append(empty, make("div", { class: "egma-split" }, stageColumn, side));
+
+  function set(change) {
+    change();
+    render();
+  }
+
+  const shownPlace = () => hovered ?? chosen;
+  const within = () => (lungsOnly ? picture()?.chest : null);
+
+  stage.draw = (context, width, height) => {
+    const line = value.lines[shownPlace()];
+    if (line) {
+      const { canvas, low, high } = egma.colored(line.map, value.grid, picture(), look, within());
+      egma.overlay(context, canvas, width, height, look.smooth);
+      legend.show(low, high, look.colorMap);
+    }
+    if (probe) {
+      const [left, top, right, bottom] = egma.patchRectangle(value.grid, picture(), ...probe);
+      for (const [color, thickness] of [["#000", 4], ["#fff", 2]]) {
+        [context.strokeStyle, context.lineWidth] = [color, thickness];
+        context.strokeRect(left * width, top * height, (right - left) * width, (bottom - top) * height);
+      }
+    }
+  };
+
+  // --- the reverse: which line fits a place best ---
+
+  const here = (line) => line.map[probe[1] * value.grid + probe[0]];
+
+  function ask(patch) {
+    probe = patch;
+    const places = [...value.lines.keys()];
+    if (probe) {
+      places.sort((a, b) => here(value.lines[b]) - here(value.lines[a]));
+      chosen = places[0] ?? 0;
+      said.textContent = value.lines.length
+        ? `At column ${probe[0] + 1}, row ${probe[1] + 1} of ${value.grid}: "${value.lines[chosen].text}" fits best.`
+        : "";
+    } else {
+      said.textContent = value.lines.length
+        ? "Hover or choose a line to see its map; click the image (or use the arrow keys on it) to ask in reverse."
+        : "";
+    }
+    list.replaceChildren(...places.map(lineElement));
+    render();
+  }
+
+  stage.canvas.addEventListener("click", (event) => {
+    if (!value?.lines.length || !picture()) return;
+    ask(egma.patchPlace(value.grid, picture(), ...stage.place(event)).map(Math.floor));
+  });
+  stage.canvas.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (event.key === "Escape") ask(null);
+    if (!step || !value?.lines.length || !picture()) return;
+    event.preventDefault();
+    const from = probe ?? [Math.floor(value.grid / 2), Math.floor(value.grid / 2)];
+    const [first, last] = [[0, 0], [1, 1]].map((corner) => egma.patchPlace(value.grid, picture(), ...corner).map(Math.floor));
+    ask(from.map((place, axis) => Math.min(Math.max(place + step[axis], first[axis]), last[axis])));
+  });
+
+  // --- lines and small multiples ---
+
+  function lineElement(place) {
+    const line = value.lines[place];
+    const preview = (is) => () => set(() => (hovered = is ? place : null));
+    const scores = probe ? `here ${here(line).toFixed(2)} · ${egma.scoreText(line.scores)}` : egma.scoreText(line.scores);
+    return make("li", {}, make("button", {
+      type: "button", "aria-pressed": String(place === chosen), "data-place": place,
+      onclick: () => set(() => (chosen = place)), onmouseenter: preview(true), onmouseleave: preview(false),
+      onfocus: preview(true), onblur: preview(false),
+    }, make("span", { class: "egma-text" }, line.text),
+    line.detail ? make("span", { class: "egma-detail" }, line.detail) : null,
+    value.bars ? bars(line.scores) : make("span", { class: "egma-scores" }, scores)));
+  }
+
+  function bars(scores) {
+    const all = value.lines.flatMap((line) => line.scores.map((score) => score.value));
+    const [low, high] = [Math.min(0, ...all), Math.max(0, ...all, 1e-6)];
+    const share = (number) => `${(100 * (number - low)) / (high - low)}%`;
+    return make("span", { class: "egma-bars" }, ...scores.flatMap((score, kind) => {
+      const [from, to] = [Math.min(0, score.value), Math.max(0, score.value)];
+      const bar = make("span", { class: `egma-bar egma-bar-${kind}` });
+      bar.style.marginLeft = share(from);
+      bar.style.width = `calc(${share(to)} - ${share(from)})`;
+      return [make("span", { class: "egma-bar-title" }, score.title), make("span", { class: "egma-bar-box" }, bar),
+        make("span", { class: "egma-bar-value" }, score.value.toFixed(2))];
+    }));
+  }
+
+  function multiples() {
+    const smallLook = { ...look, opacity: Math.max(look.opacity, 0.5) };
+    strip.replaceChildren(...value.lines.map((line, place) => {
+      const shown = picture();
+      const scale = 132 / Math.max(shown.width, shown.height);
+      const canvas = make("canvas", { width: Math.max(1, Math.round(shown.width * scale)),
+        height: Math.max(1, Math.round(shown.height * scale)), role: "img",
+        "aria-label": `${line.text}: ${egma.peakInWords(line.map, value.grid, shown)}` });
+      const context = canvas.getContext("2d");
+      context.drawImage(shown.image, 0, 0, canvas.width, canvas.height);
+      const { canvas: heat } = egma.colored(line.map, value.grid, shown, smallLook, within());
+      egma.overlay(context, heat, canvas.width, canvas.height, look.smooth);
+      return make("button", { type: "button", "aria-pressed": String(place === chosen), title: line.text,
+        onclick: () => set(() => (chosen = place)) }, canvas, make("span", {}, line.text));
+    }));
+  }
+
+  function render() {
+    const shown = picture();
+    if (!value || !shown) return;
+    stage.render(shown);
+    const line = value.lines[shownPlace()];
+    stage.describe(line
+      ? `Radiograph with the heat map of "${line.text}", ${egma.peakInWords(line.map, value.grid, shown)}`
+      : "Radiograph");
+    for (const button of list.querySelectorAll("button")) {
+      button.setAttribute("aria-pressed", String(Number(button.dataset.place) === chosen));
+    }
+    back.hidden = !probe;
+    if (hovered === null) multiples();
+  }
+
+  return (next) => {
+    value = next;
+    const shown = Boolean(value && picture());
+    empty.hidden = shown;
+    root.classList.toggle("egma-empty", !shown);
+    if (!shown) return;
+    const hasLines = value.lines.length > 0;
+    [chosen, hovered, note.textContent] = [0, null, value.note || ""];
+    [legend.element.hidden, strip.hidden, controls.hidden] = [!hasLines, !hasLines, !hasLines];
+    lungs.disabled = !picture().chest;
+    if (lungs.disabled) lungs.checked = lungsOnly = false;
+    lungs.parentElement.title = lungs.disabled ? "This image comes without a frame of the chest" : "";
+    ask(null);
+    if (!hasLines) said.textContent = "Type a report, one sentence a line.";
+  };
+};
