@@ -18,11 +18,29 @@ SPLIT_NAMES: dict[str, Split] = {
 
 def hashed_split(patient: str, seed: int, train: float, validation: float) -> Split:
     """The split of a patient: the same for everyone who uses the same seed and fractions, in any order of patients."""
-    digest = hashlib.sha256(f"{seed}:{patient}".encode(errors="backslashreplace")).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64
+    position = _position(patient, seed)
     if position < train:
         return "train"
     return "validation" if position < train + validation else "test"
+
+
+def hashed_splits(patients: Iterable[str], seed: int, train: float, validation: float) -> dict[str, Split]:
+    """`hashed_split` of each patient, for a set that may be small.
+
+    Where nobody falls into validation, the last training patient by the hash does, so that the set can be trained on;
+    and so for test, while training keeps one.
+    """
+    splits = {patient: hashed_split(patient, seed, train, validation) for patient in patients}
+    for wanted in ("validation", "test"):
+        training = [patient for patient, split in splits.items() if split == "train"]
+        if wanted not in splits.values() and len(training) > 1:
+            splits[max(training, key=lambda patient: _position(patient, seed))] = wanted
+    return splits
+
+
+def _position(patient: str, seed: int) -> float:
+    digest = hashlib.sha256(f"{seed}:{patient}".encode(errors="backslashreplace")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def splits_of_patients(patients: Iterable[tuple[str | None, Split | None]]) -> dict[str, Split]:

@@ -1,16 +1,19 @@
 """A lab's own recordings: `readings.csv` beside the images, the gaze files and the transcripts.
 
-One row a reading; docs/tracker.md tells a lab what to prepare. Paths are relative to the folder. Columns:
+Without that table, every `.json` file is a reading that the page (app.py) recorded, which says itself what its row
+would. One row a reading; docs/tracker.md tells a lab what to prepare. Paths are relative to the folder. Columns:
     `reading_id`, `image`, `gaze`            gaze is a file that tracker_gaze reads, or blank
     `transcript`, `audio_start_seconds`      a file that transcripts reads, and where its clock starts on the gaze's
     `subject_id`, `reader_id`, `study_id`, `view`, `license`, `device`
-    `split`                                  decides, if any row has one; else a hash of the patient does, 80/10/10
+    `split`                                  decides, if any row has one; else a hash of the patient does, 80/10/10,
+                                             with at least a patient in each while there are three
     `findings`                               joined by a pipe: `Edema`, or `Edema=1`, `=0` absent, `=-1` uncertain
     `width`, `height`                        pixels that gaze refers to, if the image's file has another size
     `screen_left`, `screen_top`, `screen_right`, `screen_bottom`   the image's edges, if gaze refers to the screen
     `image_width_degrees`                    the visual angle of the image's width
 """
 
+import json
 import re
 from functools import partial
 from pathlib import Path
@@ -22,14 +25,18 @@ from dataset_scripts.images import EncodedImage, encode_image, inside
 from dataset_scripts.mimic_images import check_size, side_pixels, table_inside
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Finding, Fixations, Reading, Sentence, Split, UserError
-from dataset_scripts.splits import SPLIT_NAMES, hashed_split, splits_of_patients
+from dataset_scripts.splits import SPLIT_NAMES, hashed_splits, splits_of_patients
 from dataset_scripts.tables import Row, number, read_table
 from dataset_scripts.tracker_columns import Frame, Source
-from dataset_scripts.tracker_gaze import read_gaze
+from dataset_scripts.tracker_gaze import MAX_JSON_BYTES, read_gaze
 from dataset_scripts.transcripts import MAX_SECONDS, read_transcript
 
-TABLE = "readings.csv"
+TABLE, RECORDINGS = "readings.csv", "readings of the page"
 REQUIRED = ("reading_id", "image", "gaze")
+RECORDED = (
+    *("reading_id", "image", "study_id", "subject_id", "reader_id"),
+    *("view", "license", "width", "height"),
+)
 SCREEN_EDGES = ("screen_left", "screen_top", "screen_right", "screen_bottom")
 TERMS = (
     "Images, gaze and transcripts are recordings of the lab that made this conversion, under the terms that the column "
@@ -53,10 +60,13 @@ def plan(source: Path, options: Options) -> Plan:
     """One unit a row of readings.csv.
 
     Raises:
-        UserError: no such table or no row in it, a column missing, a split that is none, or a patient in two splits.
+        UserError: no such table and no recording of the page, or no row in it, a column missing, a split that is
+            none, or a patient in two splits.
     """
     path = table_inside(source, TABLE)
-    cells = read_table(path, REQUIRED)
+    recordings = sorted(source.glob("*.json")) if not path.exists() else []
+    table = RECORDINGS if recordings else TABLE
+    cells = [_recorded_row(table_inside(source, one.name)) for one in recordings] or read_table(path, REQUIRED)
     if not cells:
         raise UserError(f"{path}: the table has no row; expected one row a reading")
     seen = set[str]()
@@ -66,17 +76,36 @@ def plan(source: Path, options: Options) -> Plan:
         seen.add(row["reading_id"])
     return Plan(
         units=units,
-        convert=partial(convert_row, source=source, options=options),
+        convert=partial(convert_row, table=table, source=source, options=options),
         unit_name="readings",
-        reading_tables=(TABLE,),
+        reading_tables=(table,),
         terms=TERMS,
     )
 
 
-def convert_row(row: ReadingRow, source: Path, options: Options) -> list[Outcome]:
+def _recorded_row(path: Path) -> Row:
+    """The row that a reading of the page stands for; its file is both gaze and transcript."""
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise UserError(f"{path}: larger than {MAX_JSON_BYTES} bytes; expected one reading")
+    try:
+        reading = json.loads(path.read_text(encoding="utf-8-sig"))
+        source, _, device = reading["source"].partition("/")
+        given = {name: reading.get(name) for name in RECORDED}
+        if source != "tracker" or not all(isinstance(value, str | int | None) for value in given.values()):
+            raise ValueError(f"source is {reading['source']!r}, expected tracker/ and a device, and text in {RECORDED}")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path}: no reading that the page recorded ({type(error).__name__} {error}); expected {TABLE}, or nothing "
+            "but such readings as .json"
+        ) from None
+    texts = {name: "" if value is None else str(value).strip() for name, value in given.items()}
+    return texts | {"gaze": path.name, "transcript": path.name, "device": device}
+
+
+def convert_row(row: ReadingRow, table: str, source: Path, options: Options) -> list[Outcome]:
     """The reading of one row."""
     where = f"row {row.number} {row.cells['reading_id']}".strip()
-    return [attempt(TABLE, where, partial(_reading, row, source, options))]
+    return [attempt(table, where, partial(_reading, row, source, options))]
 
 
 def _reading(row: ReadingRow, source: Path, options: Options, ledger: Ledger) -> tuple[Split, Reading]:
@@ -214,7 +243,8 @@ def _splits(cells: list[Row], path: Path, options: Options) -> list[Split]:
     """The split of every row: the table's, or a hash of the patient; an image without patient is one of its own."""
     patients = [row.get("subject_id") or f"image {row['image']}" for row in cells]
     if not any(row.get("split") for row in cells):
-        return [hashed_split(patient, options.seed, HASHED_TRAIN, HASHED_VALIDATION) for patient in patients]
+        hashed = hashed_splits(patients, options.seed, HASHED_TRAIN, HASHED_VALIDATION)
+        return [hashed[patient] for patient in patients]
     named: list[Split] = []
     for index, row in enumerate(cells, 1):
         split = SPLIT_NAMES.get(row["split"].lower())

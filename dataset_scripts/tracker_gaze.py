@@ -77,7 +77,7 @@ def _json_columns(path: Path) -> dict[str, FloatArray]:
         fixations = json.loads(path.read_text(encoding="utf-8-sig"))["fixations"]
         optional = [name for name in (*_WIDTHS, *_SHOWN) if fixations.get(name) is not None]
         columns = {name: _json_numbers(fixations[name]) for name in ("x", "y", "start", "duration", *optional)}
-    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         raise UserError(
             f'{path.name}: expected {{"fixations": {{"x": [], "y": [], "start": [], "duration": []}}}} with a number a '
             f"fixation in each list ({type(error).__name__} {error})"

@@ -73,6 +73,8 @@ def _check_header(path: Path) -> None:
             pages = getattr(picture, "n_frames", 1)
     except UnidentifiedImageError:
         raise UserError("The file is no PNG, JPEG or DICOM picture.") from None
+    except Image.DecompressionBombError:  # Pillow's own limit, of four times as many
+        raise Dropped("image_too_large") from None
     except Exception:  # a damaged file makes the decoders fail in any way
         raise Dropped("image_not_decodable") from None
     if width * height > MAX_PIXELS:

@@ -211,15 +211,15 @@ def build_page(model: PageModel, corpus: Corpus | None, about: str) -> gr.Blocks
             **model_events,
         )
         uploaded.then(None, None, image, js="() => null", api_visibility="private")
-        for event in (show.click, report.submit):
-            event(
-                friendly(handlers.read),
-                report,
-                [lines, playback],
-                show_progress="hidden",
-                **(model_events if event is show.click else page_events),
-                api_name="read",
-            )
+        gr.on(
+            [show.click, report.submit],
+            friendly(handlers.read),
+            report,
+            [lines, playback],
+            show_progress="hidden",
+            api_name="read",
+            **model_events,
+        )
         played = play.click(
             friendly(handlers.record),
             [gaze, speech, report],
@@ -229,8 +229,14 @@ def build_page(model: PageModel, corpus: Corpus | None, about: str) -> gr.Blocks
         )
         played.then(None, None, [gaze, speech], js="() => [null, null]", api_visibility="private")
         classify.click(friendly(handlers.classify), prompts, findings, api_name="classify", **model_events)
-        for event in (to_images.click, query.submit):
-            event(friendly(handlers.find_images), query, results, api_name="find_images", **model_events)
+        gr.on(
+            [to_images.click, query.submit],
+            friendly(handlers.find_images),
+            query,
+            results,
+            api_name="find_images",
+            **model_events,
+        )
         to_reports.click(friendly(handlers.find_reports), None, results, api_name="find_reports", **model_events)
         recorder.finish(friendly(handlers.finish_recording), None, [recorder, report, lines, playback], **page_events)
         page.unload(_forgetting(page, handlers))

@@ -1,0 +1,37 @@
+"""One page on generated data, served for all tests of a file."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from transformers import BertTokenizer
+
+from egma_page.corpus import Corpus
+from egma_page.session import PageModel
+from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
+from tests.egma_page.serving import served
+
+
+class Served(NamedTuple):
+    """An address, the folder of its uploads, and what answers."""
+
+    url: str
+    uploads: Path
+    model: PageModel
+    corpus: Corpus
+
+
+@pytest.fixture(scope="module")
+def module_model(tiny_swin, tiny_bert, tokenizer: BertTokenizer) -> PageModel:
+    torch.manual_seed(0)
+    config = EgmaConfig(vision_config=tiny_swin.to_dict(), text_config=tiny_bert.to_dict(), projection_dim=12)
+    return PageModel(EgmaModel(config).eval(), EgmaProcessor.for_model(config, tokenizer), "tiny", "untrained")
+
+
+@pytest.fixture(scope="module")
+def page(module_model: PageModel, phantom_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    uploads, corpus = tmp_path_factory.mktemp("uploads"), Corpus(phantom_data)
+    with pytest.MonkeyPatch.context() as patch, served(module_model, corpus, uploads, patch) as page:
+        yield Served(page.local_url, uploads, module_model, corpus)
