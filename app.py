@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from dataset_scripts.schema import UserError
 from egma_evaluation.models import load_model
 from egma_page.corpus import Corpus
-from egma_page.page import build_page, launch_options
+from egma_page.page import Handlers, build_page, launch_options
 from egma_page.session import PageModel
 
 DEMO = Path(__file__).resolve().parent / "runs" / "demo"
@@ -84,7 +84,7 @@ def make_page(name: str, data: Path | None) -> Any:
     corpus = None if data is None else Corpus(data)
     model, processor = load_model(name)
     shown = PageModel(model, processor, Path(name).name if Path(name).is_dir() else name, trained_on(Path(name)))
-    return build_page(shown, corpus, about(shown, corpus))
+    return build_page(Handlers(shown, corpus), about(shown, corpus))
 
 
 def trained_on(folder: Path) -> str:

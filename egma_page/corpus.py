@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from dataset_scripts.conversion import Recording
+from dataset_scripts.reflacx_tables import CHEST_LABEL
 from dataset_scripts.schema import PRESENT, Reading, Split, UserError, is_generated, load_readings
 from egma_evaluation.bootstrap import Array
 from egma_evaluation.embeddings import ImageBank, TextBank, batches, image_embeddings, inference, text_embeddings
@@ -45,12 +46,12 @@ class Corpus:
 
     @cached_property
     def examples(self) -> list[Reading]:
-        """The first test readings of as many images, those with timed sentences and gaze before the others."""
+        """The first test readings of as many images, by their merits."""
         rows = load_readings(self.folder, "test")
         rows = rows.select(range(min(EXAMPLE_CANDIDATES, len(rows))))
         plain = cast(list[Reading], rows.remove_columns("image").to_list())
         fitting = [place for place, reading in enumerate(plain) if 0 < len(reading["sentences"]) <= MAX_SENTENCES]
-        fitting.sort(key=lambda place: (not _plays(plain[place]), len(plain[place]["findings"]) == 0))
+        fitting.sort(key=lambda place: _merits(plain[place]), reverse=True)
         first = {plain[place]["image_id"]: place for place in reversed(fitting)}
         chosen = [place for place in fitting if first[plain[place]["image_id"]] == place][:EXAMPLES]
         return cast(list[Reading], [rows[place] for place in chosen])
@@ -69,8 +70,13 @@ class Corpus:
         return self._gallery
 
 
+def _merits(reading: Reading) -> tuple[bool, ...]:
+    """What makes a good example: gaze to play back while sentences are said, a finding, a frame of the lungs."""
+    present = any(finding["value"] == PRESENT for finding in reading["findings"])
+    return _plays(reading), present, any(box["label"] == CHEST_LABEL for box in reading["boxes"])
+
+
 def _plays(reading: Reading) -> bool:
-    """Whether there is gaze to play back while sentences are said."""
     fixations = reading["fixations"]
     timed = any(sentence["start_seconds"] is not None for sentence in reading["sentences"])
     return timed and fixations is not None and 0 < len(fixations["x"] or ()) <= MAX_FIXATIONS

@@ -39,7 +39,11 @@ SAMPLE_QUERY = "There is a pleural effusion."
 
 
 class Handlers:
-    """What the page's events do. Every open page has a session of its own."""
+    """What the page's events do. Every open page has a session of its own.
+
+    Args:
+        corpus: of the examples and the gallery; None: the page opens empty.
+    """
 
     def __init__(self, model: PageModel, corpus: Corpus | None) -> None:
         self.model, self.corpus, self.sessions = model, corpus, Sessions()
@@ -151,22 +155,23 @@ class Handlers:
         self.sessions.forget(request.session_hash)
 
 
-def build_page(model: PageModel, corpus: Corpus | None, about: str) -> gr.Blocks:
+def build_page(handlers: Handlers, about: str) -> gr.Blocks:
     """The whole page.
 
     Args:
-        corpus: of the examples and the gallery; None: the page opens empty.
         about: Markdown on what it is, which model and which data it shows.
     """
     refuse_addresses()
-    handlers = Handlers(model, corpus)
     keep = (UPLOADS_CHECKED_EVERY_SECONDS, UPLOADS_KEPT_SECONDS)
     with gr.Blocks(title="EGMA", analytics_enabled=False, delete_cache=keep) as page:
-        gr.Markdown(f"# EGMA: where does each sentence look?\n{_banner(model, corpus)}", elem_classes="egma-banner")
+        gr.Markdown(
+            f"# EGMA: where does each sentence look?\n{_banner(handlers.model, handlers.corpus)}",
+            elem_classes="egma-banner",
+        )
         picture = _component("picture")
         with gr.Row(elem_classes="egma-page"):
             with gr.Column(scale=1, min_width=280, elem_classes="egma-inputs"):
-                examples = _component("examples", value=examples_view(corpus))
+                examples = _component("examples", value=examples_view(handlers.corpus))
                 image = upload("Radiograph (PNG, JPEG or DICOM)", PICTURE_TYPES)
                 report = gr.Textbox(
                     label="Report", lines=6, max_lines=14, placeholder="One sentence a line", elem_id="report"
@@ -208,9 +213,10 @@ def build_page(model: PageModel, corpus: Corpus | None, about: str) -> gr.Blocks
             [image, report],
             [picture, lines, playback, recorder],
             api_name="align",
+            show_progress_on=image,
             **model_events,
         )
-        uploaded.then(None, None, image, js="() => null", api_visibility="private")
+        _clear_after(uploaded, [image])
         gr.on(
             [show.click, report.submit],
             friendly(handlers.read),
@@ -227,7 +233,7 @@ def build_page(model: PageModel, corpus: Corpus | None, about: str) -> gr.Blocks
             api_name="gaze",
             **model_events,
         )
-        played.then(None, None, [gaze, speech], js="() => [null, null]", api_visibility="private")
+        _clear_after(played, [gaze, speech])
         classify.click(friendly(handlers.classify), prompts, findings, api_name="classify", **model_events)
         gr.on(
             [to_images.click, query.submit],
@@ -242,6 +248,12 @@ def build_page(model: PageModel, corpus: Corpus | None, about: str) -> gr.Blocks
         page.unload(_forgetting(page, handlers))
     page.queue(max_size=MAX_WAITING)
     return page
+
+
+def _clear_after(event: Any, uploads: list[gr.File]) -> None:
+    """What was uploaded is gone, whether it could be read or not."""
+    for outcome in (event.success, event.failure):
+        outcome(lambda: (None,) * len(uploads) if len(uploads) > 1 else None, None, uploads, api_visibility="private")
 
 
 def _forgetting(page: gr.Blocks, handlers: Handlers) -> Any:

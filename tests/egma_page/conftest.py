@@ -2,25 +2,31 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from transformers import BertTokenizer
 
 from egma_page.corpus import Corpus
+from egma_page.page import Handlers
 from egma_page.session import PageModel
 from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
 from tests.egma_page.serving import served
 
 
 class Served(NamedTuple):
-    """An address, the folder of its uploads, and what answers."""
+    """The page and its address, the folder of its uploads, and what answers."""
 
     url: str
     uploads: Path
-    model: PageModel
+    handlers: Handlers
     corpus: Corpus
+    blocks: Any
+
+    @property
+    def model(self) -> PageModel:
+        return self.handlers.model
 
 
 @pytest.fixture(scope="module")
@@ -33,5 +39,6 @@ def module_model(tiny_swin, tiny_bert, tokenizer: BertTokenizer) -> PageModel:
 @pytest.fixture(scope="module")
 def page(module_model: PageModel, phantom_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     uploads, corpus = tmp_path_factory.mktemp("uploads"), Corpus(phantom_data)
-    with pytest.MonkeyPatch.context() as patch, served(module_model, corpus, uploads, patch) as page:
-        yield Served(page.local_url, uploads, module_model, corpus)
+    handlers = Handlers(module_model, corpus)
+    with pytest.MonkeyPatch.context() as patch, served(handlers, uploads, patch) as page:
+        yield Served(page.local_url, uploads, handlers, corpus, page)

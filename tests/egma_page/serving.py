@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from egma_page.corpus import Corpus
-from egma_page.page import build_page, launch_options
+from egma_page.page import Handlers, build_page, launch_options
 from egma_page.session import PageModel
 from modeling_egma import EgmaModel, EgmaProcessor
 
@@ -19,14 +18,14 @@ def page_model(model: EgmaModel, processor: EgmaProcessor) -> PageModel:
 
 
 @contextmanager
-def served(model: PageModel, corpus: Corpus | None, uploads: Path, patch: pytest.MonkeyPatch) -> Iterator[Any]:
+def served(handlers: Handlers, uploads: Path, patch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The page with its address as `local_url`; what is uploaded goes to the folder `uploads`."""
     uploads.mkdir(parents=True, exist_ok=True)
     patch.setenv("GRADIO_TEMP_DIR", str(uploads))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    page = build_page(model, corpus, "About this page")
+    page = build_page(handlers, "About this page")
     page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **launch_options())
     try:
         yield page

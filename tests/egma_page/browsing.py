@@ -1,0 +1,45 @@
+"""A real browser: Debian's Chromium, driven by playwright."""
+
+import io
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            yield started
+        finally:
+            started.close()
+
+
+def pixels(locator: Any) -> NDArray[np.float64]:
+    """What the screen shows of an element, (height, width, 3)."""
+    return np.asarray(Image.open(io.BytesIO(locator.screenshot())).convert("RGB"), dtype=np.float64)
+
+
+def write_image(folder: Path, name: str, width: int, height: int) -> Path:
+    """A dark picture of noise, so that every patch differs and a bright overlay stands out."""
+    values = np.random.default_rng(width).integers(0, 60, (height // 8, width // 8), dtype=np.uint8)
+    path = folder / name
+    Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC).save(path)
+    return path
