@@ -78,16 +78,15 @@ class Handlers:
         if image is not None:
             with taken(image) as path:
                 session.show(open_picture(path))
-        sentences = typed_sentences(report) if report else []
-        return picture_view(session.picture), *self._aligned(session, sentences), self._empty_recorder(session)
+        session.report = typed_sentences(report) if report else []
+        return picture_view(session.picture), *self._views(session), self._empty_recorder(session)
 
-    def read(self, report: str, request: gr.Request) -> tuple[Json, Json]:
-        """Another report of the same picture: lines and playback."""
-        return self._aligned(self._session(request), typed_sentences(report))
-
-    def _aligned(self, session: Session, sentences: list[str]) -> tuple[Json, Json]:
-        session.report = sentences
-        return self._views(session)
+    def read(self, report: str, request: gr.Request) -> tuple[Json, Any]:
+        """Another report of the same picture: lines, and playback unless the recording has sentences of its own."""
+        session = self._session(request)
+        session.report = typed_sentences(report)
+        spoken = session.recording is not None and session.recording.sentences
+        return align_view(self.model, session), gr.skip() if spoken else self._playback(session)
 
     def _views(self, session: Session) -> tuple[Json, Json]:
         return align_view(self.model, session), self._playback(session)

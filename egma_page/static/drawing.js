@@ -36,19 +36,6 @@ const egma = (() => {
 
   // --- maps ---
 
-  // The value of a map (G x G, row by row, on the square frame that the model sees) at a place of the picture.
-  function valueAt(map, grid, picture, x, y, smooth) {
-    const [column, row] = patchPlace(grid, picture, x, y);
-    if (!smooth) return map[Math.floor(row) * grid + Math.floor(column)];
-    const clamp = (place) => Math.min(Math.max(place - 0.5, 0), grid - 1);
-    const [c, r] = [clamp(column), clamp(row)];
-    const [c0, r0] = [Math.floor(c), Math.floor(r)];
-    const [c1, r1] = [Math.min(c0 + 1, grid - 1), Math.min(r0 + 1, grid - 1)];
-    const above = map[r0 * grid + c0] * (c0 + 1 - c) + map[r0 * grid + c1] * (c - c0);
-    const below = map[r1 * grid + c0] * (c0 + 1 - c) + map[r1 * grid + c1] * (c - c0);
-    return above * (r0 + 1 - r) + below * (r - r0);
-  }
-
   // Fractions of the picture -> place on the patch grid, [0, G) along either side: the picture is padded, centred.
   function patchPlace(grid, picture, x, y) {
     const side = Math.max(picture.width, picture.height);
@@ -65,36 +52,65 @@ const egma = (() => {
       edge(column + 1, picture.width), edge(row + 1, picture.height)];
   }
 
+  // Along one axis of the picture, for each of `size` pixels: the two patches around its middle and the second's share;
+  // level beyond the outermost patches' middles. Not smooth: the patch that it lies in.
+  function patchesAlong(size, length, side, grid, smooth) {
+    const along = { first: new Int32Array(size), second: new Int32Array(size), share: new Float32Array(size) };
+    for (let pixel = 0; pixel < size; pixel++) {
+      const place = ((((pixel + 0.5) / size) * length + (side - length) / 2) / side) * grid;
+      const centred = smooth ? Math.min(Math.max(place - 0.5, 0), grid - 1) : Math.min(Math.floor(place), grid - 1);
+      along.first[pixel] = Math.floor(centred);
+      along.second[pixel] = Math.min(along.first[pixel] + 1, grid - 1);
+      along.share[pixel] = centred - along.first[pixel];
+    }
+    return along;
+  }
+
+  // The values of a map (G x G, row by row, on the square frame that the model sees) on `width` x `height` pixels of
+  // the picture; NaN outside `within` (fractions of the picture).
+  function onPicture(map, grid, picture, width, height, smooth, within) {
+    const side = Math.max(picture.width, picture.height);
+    const columns = patchesAlong(width, picture.width, side, grid, smooth);
+    const rows = patchesAlong(height, picture.height, side, grid, smooth);
+    const [left, top, right, bottom] = within ?? [0, 0, 1, 1];
+    const values = new Float32Array(width * height).fill(NaN);
+    for (let y = Math.floor(top * height); y < Math.min(height, Math.ceil(bottom * height)); y++) {
+      const [above, below, down] = [grid * rows.first[y], grid * rows.second[y], rows.share[y]];
+      for (let x = Math.floor(left * width); x < Math.min(width, Math.ceil(right * width)); x++) {
+        const [first, second, share] = [columns.first[x], columns.second[x], columns.share[x]];
+        const upper = map[above + first] * (1 - share) + map[above + second] * share;
+        const lower = map[below + first] * (1 - share) + map[below + second] * share;
+        values[y * width + x] = upper * (1 - down) + lower * down;
+      }
+    }
+    return values;
+  }
+
   // A map over the picture as a canvas in colour, more opaque where it is higher, and its lowest and highest value.
-  // `within` limits both to a rectangle (fractions of the picture).
-  function colored(map, grid, picture, look, within = null) {
-    const scale = SHOWN_SIDE / Math.max(picture.width, picture.height);
+  function colored(map, grid, picture, look, within = null, longSide = SHOWN_SIDE) {
+    const scale = longSide / Math.max(picture.width, picture.height);
     const width = Math.max(1, Math.round(picture.width * scale));
     const height = Math.max(1, Math.round(picture.height * scale));
-    const values = new Float32Array(width * height).fill(NaN);
+    const values = onPicture(map, grid, picture, width, height, look.smooth, within);
     let [low, high] = [Infinity, -Infinity];
-    for (let row = 0; row < height; row++) {
-      for (let column = 0; column < width; column++) {
-        const [x, y] = [(column + 0.5) / width, (row + 0.5) / height];
-        if (within && (x < within[0] || y < within[1] || x > within[2] || y > within[3])) continue;
-        const value = valueAt(map, grid, picture, x, y, look.smooth);
-        values[row * width + column] = value;
-        low = Math.min(low, value);
-        high = Math.max(high, value);
-      }
+    for (const value of values) {
+      if (value < low) low = value;
+      if (value > high) high = value;
     }
     const canvas = make("canvas", { width, height });
     const context = canvas.getContext("2d");
     const pixels = context.createImageData(width, height);
     const colors = window.egmaColorMaps[look.colorMap];
     const range = high > low ? high - low : 1;
-    values.forEach((value, place) => {
-      if (Number.isNaN(value)) return;
-      const strength = (value - low) / range;
+    for (let place = 0; place < values.length; place++) {
+      const strength = (values[place] - low) / range;
+      if (Number.isNaN(strength)) continue;
       const color = 3 * Math.round(255 * strength);
-      pixels.data.set(colors.slice(color, color + 3), 4 * place);
+      pixels.data[4 * place] = colors[color];
+      pixels.data[4 * place + 1] = colors[color + 1];
+      pixels.data[4 * place + 2] = colors[color + 2];
       pixels.data[4 * place + 3] = Math.round(255 * look.opacity * strength);
-    });
+    }
     context.putImageData(pixels, 0, 0);
     return { canvas, low, high };
   }
@@ -193,7 +209,7 @@ const egma = (() => {
   kinds.picture = () => (value) => void publish(value);
 
   return {
-    kinds, start, make, percent, seconds, scoreText, valueAt, patchPlace, patchRectangle, colored, peakInWords,
+    kinds, start, make, percent, seconds, scoreText, patchPlace, patchRectangle, colored, peakInWords,
     overlay, legend, Stage,
   };
 })();

@@ -3,6 +3,7 @@
 // reverse: a place of the picture that orders the lines.
 egma.kinds.viewer = (root, { picture, label }) => {
   const { make, Stage } = egma;
+  const SMALL_SIDE = 132; // pixels of a small multiple
   const look = { opacity: 0.65, colorMap: "magma", smooth: true };
   let [value, chosen, hovered, probe, lungsOnly] = [null, 0, null, null, false];
 
@@ -120,13 +121,13 @@ egma.kinds.viewer = (root, { picture, label }) => {
     const smallLook = { ...look, opacity: Math.max(look.opacity, 0.5) };
     strip.replaceChildren(...value.lines.map((line, place) => {
       const shown = picture();
-      const scale = 132 / Math.max(shown.width, shown.height);
+      const scale = SMALL_SIDE / Math.max(shown.width, shown.height);
       const canvas = make("canvas", { width: Math.max(1, Math.round(shown.width * scale)),
         height: Math.max(1, Math.round(shown.height * scale)), role: "img",
         "aria-label": `${line.text}: ${egma.peakInWords(line.map, value.grid, shown)}` });
       const context = canvas.getContext("2d");
       context.drawImage(shown.image, 0, 0, canvas.width, canvas.height);
-      const { canvas: heat } = egma.colored(line.map, value.grid, shown, smallLook, within());
+      const { canvas: heat } = egma.colored(line.map, value.grid, shown, smallLook, within(), SMALL_SIDE);
       egma.overlay(context, heat, canvas.width, canvas.height, look.smooth);
       return make("button", { type: "button", "aria-pressed": String(place === chosen), title: line.text,
         onclick: () => set(() => (chosen = place)) }, canvas, make("span", {}, line.text));
