@@ -63,8 +63,8 @@ class Sessions:
         with self._lock:
             self._sessions.pop(name or "", None)
 
-    def __len__(self) -> int:
-        return len(self._sessions)
+    def __contains__(self, name: str) -> bool:
+        return name in self._sessions
 
 
 class PageModel:

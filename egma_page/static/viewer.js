@@ -6,6 +6,8 @@ egma.kinds.viewer = (root, { picture, label }) => {
   const SMALL_SIDE = 132; // pixels of a small multiple
   const look = { opacity: 0.65, colorMap: "magma", smooth: true };
   let [value, chosen, hovered, probe, lungsOnly] = [null, 0, null, null, false];
+  // the frame that a person draws where the image comes without one, and the corner that the drawing began at
+  let [drawnFrame, drawing, corner, of] = [null, false, null, null];
 
   const stage = new Stage("Radiograph", { tabindex: "0", class: "egma-probed" });
   const legend = egma.legend();
@@ -15,6 +17,12 @@ egma.kinds.viewer = (root, { picture, label }) => {
   const said = make("p", { class: "egma-said", "aria-live": "polite" });
   const back = make("button", { type: "button", onclick: () => ask(null) }, "Back to the first order");
   const lungs = make("input", { type: "checkbox", onchange: (event) => set(() => (lungsOnly = event.target.checked)) });
+  const draw = make("button", { type: "button", onclick: () => {
+    drawing = !drawing;
+    draw.setAttribute("aria-pressed", String(drawing));
+    stage.canvas.style.touchAction = drawing ? "none" : "";
+    said.textContent = drawing ? "Drag over the image from one corner of the lungs to the other." : "";
+  } }, "Draw that frame");
   const controls = make("div", { class: "egma-controls" },
     make("label", {}, "Opacity ", make("input", { type: "range", min: 0, max: 1, step: 0.05, value: look.opacity,
       oninput: (event) => set(() => (look.opacity = Number(event.target.value))) })),
@@ -22,7 +30,7 @@ egma.kinds.viewer = (root, { picture, label }) => {
       ...Object.keys(window.egmaColorMaps).map((name) => make("option", { value: name }, name)))),
     make("label", {}, make("input", { type: "checkbox", checked: true,
       onchange: (event) => set(() => (look.smooth = event.target.checked)) }), " Smooth"),
-    make("label", {}, lungs, " Only the lungs' frame"));
+    make("label", {}, lungs, " Only the lungs' frame"), draw);
   const side = make("div", { class: "egma-side" }, said, back, list, note);
   const stageColumn = make("div", { class: "egma-stage-column" }, stage.element, legend.element, controls, strip);
   const empty = make("p", { class: "egma-note" }, "Choose an image and type what to look for.");
@@ -34,7 +42,8 @@ egma.kinds.viewer = (root, { picture, label }) => {
   }
 
   const shownPlace = () => hovered ?? chosen;
-  const within = () => (lungsOnly ? picture()?.chest : null);
+  const frame = () => drawnFrame ?? picture()?.chest ?? null;
+  const within = () => (lungsOnly ? frame() : null);
 
   stage.draw = (context, width, height) => {
     const line = value.lines[shownPlace()];
@@ -74,7 +83,26 @@ egma.kinds.viewer = (root, { picture, label }) => {
     render();
   }
 
+  // --- the lungs' frame ---
+
+  stage.canvas.addEventListener("pointerdown", (event) => {
+    if (!drawing) return;
+    corner = stage.place(event);
+    stage.canvas.setPointerCapture(event.pointerId);
+  });
+  stage.canvas.addEventListener("pointerup", (event) => {
+    if (!corner) return;
+    const inside = (fraction) => Math.min(Math.max(fraction, 0), 1);
+    const [[x0, y0], [x1, y1]] = [corner, stage.place(event)];
+    const drawn = [Math.min(x0, x1), Math.min(y0, y1), Math.max(x0, x1), Math.max(y0, y1)].map(inside);
+    corner = null;
+    if (drawn[2] - drawn[0] < 0.05 || drawn[3] - drawn[1] < 0.05) return;
+    [drawnFrame, lungs.disabled, lungs.checked, lungsOnly] = [drawn, false, true, true];
+    render();
+  });
+
   stage.canvas.addEventListener("click", (event) => {
+    if (drawing) return void draw.click(); // the drag ends in a click
     if (!value?.lines.length || !picture()) return;
     ask(egma.patchPlace(value.grid, picture(), ...stage.place(event)).map(Math.floor));
   });
@@ -158,9 +186,10 @@ egma.kinds.viewer = (root, { picture, label }) => {
     const hasLines = value.lines.length > 0;
     [chosen, hovered, note.textContent] = [0, null, value.note || ""];
     [legend.element.hidden, strip.hidden, controls.hidden] = [!hasLines, !hasLines, !hasLines];
-    lungs.disabled = !picture().chest;
+    if (value.picture !== of) [drawnFrame, of] = [null, value.picture];
+    lungs.disabled = !frame();
     if (lungs.disabled) lungs.checked = lungsOnly = false;
-    lungs.parentElement.title = lungs.disabled ? "This image comes without a frame of the chest" : "";
+    lungs.parentElement.title = lungs.disabled ? "This image comes without a frame of the lungs: draw one" : "";
     ask(null);
     if (!hasLines) said.textContent = "Type a report, one sentence a line.";
   };
