@@ -43,7 +43,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 	touch $@
 
 $(VENV)/installed-app: $(VENV)/installed
-	$(bin)/pip install -q -c constraints.txt -e '.[train,eval,app]'
+	$(bin)/pip install -q -c constraints.txt -e '.[train,eval,app,dicom]'
 	touch $@
 
 # a wheel of the CPU build that pip already knows of (PIP_FIND_LINKS, a mirror) comes before PyTorch's index

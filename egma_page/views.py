@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataset_scripts.schema import Reading, Sentence
+from dataset_scripts.schema import Fixations, Reading, Sentence
 from egma_evaluation.bootstrap import Array
 from egma_evaluation.gaze_agreement import (
     GAZE_CELLS,
@@ -24,7 +24,7 @@ from egma_evaluation.geometry import image_maps
 from egma_evaluation.zero_shot import sentence_scores
 from egma_page.inputs import Picture
 from egma_page.session import PageModel, Session, reading_of
-from modeling_egma.gaze_egma import gaze_matrix, square_frame, transform_fixations
+from modeling_egma.gaze_egma import Span, gaze_matrix, square_frame, transform_fixations
 
 MAP_DECIMALS, SCORE_DECIMALS = 4, 3
 SCORE_TITLES = {"pooled": "whole image", "late_interaction": "best patch"}
@@ -148,11 +148,12 @@ def gaze_view(model: PageModel, session: Session, centre: Array, centre_source: 
     columns = recording_of(reading, model.sigma)
     maps = model.maps(session, [sentence["text"] for sentence in spoken]) if spoken else torch.zeros(0)
     fixations: Json = dict(recording.fixations)
+    looked = gaze_grids(model, recording.fixations, spoken, reading)
     return shown | {
         "fixations": {name: [round(value, 4) for value in fixations[name]] for name in ("x", "y", "start", "duration")},
         "sentences": [
-            _spoken_view(model, sentence, np.asarray(own), columns, reading, centre)
-            for sentence, own in zip(spoken, maps, strict=True)
+            _spoken_view(model, sentence, np.asarray(own), columns, reading, centre, seen)
+            for sentence, own, seen in zip(spoken, maps, looked, strict=True)
         ],
         "centre_source": centre_source,
         "note": "; ".join(session.notes),
@@ -160,7 +161,13 @@ def gaze_view(model: PageModel, session: Session, centre: Array, centre_source: 
 
 
 def _spoken_view(
-    model: PageModel, sentence: Sentence, own_map: Array, recording: Columns | None, reading: Reading, centre: Array
+    model: PageModel,
+    sentence: Sentence,
+    own_map: Array,
+    recording: Columns | None,
+    reading: Reading,
+    centre: Array,
+    gaze_map: Tensor,
 ) -> Json:
     start, end = sentence["start_seconds"], sentence["end_seconds"]
     shown: Json = {"text": sentence["text"], "start": start, "end": end, "map": rounded_map(own_map)}
@@ -179,11 +186,13 @@ def _spoken_view(
             name: {metric: round(float(of_one[metric][0]), 2) for metric in SHOWN_METRICS}
             for name, of_one in values.items()
         },
-        "gaze_map": rounded_map(gaze_grid(model, part, reading)),
+        "gaze_map": rounded_map(gaze_map),
     }
 
 
-def gaze_grid(model: PageModel, part: Columns, reading: Reading) -> Array:
-    """(G, G) the heat map of some fixations on the model's frame, as training draws it; its maximum is 1."""
-    moved = transform_fixations(part, square_frame(reading["width"], reading["height"]))
-    return np.asarray(gaze_matrix(moved, [None], model.grid)[0], dtype=np.float64)
+def gaze_grids(model: PageModel, fixations: Fixations, sentences: Sequence[Sentence], reading: Reading) -> Tensor:
+    """(m, G, G) the gaze matrix of a recording on the model's frame, as training has it."""
+    moved = transform_fixations(fixations, square_frame(reading["width"], reading["height"]))
+    times = [(sentence["start_seconds"], sentence["end_seconds"]) for sentence in sentences]
+    spans: list[Span] = [None if start is None or end is None else (start, end) for start, end in times]
+    return gaze_matrix(moved, spans, model.grid, model.sigma, model.lead_seconds)
