@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -54,6 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to answer on; default: this machine alone")
     parser.add_argument("--port", type=int, default=7860)
     arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was uploaded is removed then, too
     logging.basicConfig(format="%(message)s")
     logging.getLogger("egma_page").setLevel(logging.INFO)
     uploads = tempfile.mkdtemp(prefix="egma-page-")
@@ -65,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        pass
     finally:
         shutil.rmtree(uploads, ignore_errors=True)
     return 0

@@ -43,11 +43,12 @@ class Corpus:
         self.generated = is_generated(folder)
         self._lock = threading.Lock()
         self._gallery: Gallery | None = None
+        self._centre: tuple[Array, str] | None = None
 
     @cached_property
     def examples(self) -> list[Reading]:
-        """The first test readings of as many images, by their merits."""
-        rows = load_readings(self.folder, "test")
+        """The first readings of as many images, by their merits; of the test split, if there is one."""
+        rows = load_readings(self.folder, first_split(self.folder, "test", "validation", "train"))
         rows = rows.select(range(min(EXAMPLE_CANDIDATES, len(rows))))
         plain = cast(list[Reading], rows.remove_columns("image").to_list())
         fitting = [place for place, reading in enumerate(plain) if 0 < len(reading["sentences"]) <= MAX_SENTENCES]
@@ -56,18 +57,35 @@ class Corpus:
         chosen = [place for place in fitting if first[plain[place]["image_id"]] == place][:EXAMPLES]
         return cast(list[Reading], [rows[place] for place in chosen])
 
-    @cached_property
-    def centre(self) -> tuple[Array, str]:
-        """The centre-bias baseline of the training readings."""
+    def centre(self, sigma: float) -> tuple[Array, str]:
+        """The centre-bias baseline of the training readings, read by the first who asks, and what it was made of."""
+        with self._lock:
+            if self._centre is None:
+                self._centre = self._read_centre(sigma)
+        return self._centre
+
+    def _read_centre(self, sigma: float) -> tuple[Array, str]:
+        if not has_split(self.folder, "train"):
+            return centre_of(None, sigma)
         rows = load_readings(self.folder, "train").select_columns(["reading_id", "width", "height", "fixations"])
-        return centre_bias(rows.select(range(min(len(rows), MAX_CENTRE_RECORDINGS))).to_list(), sigma=0.05)
+        return centre_bias(rows.select(range(min(len(rows), MAX_CENTRE_RECORDINGS))).to_list(), sigma)
 
     def gallery(self, model: PageModel, progress: Progress) -> "Gallery":
-        """The validation split, encoded by the first who asks."""
+        """The validation split, if there is one, encoded by the first who asks."""
         with self._lock:
             if self._gallery is None:
-                self._gallery = Gallery(self.folder, "validation", model, progress)
+                split = first_split(self.folder, "validation", "test", "train")
+                self._gallery = Gallery(self.folder, split, model, progress)
         return self._gallery
+
+
+def first_split(folder: Path, *wanted: Split) -> Split:
+    """The first of the splits that the corpus has; where it has none of them, the first, which opening will name."""
+    return next((split for split in wanted if has_split(folder, split)), wanted[0])
+
+
+def has_split(folder: Path, split: Split) -> bool:
+    return any(folder.glob(f"data/{split}-*.parquet"))
 
 
 def _merits(reading: Reading) -> tuple[bool, ...]:
@@ -90,11 +108,11 @@ def example_recording(reading: Reading) -> Recording | None:
     return Recording(reading["sentences"], fixations, reading["findings"], reading["boxes"])
 
 
-def centre_of(corpus: Corpus | None) -> tuple[Array, str]:
-    """The centre-bias baseline of a corpus, or of none."""
+def centre_of(corpus: Corpus | None, sigma: float) -> tuple[Array, str]:
+    """The centre-bias baseline of a corpus, or of none, and what it was made of."""
     if corpus is None:
         return centred_gaussian(GAZE_CELLS), "centred Gaussian"
-    return corpus.centre
+    return corpus.centre(sigma)
 
 
 class Gallery:
@@ -109,6 +127,7 @@ class Gallery:
         if not self.readings:
             raise UserError(f"The {split} split has no reading with an image and a report to search.")
         self.left_out = len(pairs) - len(self.readings)
+        self.split = split
         self.rows, self.places = rows, [places[reading["reading_id"]] for reading in self.readings]
         self.generated = is_generated(folder)
         self.images = self._encode_images(model, progress)
@@ -151,7 +170,7 @@ class Gallery:
 
     def _results(self, model: PageModel, scores: dict[str, Array], titles: dict[str, str]) -> Json:
         order = np.argsort(-scores[model.score], kind="stable")[:RESULTS]
-        note = f"{len(self.readings)} readings of the validation split" + (
+        note = f"{len(self.readings)} readings of the {self.split} split" + (
             f", the first of {len(self.readings) + self.left_out}" if self.left_out else ""
         )
         note += ", generated: no patient exists" if self.generated else ""

@@ -1,6 +1,7 @@
 """The page of `app.py`: what is on it, and what happens when a person does something."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from egma_page.safety import (
     taken,
     upload,
 )
-from egma_page.session import PageModel, Session, Sessions
+from egma_page.session import MAX_SESSIONS, PageModel, Session, Sessions
 from egma_page.views import Json, align_view, classify_view, gaze_view, picture_id, picture_view
 
 STATIC = Path(__file__).with_name("static")
@@ -75,10 +76,13 @@ class Handlers:
     def align(self, image: str | None, report: str, request: gr.Request) -> tuple[Any, ...]:
         """Another picture: itself, its lines, playback and recorder. Without a report yet, there are no lines."""
         session = self._session(request)
-        if image is not None:
-            with taken(image) as path:
-                session.show(open_picture(path))
-        session.report = typed_sentences(report) if report else []
+        if image is None:
+            raise UserError("Choose an image first.")
+        with taken(image) as path:
+            picture = open_picture(path)
+        sentences = typed_sentences(report) if report else []
+        session.show(picture)
+        session.report = sentences
         return picture_view(session.picture), *self._views(session), self._empty_recorder(session)
 
     def read(self, report: str, request: gr.Request) -> tuple[Json, Any]:
@@ -92,26 +96,24 @@ class Handlers:
         return align_view(self.model, session), self._playback(session)
 
     def _playback(self, session: Session) -> Json:
-        return gaze_view(self.model, session, *centre_of(self.corpus))
+        return gaze_view(self.model, session, *centre_of(self.corpus, self.model.sigma))
 
-    def record(self, gaze: str | None, transcript: str | None, report: str, request: gr.Request) -> tuple[Any, ...]:
+    def show_recording(
+        self, gaze: str | None, transcript: str | None, report: str, request: gr.Request
+    ) -> tuple[Any, ...]:
         """A recording of the session's picture: report, lines and playback. Its own sentences become the report."""
         session = self._session(request)
-        if gaze is None:
-            raise UserError("Choose a recording first.")
-        with taken(gaze) as gaze_path:
+        with ExitStack() as stack:
+            gaze_path, speech = (stack.enter_context(taken(one)) if one else None for one in (gaze, transcript))
             if session.picture is None:
-                raise UserError("Choose the image first that was looked at.")
-            if transcript is None:
-                recording, notes = open_recording(gaze_path, None, session.picture)
-            else:
-                with taken(transcript) as transcript_path:
-                    recording, notes = open_recording(gaze_path, transcript_path, session.picture)
-        if recording.sentences:
-            report = "\n".join(sentence["text"] for sentence in recording.sentences)
+                raise UserError("Choose an image first: the one that was looked at.")
+            if gaze_path is None:
+                raise UserError("Choose a recording first.")
+            recording, notes = open_recording(gaze_path, speech, session.picture)
+        typed = typed_sentences(report) if report and not recording.sentences else []
         session.recording, session.notes = recording, notes
-        session.report = [s["text"] for s in recording.sentences] or (typed_sentences(report) if report else [])
-        return report, *self._views(session)
+        session.report = [sentence["text"] for sentence in recording.sentences] or typed
+        return "\n".join(session.report), *self._views(session)
 
     def classify(self, prompts: str, request: gr.Request) -> Json:
         """Findings of the session's picture by prompts that the user edits."""
@@ -226,7 +228,7 @@ def build_page(handlers: Handlers, about: str) -> gr.Blocks:
             **model_events,
         )
         played = play.click(
-            friendly(handlers.record),
+            friendly(handlers.show_recording),
             [gaze, speech, report],
             [report, lines, playback],
             api_name="gaze",
@@ -252,7 +254,7 @@ def build_page(handlers: Handlers, about: str) -> gr.Blocks:
 def _clear_after(event: Any, uploads: list[gr.File]) -> None:
     """What was uploaded is gone, whether it could be read or not."""
     for outcome in (event.success, event.failure):
-        outcome(lambda: (None,) * len(uploads) if len(uploads) > 1 else None, None, uploads, api_visibility="private")
+        outcome(lambda: dict.fromkeys(uploads), None, uploads, api_visibility="private")
 
 
 def _forgetting(page: gr.Blocks, handlers: Handlers) -> Any:
@@ -309,6 +311,7 @@ def launch_options() -> dict[str, Any]:
         "pwa": False,
         "footer_links": [],
         "max_file_size": MAX_UPLOAD_BYTES,
+        "state_session_capacity": MAX_SESSIONS,  # of Gradio's own copies of what the components show
         "app_kwargs": {"middleware": [Middleware(SecurityHeaders)]},
     }
 

@@ -1,8 +1,15 @@
 """The program: what it says when it cannot start, and of what it shows."""
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 import app
@@ -33,6 +40,33 @@ def test_a_corpus_that_is_none_is_named(
     (tmp_path / "data").mkdir()
     assert app.main(["--model", str(tmp_path / "model"), "--data", str(tmp_path / "data")]) == 2
     assert "holds no converted corpus" in capsys.readouterr().err
+
+
+def test_what_waits_is_removed_when_the_program_is_told_to_end(
+    tmp_path: Path, tiny_model: EgmaModel, processor: EgmaProcessor, phantom_data: Path
+) -> None:
+    tiny_model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    (tmp_path / "temporary").mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, app.__file__, "--model", tmp_path / "model", "--data", phantom_data, "--port", port]
+    environment = os.environ | {"TMPDIR": str(tmp_path / "temporary"), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.DEVNULL) as process:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(600):
+            try:
+                httpx.get(url)
+                break
+            except httpx.HTTPError:
+                time.sleep(0.1)
+        # what nobody asks for, as after a click that came too late
+        left = httpx.post(f"{url}/gradio_api/upload", files={"files": ("SECRET.png", b"SECRET")}).json()
+        assert Path(left[0]).is_file() and Path(left[0]).is_relative_to(tmp_path)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+    assert not any(path.is_file() for path in (tmp_path / "temporary").rglob("*"))
 
 
 @pytest.mark.parametrize(

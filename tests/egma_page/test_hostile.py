@@ -1,6 +1,8 @@
 """What breaks elsewhere is a sentence here, soon, and leaves nothing behind."""
 
 import json
+import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from egma_page.inputs import MAX_FIXATIONS
+from egma_page.page import MAX_WAITING
 from tests.egma_page.conftest import Served
 from tests.egma_page.hostile import dicom, encoded, hostile_pictures, noise, write
 
@@ -148,6 +151,18 @@ def test_nothing_that_was_sent_is_logged_but_size_and_hash(
     logged = [record.message for record in caplog.records if record.name == "egma_page"]
     assert len(logged) == 2 and all(message.startswith("upload: ") and "sha256" in message for message in logged)
     assert f"upload: {path.stat().st_size} bytes" in logged[0]
+
+
+def test_requests_that_wait_are_bounded(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(page.handlers.model, "image_bank", lambda session: release.wait(30))
+    ask = partial(httpx.post, f"{page.url}gradio_api/call/read", json={"data": ["heart"]}, timeout=10)
+    try:
+        answers = [ask() for _ in range(MAX_WAITING + 3)]
+    finally:
+        release.set()
+    assert [answer.status_code for answer in answers[: MAX_WAITING - 1]] == [200] * (MAX_WAITING - 1)
+    assert answers[-1].status_code == 503 and "full" in answers[-1].text.lower()
 
 
 def test_every_answer_forbids_other_hosts(page: Served) -> None:

@@ -1,5 +1,6 @@
 """What the page shows is what the package says, by another way."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def test_a_finding_has_the_score_of_its_best_prompt(model: PageModel, session: S
 
 def test_agreement_is_that_of_the_evaluation(model: PageModel, phantom_data: Path) -> None:
     corpus = Corpus(phantom_data)
-    centre, source = centre_of(corpus)
+    centre, source = centre_of(corpus, model.sigma)
     rows = load_readings(phantom_data, "test")
     training = records(load_readings(phantom_data, "train"))
     place = next(place for place, row in enumerate(rows) if row["fixations"]["x"] and row["sentences"])
@@ -150,7 +151,7 @@ def test_readers_heat_map_is_that_of_training(model: PageModel, phantom_data: Pa
     row = next(row for row in load_readings(phantom_data, "train") if row["fixations"]["x"])
     session = Session(report=[])
     session.show(picture_of(row), example_recording(row))
-    shown = gaze_view(model, session, *centre_of(None))["sentences"]
+    shown = gaze_view(model, session, *centre_of(None, 0.05))["sentences"]
     spans = [(sentence["start_seconds"], sentence["end_seconds"]) for sentence in row["sentences"]]
     texts = [[sentence["text"] for sentence in row["sentences"]]]
     batch = model.processor(images=[row["image"]], text=texts, gaze=[row["fixations"]], spans=[spans])
@@ -171,14 +172,14 @@ def test_a_sentence_without_gaze_of_its_own_says_why(model: PageModel, session: 
         {"text": "lungs clear", "start_seconds": None, "end_seconds": None},
     ]
     session.recording = Recording(spoken, fixations, [], [])
-    shown = gaze_view(model, session, *centre_of(None))["sentences"]
+    shown = gaze_view(model, session, *centre_of(None, 0.05))["sentences"]
     assert [one.get("reason") for one in shown] == [None, "no fixation while it was said", "the sentence is untimed"]
 
 
 def test_a_recording_without_words_plays_with_the_typed_report(model: PageModel, session: Session) -> None:
     fixations: Any = {"x": [0.5], "y": [0.5], "start": [0.0], "duration": [1.0]}
     session.recording = Recording([], fixations, [], [])
-    shown = gaze_view(model, session, *centre_of(None))
+    shown = gaze_view(model, session, *centre_of(None, 0.05))
     assert [one["text"] for one in shown["sentences"]] == SENTENCES
 
 
@@ -217,6 +218,18 @@ def test_examples_are_of_different_images_and_play(phantom_data: Path) -> None:
     examples = Corpus(phantom_data).examples
     assert len({reading["image_id"] for reading in examples}) == len(examples) > 1
     assert example_recording(examples[0]) is not None
+
+
+@pytest.mark.parametrize("kept", ["test", "validation", "train"])
+def test_a_corpus_of_one_split_has_examples_and_a_gallery(
+    model: PageModel, phantom_data: Path, tmp_path: Path, kept: str
+) -> None:
+    shutil.copytree(
+        phantom_data, tmp_path / "data", ignore=lambda _, names: [n for n in names if "parquet" in n and kept not in n]
+    )
+    corpus = Corpus(tmp_path / "data")
+    assert corpus.examples and corpus.gallery(model, lambda share, words: None).split == kept
+    assert corpus.centre(0.05)[1].startswith("mean of" if kept == "train" else "centred Gaussian")
 
 
 # --- sessions ---
