@@ -7,7 +7,7 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 IMAGES = Path(__file__).with_name("images")
-WIDTH, HEIGHT = 1180, 860
+WIDTH, HEIGHT = 1280, 900
 
 
 def main(url: str = "http://127.0.0.1:7860/") -> None:
