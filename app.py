@@ -22,7 +22,8 @@ from transformers.utils import logging as transformers_logging
 from dataset_scripts.schema import UserError
 from egma_evaluation.models import load_model
 from egma_page.corpus import Corpus
-from egma_page.page import Handlers, build_page, launch_options
+from egma_page.handlers import Handlers
+from egma_page.page import build_page, launch_options
 from egma_page.session import PageModel
 
 DEMO = Path(__file__).resolve().parent / "runs" / "demo"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from dataset_scripts.conversion import Dropped, Options, Recording
+from dataset_scripts.conversion import Dropped, Impossible, Options, Recording
 from dataset_scripts.dicom import is_dicom
 from dataset_scripts.images import FORMATS, encode_image
 from dataset_scripts.reflacx_tables import CHEST_LABEL
@@ -62,7 +62,10 @@ def open_picture(path: Path) -> Picture:
     """
     if not is_dicom(path):
         _check_header(path)
-    encoded = encode_image(path, SHOWN_SIDE, Ledger(), MAX_PIXELS)
+    try:
+        encoded = encode_image(path, SHOWN_SIDE, Ledger(), MAX_PIXELS)
+    except Impossible:  # its message names a path, and is for the command line
+        raise UserError("DICOM cannot be read here: pydicom is missing (pip install -e '.[dicom]').") from None
     return Picture(_plain_name(path.name), encoded.png, encoded.width, encoded.height)
 
 

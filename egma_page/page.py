@@ -1,21 +1,18 @@
-"""The page of `app.py`: what is on it, and what happens when a person does something."""
+"""The page of `app.py`: what is on it, and which of `handlers` answers what."""
 
 import json
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import matplotlib
 import numpy as np
 from starlette.middleware import Middleware
 
-from dataset_scripts.conversion import Recording
-from dataset_scripts.schema import UserError
 from egma_evaluation.prompts import PROMPT_FOLDER, read_prompt_file
-from egma_page.corpus import Corpus, centre_of, example_recording, examples_view
-from egma_page.inputs import PROMPT_SEPARATOR, open_picture, open_recording, picture_of, typed_prompts, typed_sentences
-from egma_page.recorder import reading_of_trace
+from egma_page.corpus import Corpus, examples_view
+from egma_page.handlers import Handlers
+from egma_page.inputs import PROMPT_SEPARATOR
 from egma_page.safety import (
     MAX_UPLOAD_BYTES,
     UPLOADS_CHECKED_EVERY_SECONDS,
@@ -23,137 +20,42 @@ from egma_page.safety import (
     SecurityHeaders,
     friendly,
     refuse_addresses,
-    taken,
     upload,
 )
-from egma_page.session import MAX_SESSIONS, PageModel, Session, Sessions
-from egma_page.views import Json, align_view, classify_view, gaze_view, picture_id, picture_view
+from egma_page.session import MAX_SESSIONS, PageModel
 
 STATIC = Path(__file__).with_name("static")
 SCRIPTS = ("drawing.js", "viewer.js", "player.js", "recorder.js", "lists.js")
 COLOR_MAPS = ("magma", "viridis", "cividis", "gray")  # perceptually uniform, readable without colour vision
-MAX_WAITING, MODEL = 16, "model"
+MAX_WAITING = 16
+ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 PICTURE_TYPES = [".png", ".jpg", ".jpeg", ".dcm", ".dicom"]
 GAZE_TYPES, SPEECH_TYPES = [".json", ".csv"], [".json", ".vtt", ".srt", ".txt"]
 DEFAULT_PROMPTS = 4  # of each finding
 SAMPLE_QUERY = "There is a pleural effusion."
 
 
-class Handlers:
-    """What the page's events do. Every open page has a session of its own.
+class Parts(NamedTuple):
+    """The components that events read and write."""
 
-    Args:
-        corpus: of the examples and the gallery; None: the page opens empty.
-    """
-
-    def __init__(self, model: PageModel, corpus: Corpus | None) -> None:
-        self.model, self.corpus, self.sessions = model, corpus, Sessions()
-
-    def _session(self, request: gr.Request) -> Session:
-        return self.sessions.of(request.session_hash)
-
-    def start(self, request: gr.Request) -> tuple[Any, ...]:
-        """The first example, so that the page opens with a picture: picture, report, lines, playback, recorder."""
-        if self.corpus is None or not self.corpus.examples:
-            return None, "", None, None, None
-        return self._example(0, request)
-
-    def choose_example(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
-        """Picture, report, lines, playback, recorder of the example that was chosen."""
-        place = event._data.get("place") if isinstance(event._data, dict) else None
-        if self.corpus is None or type(place) is not int or not 0 <= place < len(self.corpus.examples):
-            raise UserError("There is no such example.")
-        return self._example(place, request)
-
-    def _example(self, place: int, request: gr.Request) -> tuple[Any, ...]:
-        assert self.corpus is not None
-        reading, session = self.corpus.examples[place], self._session(request)
-        session.show(picture_of(reading), example_recording(reading))
-        session.report = [sentence["text"] for sentence in reading["sentences"]]
-        report = "\n".join(session.report)
-        return picture_view(session.picture), report, *self._views(session), self._empty_recorder(session)
-
-    def align(self, image: str | None, report: str, request: gr.Request) -> tuple[Any, ...]:
-        """Another picture: itself, its lines, playback and recorder. Without a report yet, there are no lines."""
-        session = self._session(request)
-        if image is None:
-            raise UserError("Choose an image first.")
-        with taken(image) as path:
-            picture = open_picture(path)
-        sentences = typed_sentences(report) if report else []
-        session.show(picture)
-        session.report = sentences
-        return picture_view(session.picture), *self._views(session), self._empty_recorder(session)
-
-    def read(self, report: str, request: gr.Request) -> tuple[Json, Any]:
-        """Another report of the same picture: lines, and playback unless the recording has sentences of its own."""
-        session = self._session(request)
-        session.report = typed_sentences(report)
-        spoken = session.recording is not None and session.recording.sentences
-        return align_view(self.model, session), gr.skip() if spoken else self._playback(session)
-
-    def _views(self, session: Session) -> tuple[Json, Json]:
-        return align_view(self.model, session), self._playback(session)
-
-    def _playback(self, session: Session) -> Json:
-        return gaze_view(self.model, session, *centre_of(self.corpus, self.model.sigma))
-
-    def show_recording(
-        self, gaze: str | None, transcript: str | None, report: str, request: gr.Request
-    ) -> tuple[Any, ...]:
-        """A recording of the session's picture: report, lines and playback. Its own sentences become the report."""
-        session = self._session(request)
-        with ExitStack() as stack:
-            gaze_path, speech = (stack.enter_context(taken(one)) if one else None for one in (gaze, transcript))
-            if session.picture is None:
-                raise UserError("Choose an image first: the one that was looked at.")
-            if gaze_path is None:
-                raise UserError("Choose a recording first.")
-            recording, notes = open_recording(gaze_path, speech, session.picture)
-        typed = typed_sentences(report) if report and not recording.sentences else []
-        session.recording, session.notes = recording, notes
-        session.report = [sentence["text"] for sentence in recording.sentences] or typed
-        return "\n".join(session.report), *self._views(session)
-
-    def classify(self, prompts: str, request: gr.Request) -> Json:
-        """Findings of the session's picture by prompts that the user edits."""
-        return classify_view(self.model, self._session(request), typed_prompts(prompts))
-
-    def find_images(self, query: str, request: gr.Request, progress: gr.Progress = gr.Progress()) -> Json:  # noqa: B008
-        """Pictures of the gallery that fit a text."""
-        sentences = typed_sentences(query)
-        return self._gallery(progress).find_images(self.model, self._session(request), sentences)
-
-    def find_reports(self, request: gr.Request, progress: gr.Progress = gr.Progress()) -> Json:  # noqa: B008
-        """Reports of the gallery that fit the session's picture."""
-        session = self._session(request)
-        self.model.image_bank(session)
-        return self._gallery(progress).find_reports(self.model, session)
-
-    def _gallery(self, progress: gr.Progress) -> Any:
-        if self.corpus is None:
-            raise UserError("There is no gallery to search: start the page with --data and a converted corpus.")
-        return self.corpus.gallery(self.model, lambda share, words: progress(share, desc=words))
-
-    def finish_recording(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
-        """A trace of the mouse: recorder with the reading to download, report, lines and playback."""
-        session = self._session(request)
-        if session.picture is None:
-            raise UserError("Choose an image first.")
-        if not isinstance(event._data, dict):
-            raise UserError("The trace has no samples.")
-        reading = reading_of_trace(event._data, session.picture)
-        session.recording = Recording(reading["sentences"], reading["fixations"], [], [])
-        session.report, session.notes = [s["text"] for s in reading["sentences"]], ["recorded with a mouse"]
-        recorder = self._empty_recorder(session) | {"reading": reading}
-        return recorder, "\n".join(session.report), *self._views(session)
-
-    def _empty_recorder(self, session: Session) -> Json:
-        return {"picture": picture_id(session.picture), "reading": None}
-
-    def forget(self, request: gr.Request) -> None:
-        """The page was closed."""
-        self.sessions.forget(request.session_hash)
+    picture: gr.HTML
+    examples: gr.HTML
+    image: gr.File
+    report: gr.Textbox
+    show: gr.Button
+    lines: gr.HTML
+    playback: gr.HTML
+    gaze: gr.File
+    speech: gr.File
+    play: gr.Button
+    prompts: gr.Textbox
+    classify: gr.Button
+    findings: gr.HTML
+    query: gr.Textbox
+    to_images: gr.Button
+    to_reports: gr.Button
+    results: gr.HTML
+    recorder: gr.HTML
 
 
 def build_page(handlers: Handlers, about: str) -> gr.Blocks:
@@ -165,90 +67,80 @@ def build_page(handlers: Handlers, about: str) -> gr.Blocks:
     refuse_addresses()
     keep = (UPLOADS_CHECKED_EVERY_SECONDS, UPLOADS_KEPT_SECONDS)
     with gr.Blocks(title="EGMA", analytics_enabled=False, delete_cache=keep) as page:
-        gr.Markdown(
-            f"# EGMA: where does each sentence look?\n{_banner(handlers.model, handlers.corpus)}",
-            elem_classes="egma-banner",
-        )
-        picture = _component("picture")
-        with gr.Row(elem_classes="egma-page"):
-            with gr.Column(scale=1, min_width=280, elem_classes="egma-inputs"):
-                examples = _component("examples", value=examples_view(handlers.corpus))
-                image = upload("Radiograph (PNG, JPEG or DICOM)", PICTURE_TYPES)
-                report = gr.Textbox(
-                    label="Report", lines=6, max_lines=14, placeholder="One sentence a line", elem_id="report"
-                )
-                show = gr.Button("Show where each sentence looks", variant="primary")
-            with gr.Column(scale=3, min_width=320), gr.Tabs():
-                with gr.Tab("Align"):
-                    lines = _component("viewer", label="Sentences")
-                with gr.Tab("Gaze"):
-                    playback = _component("player")
-                    with gr.Row():
-                        gaze = upload("Recording (JSON, or a tracker's CSV)", GAZE_TYPES)
-                        speech = upload("Its transcript, if apart (JSON, VTT, SRT, TXT)", SPEECH_TYPES)
-                    play = gr.Button("Show this recording")
-                with gr.Tab("Classify"):
-                    prompts = gr.Textbox(
-                        default_prompts(), label="Finding: prompt | prompt, a finding a line", lines=5, max_lines=12
-                    )
-                    classify = gr.Button("Score the findings", variant="primary")
-                    findings = _component("viewer", label="Findings")
-                with gr.Tab("Retrieve"):
-                    query = gr.Textbox(SAMPLE_QUERY, label="Text", elem_id="query")
-                    with gr.Row():
-                        to_images = gr.Button("Find images that fit the text", variant="primary")
-                        to_reports = gr.Button("Find reports that fit the radiograph")
-                    results = _component("results")
-                with gr.Tab("Record"):
-                    recorder = _component("recorder")
-                with gr.Tab("About"):
-                    gr.Markdown(about)
-        shown = [picture, report, lines, playback, recorder]
-        model_events: dict[str, Any] = {"concurrency_id": MODEL, "concurrency_limit": 1}
-        page_events: dict[str, Any] = model_events | {"api_visibility": "private"}
-
-        page.load(friendly(handlers.start), None, shown, show_progress="hidden", **page_events)
-        examples.choose(friendly(handlers.choose_example), None, shown, show_progress="hidden", **page_events)
-        uploaded = image.upload(
-            friendly(handlers.align),
-            [image, report],
-            [picture, lines, playback, recorder],
-            api_name="align",
-            show_progress_on=image,
-            **model_events,
-        )
-        _clear_after(uploaded, [image])
-        gr.on(
-            [show.click, report.submit],
-            friendly(handlers.read),
-            report,
-            [lines, playback],
-            show_progress="hidden",
-            api_name="read",
-            **model_events,
-        )
-        played = play.click(
-            friendly(handlers.show_recording),
-            [gaze, speech, report],
-            [report, lines, playback],
-            api_name="gaze",
-            **model_events,
-        )
-        _clear_after(played, [gaze, speech])
-        classify.click(friendly(handlers.classify), prompts, findings, api_name="classify", **model_events)
-        gr.on(
-            [to_images.click, query.submit],
-            friendly(handlers.find_images),
-            query,
-            results,
-            api_name="find_images",
-            **model_events,
-        )
-        to_reports.click(friendly(handlers.find_reports), None, results, api_name="find_reports", **model_events)
-        recorder.finish(friendly(handlers.finish_recording), None, [recorder, report, lines, playback], **page_events)
-        page.unload(_forgetting(page, handlers))
+        _connect(page, _lay_out(handlers, about), handlers)
     page.queue(max_size=MAX_WAITING)
     return page
+
+
+def _lay_out(handlers: Handlers, about: str) -> Parts:
+    banner = _banner(handlers.model, handlers.corpus)
+    gr.Markdown(f"# EGMA: where does each sentence look?\n{banner}", elem_classes="egma-banner")
+    parts: dict[str, Any] = {"picture": _component("picture")}
+    with gr.Row(elem_classes="egma-page"):
+        with gr.Column(scale=1, min_width=280):
+            parts["examples"] = _component("examples", value=examples_view(handlers.corpus))
+            parts["image"] = upload("Radiograph (PNG, JPEG or DICOM)", PICTURE_TYPES)
+            parts["report"] = gr.Textbox(
+                label="Report", lines=6, max_lines=14, placeholder="One sentence a line", elem_id="report"
+            )
+            parts["show"] = gr.Button("Show where each sentence looks", variant="primary")
+        with gr.Column(scale=3, min_width=320), gr.Tabs():
+            with gr.Tab("Align"):
+                parts["lines"] = _component("viewer", label="Sentences")
+            with gr.Tab("Gaze"):
+                parts["playback"] = _component("player")
+                with gr.Row():
+                    parts["gaze"] = upload("Recording (JSON, or a tracker's CSV)", GAZE_TYPES)
+                    parts["speech"] = upload("Its transcript, if apart (JSON, VTT, SRT, TXT)", SPEECH_TYPES)
+                parts["play"] = gr.Button("Show this recording")
+            with gr.Tab("Classify"):
+                parts["prompts"] = gr.Textbox(
+                    default_prompts(), label="Finding: prompt | prompt, a finding a line", lines=5, max_lines=12
+                )
+                parts["classify"] = gr.Button("Score the findings", variant="primary")
+                parts["findings"] = _component("viewer", label="Findings")
+            with gr.Tab("Retrieve"):
+                parts["query"] = gr.Textbox(SAMPLE_QUERY, label="Text", elem_id="query")
+                with gr.Row():
+                    parts["to_images"] = gr.Button("Find images that fit the text", variant="primary")
+                    parts["to_reports"] = gr.Button("Find reports that fit the radiograph")
+                parts["results"] = _component("results")
+            with gr.Tab("Record"):
+                parts["recorder"] = _component("recorder")
+            with gr.Tab("About"):
+                gr.Markdown(about)
+    return Parts(**parts)
+
+
+def _connect(page: gr.Blocks, on: Parts, handlers: Handlers) -> None:
+    views = [on.lines, on.playback]
+    shown = [on.picture, on.report, *views, on.recorder]
+    silent: dict[str, Any] = {"show_progress": "hidden"}
+    inner: dict[str, Any] = silent | ONE_AT_A_TIME | {"api_visibility": "private"}
+
+    page.load(friendly(handlers.start), None, shown, **inner)
+    on.examples.choose(friendly(handlers.choose_example), None, shown, **inner)
+    uploaded = on.image.upload(
+        friendly(handlers.align),
+        [on.image, on.report],
+        [on.picture, *views, on.recorder],
+        api_name="align",
+        show_progress_on=on.image,
+        **ONE_AT_A_TIME,
+    )
+    _clear_after(uploaded, [on.image])
+    read = [on.show.click, on.report.submit]
+    gr.on(read, friendly(handlers.read), on.report, views, api_name="read", **silent, **ONE_AT_A_TIME)
+    inputs = [on.gaze, on.speech, on.report]
+    show_recording = friendly(handlers.show_recording)
+    played = on.play.click(show_recording, inputs, [on.report, *views], api_name="gaze", **ONE_AT_A_TIME)
+    _clear_after(played, [on.gaze, on.speech])
+    on.classify.click(friendly(handlers.classify), on.prompts, on.findings, api_name="classify", **ONE_AT_A_TIME)
+    find = [on.to_images.click, on.query.submit]
+    gr.on(find, friendly(handlers.find_images), on.query, on.results, api_name="find_images", **ONE_AT_A_TIME)
+    on.to_reports.click(friendly(handlers.find_reports), None, on.results, api_name="find_reports", **ONE_AT_A_TIME)
+    on.recorder.finish(friendly(handlers.finish_recording), None, [on.recorder, on.report, *views], **inner)
+    page.unload(_forgetting(page, handlers))
 
 
 def _clear_after(event: Any, uploads: list[gr.File]) -> None:

@@ -9,7 +9,7 @@ import torch
 from transformers import BertTokenizer
 
 from egma_page.corpus import Corpus
-from egma_page.page import Handlers
+from egma_page.handlers import Handlers
 from egma_page.session import PageModel
 from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
 from tests.egma_page.serving import served

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from egma_page.page import Handlers, build_page, launch_options
+from egma_page.handlers import Handlers
+from egma_page.page import build_page, launch_options
 from egma_page.session import PageModel
 from modeling_egma import EgmaModel, EgmaProcessor
 

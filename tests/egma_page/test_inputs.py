@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from egma_page.inputs import (
 )
 from tests.egma_page.hostile import dicom, encoded, noise, write
 
+DICOM = dicom(bytes(range(256)) * 16, 64, 64)
 WIDE = Picture("wide", encoded(noise(200, 100), "PNG"), 200, 100)
 
 
@@ -91,9 +93,16 @@ def test_a_large_picture_is_shown_smaller_and_keeps_the_size_of_its_source(tmp_p
 
 
 def test_nothing_but_the_grey_values_of_a_dicom_file_is_kept(tmp_path: Path) -> None:
-    picture = open_picture(write(tmp_path, "a.dcm", dicom(bytes(range(256)) * 16, 64, 64)))
+    picture = open_picture(write(tmp_path, "a.dcm", DICOM))
     assert np.asarray(picture.image).ravel().tolist() == list(range(256)) * 16
     assert b"SECRET" not in picture.png and picture.image.info == {}
+
+
+def test_without_pydicom_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(UserError, match="pip install") as raised:
+        open_picture(write(tmp_path, "a.dcm", DICOM))
+    assert str(tmp_path) not in str(raised.value)
 
 
 def test_what_a_picture_says_beside_its_pixels_is_gone(tmp_path: Path) -> None:
