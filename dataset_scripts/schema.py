@@ -10,8 +10,7 @@ import json
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
-import datasets
-from datasets import Dataset, Features, Image, List, Value, load_dataset
+from datasets import Dataset, Features, Image, List, NamedSplit, Value
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -140,8 +139,9 @@ def load_readings(directory: str | Path, split: Split) -> Dataset:
             f"{directory}: no split '{split}' (data/{split}-*.parquet); "
             + (f"it has {', '.join(found)}" if found else "it holds no converted corpus at all")
         )
-    rows = load_dataset("parquet", data_files={split: [str(path) for path in files]}, split=split)
-    assert isinstance(rows, datasets.Dataset)
+    # not load_dataset, which tells the Hub that it was called
+    rows = Dataset.from_parquet([str(path) for path in files], split=NamedSplit(split))
+    assert isinstance(rows, Dataset)
     missing = [name for name in FEATURES if name not in rows.column_names]
     if missing:
         raise UserError(f"{directory}: split '{split}' lacks the column(s) {', '.join(missing)} of the schema")

@@ -14,7 +14,7 @@ from typing import Any
 import datasets
 import pyarrow.parquet as pq
 import torch
-from datasets import Dataset, IterableDataset, load_dataset
+from datasets import Dataset, IterableDataset
 from torch.utils.data import DataLoader, get_worker_info
 from transformers import BatchFeature
 
@@ -130,7 +130,8 @@ def _place(row: dict[str, Any], batch: dict[str, Any], held: deque[dict[str, Any
 
 
 def _stream(shards: list[str]) -> IterableDataset:
-    rows = load_dataset("parquet", data_files={"train": shards}, split="train", streaming=True, columns=COLUMNS)
+    # not load_dataset, which tells the Hub that it was called
+    rows = IterableDataset.from_parquet(shards, split=datasets.Split.TRAIN, columns=COLUMNS)
     return rows.cast_column("image", datasets.Image(decode=False))
 
 
