@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
+from datasets import disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
 from dataset_scripts.schema import UserError
@@ -25,6 +27,7 @@ from egma_page.corpus import Corpus
 from egma_page.handlers import Handlers
 from egma_page.page import build_page, launch_options
 from egma_page.session import PageModel
+from egma_page.views import SCORE_TITLES
 
 DEMO = Path(__file__).resolve().parent / "runs" / "demo"
 ABOUT = """### What this is
@@ -37,7 +40,7 @@ whether it is true or not. Such a model is trained to look where radiologists lo
 
 ### What is shown here
 
-* Model: `{model}`, {trained_on}; patch grid {grid} x {grid}; its own score is *{score}*.
+* Model: `{model}`, {trained_on}; patch grid {grid} x {grid}; its own score is the *{score}*.
 * {data}
 
 ### What happens to what you upload
@@ -54,17 +57,21 @@ def main(argv: list[str] | None = None) -> int:
         "--data", type=Path, help="converted corpus of the examples and the gallery; default: the demo's"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to answer on; default: this machine alone")
-    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--port", type=_port, default=7860)
     arguments = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was uploaded is removed then, too
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)  # so that what was uploaded is removed then, too
     logging.basicConfig(format="%(message)s")
     logging.getLogger("egma_page").setLevel(logging.INFO)
     uploads = tempfile.mkdtemp(prefix="egma-page-")
     os.environ["GRADIO_TEMP_DIR"] = uploads
     try:
+        check_address(arguments.host, arguments.port)
         page = make_page(arguments.model, arguments.data)
+        address = {"server_name": arguments.host, "server_port": arguments.port}
+        page.launch(**address, quiet=True, prevent_thread_lock=True, **launch_options())
         print(f"the page answers on http://{arguments.host}:{arguments.port} (Ctrl-C ends it)", flush=True)
-        page.launch(server_name=arguments.host, server_port=arguments.port, quiet=True, **launch_options())
+        page.block_thread()
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -73,6 +80,24 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         shutil.rmtree(uploads, ignore_errors=True)
     return 0
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 2**16:
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to {2**16 - 1}, got {text}")
+    return port
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise UserError where no page can answer: the port is in use, or the host is not this machine."""
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{host}:{port}: {error.strerror}; choose another port with --port, or host with --host"
+        ) from None
 
 
 def make_page(name: str, data: Path | None) -> Any:
@@ -87,24 +112,27 @@ def make_page(name: str, data: Path | None) -> Any:
     if data is None and (DEMO / "data").is_dir():
         data = DEMO / "data"
     corpus = None if data is None else Corpus(data)
+    if corpus is not None:
+        disable_progress_bars()
+        _ = corpus.examples  # a folder that is no corpus is named before the model is loaded
     model, processor = load_model(name)
     shown = PageModel(model, processor, Path(name).name if Path(name).is_dir() else name, trained_on(Path(name)))
     return build_page(Handlers(shown, corpus), about(shown, corpus))
 
 
 def trained_on(folder: Path) -> str:
-    """What the model's own record says of its training data."""
+    """What the model's own record says of its training data, and of the model that it was fine-tuned from."""
     record = folder / "training_state.json"
     if not record.is_file():
         return "its training data are not recorded"
-    corpora = [of for of in json.loads(record.read_text(encoding="utf-8"))["data"].values() if isinstance(of, dict)]
-    if all(of["generated"] for of in corpora):
-        return "trained on GENERATED pictures only, so that it knows nothing of real ones"
-    return (
-        "trained on data of real patients"
-        if not any(of["generated"] for of in corpora)
-        else "trained on real and generated data"
-    )
+    state = json.loads(record.read_text(encoding="utf-8"))
+    generated = {of["generated"] for of in state["data"].values() if isinstance(of, dict)}
+    said = {True: "GENERATED pictures only", False: "pictures that are not generated"}
+    data = said[generated.pop()] if len(generated) == 1 else "generated and other pictures"
+    start = state["settings"].get("model")
+    if start:
+        return f"fine-tuned from {Path(start).name} on {data}"
+    return f"trained on {data}" + (", so that it knows nothing of real ones" if data == said[True] else "")
 
 
 def about(model: PageModel, corpus: Corpus | None) -> str:
@@ -115,7 +143,7 @@ def about(model: PageModel, corpus: Corpus | None) -> str:
             "**generated**: no patient exists." if corpus.generated else "as converted; under its own terms."
         )
     return ABOUT.format(
-        model=model.name, trained_on=model.trained_on, grid=model.grid, score=model.score.replace("_", " "), data=data
+        model=model.name, trained_on=model.trained_on, grid=model.grid, score=SCORE_TITLES[model.score], data=data
     )
 
 

@@ -91,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, fact in report["facts"].items():
         print(f"{name}: {fact}")
     readings = report["readings"]
-    print(f"{arguments.output}: {readings['rows_kept']} readings kept, {readings['rows_dropped']} dropped")
+    splits = ", ".join(f"{split['readings']} {name}" for name, split in report["splits"].items())
+    print(f"{arguments.output}: {readings['rows_kept']} readings kept ({splits}), {readings['rows_dropped']} dropped")
     return 0
 
 
@@ -128,7 +129,8 @@ def build(
     _check_flags(corpus, corpus_flags)
     options = Options(image_size=image_size, seed=seed, generated=_is_generated(source), **corpus_flags)
     plan = CORPORA[corpus].plan(source, options)
-    is_free = plan.redistributable or options.generated
+    generated = options.generated or plan.generated
+    is_free = plan.redistributable or generated
     if push_to_hub is not None:
         require_pushable(push_to_hub, corpus, may_be_shared=is_free or i_hold_the_rights)
     with partial_folder(output, _conversion(corpus, source, options, limit)) as folder:
@@ -137,7 +139,7 @@ def build(
         report = {
             "corpus": corpus,
             "source_folder": source.resolve().name,
-            "generated": options.generated,
+            "generated": generated,
             "image_size": image_size,
             "limit": limit,
             "seed": seed,

@@ -94,7 +94,8 @@ class Plan:
 
     `convert` and the units travel to other processes, so both must be picklable. `reading_tables` are the tables of
     which one row is one reading; `terms` is the card's paragraph on licence and redistribution, `redistributable` says
-    whether anyone may pass the rows on. `facts` are printed and go into the report by their names.
+    whether anyone may pass the rows on, `generated` that no patient is behind any of them. `facts` are printed and go
+    into the report by their names.
     """
 
     units: Sequence[Any]
@@ -103,6 +104,7 @@ class Plan:
     reading_tables: tuple[str, ...]
     terms: str
     redistributable: bool = False
+    generated: bool = False
     facts: Mapping[str, str | int] = field(default_factory=dict)
 
 

@@ -11,6 +11,7 @@ would. One row a reading; docs/tracker.md tells a lab what to prepare. Paths are
     `width`, `height`                        pixels that gaze refers to, if the image's file has another size
     `screen_left`, `screen_top`, `screen_right`, `screen_bottom`   the image's edges, if gaze refers to the screen
     `image_width_degrees`                    the visual angle of the image's width
+    `generated`                              1 for a picture of no patient
 """
 
 import json
@@ -31,6 +32,7 @@ from dataset_scripts.tracker_columns import Frame, Source
 from dataset_scripts.tracker_gaze import MAX_JSON_BYTES, read_gaze
 from dataset_scripts.transcripts import MAX_SECONDS, read_transcript
 
+GENERATED_PREFIX = "phantom/"
 TABLE, RECORDINGS = "readings.csv", "readings of the page"
 REQUIRED = ("reading_id", "image", "gaze")
 RECORDED = (
@@ -80,6 +82,7 @@ def plan(source: Path, options: Options) -> Plan:
         unit_name="readings",
         reading_tables=(table,),
         terms=TERMS,
+        generated=all(map(_is_generated, cells)),
     )
 
 
@@ -89,7 +92,7 @@ def _recorded_row(path: Path) -> Row:
         raise UserError(f"{path}: larger than {MAX_JSON_BYTES} bytes; expected one reading")
     try:
         reading = json.loads(path.read_text(encoding="utf-8-sig"))
-        source, _, device = reading["source"].partition("/")
+        source, _, device = reading["source"].removeprefix(GENERATED_PREFIX).partition("/")
         given = {name: reading.get(name) for name in RECORDED}
         if source != "tracker" or not all(isinstance(value, str | int | None) for value in given.values()):
             raise ValueError(f"source is {reading['source']!r}, expected tracker/ and a device, and text in {RECORDED}")
@@ -99,7 +102,15 @@ def _recorded_row(path: Path) -> Row:
             "but such readings as .json"
         ) from None
     texts = {name: "" if value is None else str(value).strip() for name, value in given.items()}
-    return texts | {"gaze": path.name, "transcript": path.name, "device": device}
+    generated = str(int(reading["source"].startswith(GENERATED_PREFIX)))
+    return texts | {"gaze": path.name, "transcript": path.name, "device": device, "generated": generated}
+
+
+def _is_generated(cells: Row) -> bool:
+    cell = cells.get("generated", "")
+    if cell not in ("", "0", "1"):
+        raise UserError(f"generated is {cell!r}; expected 1 for a picture of no patient, or 0")
+    return cell == "1"
 
 
 def convert_row(row: ReadingRow, table: str, source: Path, options: Options) -> list[Outcome]:
@@ -133,7 +144,8 @@ def _reading(row: ReadingRow, source: Path, options: Options, ledger: Ledger) ->
         subject_id=cells.get("subject_id") or None,
         reading_id=reading_id,
         reader_id=cells.get("reader_id") or None,
-        source=f"{'phantom/' if options.generated else ''}tracker{'/' if device else ''}{device}",
+        source=f"{GENERATED_PREFIX if options.generated or _is_generated(cells) else ''}tracker"
+        f"{'/' if device else ''}{device}",
         view=cells.get("view") or None,
         license=cells.get("license") or None,
         width=frame.width,

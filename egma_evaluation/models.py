@@ -1,5 +1,6 @@
 """Any EGMA model by its name, or a sentence on why it cannot be had."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ def load_model(name: str) -> tuple[Any, Any]:
     Raises:
         UserError: nothing to load, another kind of model, or weights that do not fill it.
     """
+    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):  # no id on the Hub
+        raise UserError(f"{name}: no such folder; expected one with an EGMA model")
     try:
         config = AutoConfig.from_pretrained(name)
         if config.model_type != "egma":

@@ -24,7 +24,7 @@ from egma_evaluation.retrieval import distinct_pairs, embedding_scores, report_s
 from egma_evaluation.zero_shot import sentence_scores
 from egma_page.inputs import MAX_FIXATIONS, MAX_SENTENCES
 from egma_page.session import PageModel, Session
-from egma_page.views import SCORE_TITLES, Json, ordered_scores
+from egma_page.views import SCORE_TITLES, Json, ordered_scores, picture_id
 
 EXAMPLES, EXAMPLE_CANDIDATES = 4, 64
 MAX_GALLERY, GALLERY_BATCH = 400, 16
@@ -166,13 +166,12 @@ class Gallery:
         reports = [self.texts.of(report_sentences(reading)) for reading in self.readings]
         image = model.image_bank(session)
         scores = embedding_scores(image.pooled, image.patches, reports)
-        return self._results(model, {kind: values[0] for kind, values in scores.items()}, REPORT_TITLES)
+        found = self._results(model, {kind: values[0] for kind, values in scores.items()}, REPORT_TITLES)
+        return found | {"picture": picture_id(session.picture)}
 
     def _results(self, model: PageModel, scores: dict[str, Array], titles: dict[str, str]) -> Json:
         order = np.argsort(-scores[model.score], kind="stable")[:RESULTS]
-        note = f"{len(self.readings)} readings of the {self.split} split" + (
-            f", the first of {len(self.readings) + self.left_out}" if self.left_out else ""
-        )
+        note = f"{len(self.readings)} of the {len(self.readings) + self.left_out} readings of the {self.split} split"
         note += ", generated: no patient exists" if self.generated else ""
         items = [
             self._item(int(place)) | {"scores": ordered_scores(model, {k: v[place] for k, v in scores.items()}, titles)}

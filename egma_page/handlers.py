@@ -44,22 +44,28 @@ class Handlers:
     def _example(self, place: int, request: gr.Request) -> tuple[Any, ...]:
         assert self.corpus is not None
         reading, session = self.corpus.examples[place], self._session(request)
-        session.show(picture_of(reading), example_recording(reading))
+        session.show(picture_of(reading, self.corpus.generated), example_recording(reading))
         session.report = [sentence["text"] for sentence in reading["sentences"]]
-        report = "\n".join(session.report)
+        report = session.given_report = "\n".join(session.report)
         return picture_view(session.picture), report, *self._views(session), self._empty_recorder(session)
 
     def align(self, image: str | None, report: str, request: gr.Request) -> tuple[Any, ...]:
-        """Another picture: itself, its lines, playback and recorder. Without a report yet, there are no lines."""
+        """Another picture: itself, its report, lines, playback and recorder.
+
+        The report that came with the picture before is taken away, one that was typed stays; without one, there are no
+        lines.
+        """
         session = self._session(request)
         if image is None:
             raise UserError("Choose an image first.")
         with taken(image) as path:
             picture = open_picture(path)
+        if report == session.given_report:
+            report = ""
         sentences = typed_sentences(report) if report else []
         session.show(picture)
         session.report = sentences
-        return picture_view(session.picture), *self._views(session), self._empty_recorder(session)
+        return picture_view(session.picture), report, *self._views(session), self._empty_recorder(session)
 
     def read(self, report: str, request: gr.Request) -> tuple[Json, Any]:
         """Another report of the same picture: lines, and playback unless the recording has sentences of its own."""
@@ -89,7 +95,9 @@ class Handlers:
         typed = typed_sentences(report) if report and not recording.sentences else []
         session.recording, session.notes = recording, notes
         session.report = [sentence["text"] for sentence in recording.sentences] or typed
-        return "\n".join(session.report), *self._views(session)
+        if recording.sentences:
+            report = session.given_report = "\n".join(session.report)
+        return report, *self._views(session)
 
     def classify(self, prompts: str, request: gr.Request) -> Json:
         """Findings of the session's picture by prompts that the user edits."""
@@ -122,7 +130,8 @@ class Handlers:
         session.recording = Recording(reading["sentences"], reading["fixations"], [], [])
         session.report, session.notes = [s["text"] for s in reading["sentences"]], ["recorded with a mouse"]
         recorder = self._empty_recorder(session) | {"reading": reading}
-        return recorder, "\n".join(session.report), *self._views(session)
+        session.given_report = "\n".join(session.report)
+        return recorder, session.given_report, *self._views(session)
 
     def _empty_recorder(self, session: Session) -> Json:
         return {"picture": picture_id(session.picture), "reading": None}

@@ -35,7 +35,8 @@ _OPTIONS = Options(image_size=SHOWN_SIDE, seed=0, generated=False)
 class Picture:
     """A radiograph as the page shows it, at most SHOWN_SIDE pixels; `width`, `height` are those of its source.
 
-    `chest` is the lungs' frame (x_min, y_min, x_max, y_max), fractions of the image, where the corpus has one.
+    `chest` is the lungs' frame (x_min, y_min, x_max, y_max), fractions of the image, where the corpus has one;
+    `generated` says that no patient exists.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Picture:
     width: int
     height: int
     chest: tuple[float, float, float, float] | None = None
+    generated: bool = False
 
     @property
     def image(self) -> Image.Image:
@@ -91,14 +93,14 @@ def _plain_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", Path(name).stem)[:60].strip("_") or "radiograph"
 
 
-def picture_of(reading: Reading) -> Picture:
+def picture_of(reading: Reading, generated: bool = False) -> Picture:
     """The picture of a corpus' reading."""
     image: Image.Image = reading["image"]  # type: ignore[assignment]
     image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
     buffer = io.BytesIO()
     image.convert("L" if image.mode in ("L", "I;16", "1") else "RGB").save(buffer, "PNG")
     name, chest = _plain_name(reading["image_id"]), _chest(reading["boxes"])
-    return Picture(name, buffer.getvalue(), reading["width"], reading["height"], chest)
+    return Picture(name, buffer.getvalue(), reading["width"], reading["height"], chest, generated)
 
 
 def _chest(boxes: Sequence[Box]) -> tuple[float, float, float, float] | None:

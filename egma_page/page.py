@@ -81,12 +81,16 @@ def _lay_out(handlers: Handlers, about: str) -> Parts:
             parts["examples"] = _component("examples", value=examples_view(handlers.corpus))
             parts["image"] = upload("Radiograph (PNG, JPEG or DICOM)", PICTURE_TYPES)
             parts["report"] = gr.Textbox(
-                label="Report", lines=6, max_lines=14, placeholder="One sentence a line", elem_id="report"
+                label="Report",
+                lines=6,
+                max_lines=14,
+                placeholder="One sentence a line; a full stop ends one, too",
+                elem_id="report",
             )
             parts["show"] = gr.Button("Show where each sentence looks", variant="primary")
         with gr.Column(scale=3, min_width=320), gr.Tabs():
             with gr.Tab("Align"):
-                parts["lines"] = _component("viewer", label="Sentences")
+                parts["lines"] = _component("viewer", label="Sentences", hint="Choose an image and type a report.")
             with gr.Tab("Gaze"):
                 parts["playback"] = _component("player")
                 with gr.Row():
@@ -98,7 +102,7 @@ def _lay_out(handlers: Handlers, about: str) -> Parts:
                     default_prompts(), label="Finding: prompt | prompt, a finding a line", lines=5, max_lines=12
                 )
                 parts["classify"] = gr.Button("Score the findings", variant="primary")
-                parts["findings"] = _component("viewer", label="Findings")
+                parts["findings"] = _component("viewer", label="Findings", hint="Press the button to score them.")
             with gr.Tab("Retrieve"):
                 parts["query"] = gr.Textbox(SAMPLE_QUERY, label="Text", elem_id="query")
                 with gr.Row():
@@ -123,7 +127,7 @@ def _connect(page: gr.Blocks, on: Parts, handlers: Handlers) -> None:
     uploaded = on.image.upload(
         friendly(handlers.align),
         [on.image, on.report],
-        [on.picture, *views, on.recorder],
+        shown,
         api_name="align",
         show_progress_on=on.image,
         **ONE_AT_A_TIME,
@@ -158,12 +162,12 @@ def _forgetting(page: gr.Blocks, handlers: Handlers) -> Any:
     return forget
 
 
-def _component(kind: str, value: Any = None, label: str = "") -> gr.HTML:
+def _component(kind: str, value: Any = None, **words: str) -> gr.HTML:
     """A component that `static/` draws from its JSON; nothing of the value becomes HTML."""
     return gr.HTML(
         value,
         html_template=f'<div class="egma egma-{kind}"></div>',
-        js_on_load=f"egma.start('{kind}', element, props, watch, trigger, {json.dumps(label)}); // 'choose' 'finish'",
+        js_on_load=f"egma.start('{kind}', element, props, watch, trigger, {json.dumps(words)}); // 'choose' 'finish'",
         apply_default_css=False,
         elem_classes=f"egma-holder-{kind}",
     )
@@ -190,11 +194,12 @@ def default_prompts() -> str:
 def launch_options() -> dict[str, Any]:
     """What `Blocks.launch` needs for this page: its own scripts and styles, and nothing that leaves the machine."""
     scripts = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    styles = (STATIC / "page.css").read_text(encoding="utf-8")
     color_maps = {name: _bytes_of(name) for name in COLOR_MAPS}
     return {
         "theme": gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-        "head": f"<script>window.egmaColorMaps = {json.dumps(color_maps)};\n{scripts}</script>",
-        "css": (STATIC / "page.css").read_text(encoding="utf-8"),
+        # not as Gradio's `css`, which takes the commas of a selector apart
+        "head": f"<style>{styles}</style><script>window.egmaColorMaps = {json.dumps(color_maps)};\n{scripts}</script>",
         "share": False,
         "run_history": False,
         "enable_monitoring": False,

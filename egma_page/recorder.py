@@ -14,6 +14,7 @@ from dataset_scripts.fixations import valid_fixations
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import Fixations, Sentence, UserError
 from dataset_scripts.tables import FloatArray
+from dataset_scripts.tracker import GENERATED_PREFIX
 from dataset_scripts.tracker_columns import Frame
 from dataset_scripts.tracker_gaze import DETECTED_TABLE, fixations_in_samples
 from egma_page.inputs import Picture, check_sentences
@@ -45,7 +46,7 @@ def reading_of_trace(trace: Mapping[str, Any], picture: Picture) -> Json:
         "study_id": None,
         "subject_id": _name(trace.get("subject_id"), "patient"),
         "reader_id": _name(trace.get("reader_id"), "reader"),
-        "source": SOURCE,
+        "source": f"{GENERATED_PREFIX if picture.generated else ''}{SOURCE}",
         "view": None,
         "license": None,
         "width": picture.width,

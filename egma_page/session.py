@@ -30,6 +30,7 @@ class Session:
     image: ImageBank | None = None
     sentences: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
     report: list[str] = field(default_factory=list)
+    given_report: str | None = None  # that came with an example or a recording
     recording: Recording | None = None
     notes: list[str] = field(default_factory=list)
     last_used_seconds: float = field(default_factory=time.monotonic)
@@ -117,11 +118,13 @@ class PageModel:
             session.sentences.popitem(last=False)
         return TextBank({text: place for place, text in enumerate(distinct)}, embeddings)
 
-    def cut(self, sentences: Sequence[str]) -> int:
-        """How many of the sentences are longer than the model reads."""
+    def cut(self, sentences: Sequence[str]) -> list[bool]:
+        """Whether each of the sentences is longer than the model reads."""
+        if not sentences:
+            return []
         limit = self.processor.tokenizer.model_max_length
         lengths = [len(ids) for ids in self.processor.tokenizer(list(sentences), verbose=False)["input_ids"]]
-        return sum(length > limit for length in lengths)
+        return [length > limit for length in lengths]
 
     def maps(self, session: Session, sentences: Sequence[str]) -> Tensor:
         """(n, G, G) cosines of the sentences with the patches of the session's picture, on the square frame."""

@@ -59,8 +59,8 @@ def align_view(model: PageModel, session: Session) -> Json:
         `picture`, `grid`, `note`, and `lines`: `text`, `scores` (by `SCORE_TITLES`, the model's own first) and `map`.
     """
     lines = _lines(model, session, session.report)
-    cut = model.cut(session.report)
-    note = f"{cut} of the sentences are longer than the model reads, and were cut." if cut else ""
+    cut = [str(place) for place, is_cut in enumerate(model.cut(session.report), 1) if is_cut]
+    note = f"Longer than the model reads, and cut: sentence {', '.join(cut)}." if cut else ""
     return {"picture": picture_id(session.picture), "grid": model.grid, "lines": lines, "note": note}
 
 
@@ -103,8 +103,10 @@ def classify_view(model: PageModel, session: Session, prompts: dict[str, list[st
 
 
 def _lines(model: PageModel, session: Session, sentences: Sequence[str]) -> list[Json]:
-    images, bank = model.image_bank(session), model.text_bank(session, sentences)
-    scores = sentence_scores(images, bank, sentences)
+    images = model.image_bank(session)
+    if not sentences:
+        return []
+    scores = sentence_scores(images, model.text_bank(session, sentences), sentences)
     maps = model.maps(session, sentences)
     return [
         {
@@ -156,6 +158,7 @@ def gaze_view(model: PageModel, session: Session, centre: Array, centre_source: 
             for sentence, own, seen in zip(spoken, maps, looked, strict=True)
         ],
         "centre_source": centre_source,
+        "lead_seconds": model.lead_seconds,
         "note": "; ".join(session.notes),
     }
 
@@ -177,7 +180,7 @@ def _spoken_view(
         return shown | {"reason": "the sentence is untimed"}
     part = during(recording, start - model.lead_seconds, end - model.lead_seconds)
     if len(part["x"]) == 0:
-        return shown | {"reason": "no fixation while it was said"}
+        return shown | {"reason": "no fixation in its window"}
     truth = Truth(drawn([part]), counted([part]), None)
     predictions = {"model": image_maps(own_map[None], [reading], GAZE_CELLS), "centre": centre[None]}
     values = {name: agreement(prediction, truth) for name, prediction in predictions.items()}

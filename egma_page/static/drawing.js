@@ -196,10 +196,10 @@ const egma = (() => {
 
   // --- starting a component: `kind(root, api)` gives a function that shows a value ---
 
-  function start(kind, element, props, watch, trigger, label) {
+  function start(kind, element, props, watch, trigger, words) {
     const root = element.querySelector(".egma");
     const picture = () => picturesById.get(props.value?.picture);
-    const show = kinds[kind](root, { picture, trigger, label });
+    const show = kinds[kind](root, { picture, trigger, ...words });
     const redraw = () => show(props.value);
     if (kind !== "picture") waiting.add(redraw);
     watch("value", redraw);

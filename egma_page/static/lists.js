@@ -5,13 +5,15 @@ egma.kinds.examples = (root, { trigger }) => (value) => {
   const items = value?.items ?? [];
   root.replaceChildren(...(items.length ? [make("p", { class: "egma-title" }, "Examples")] : []),
     make("div", { class: "egma-thumbnails" }, ...items.map((item, place) => make("button", {
-      type: "button", title: item.text, onclick: () => trigger("choose", { place }),
+      type: "button", title: item.text, onclick: () => {
+        if (!egma.isRecording || window.confirm("Another picture ends the recording. Discard it?")) trigger("choose", { place });
+      },
     }, make("img", { src: item.src, alt: `Example ${place + 1}: ${item.text}` }), make("span", {}, item.text)))));
 };
 
-egma.kinds.results = (root) => (value) => {
+egma.kinds.results = (root, { picture }) => (value) => {
   const { make } = egma;
-  if (!value) {
+  if (!value || (value.picture && !picture())) { // reports were found for a picture that is no longer shown
     root.replaceChildren();
     return;
   }

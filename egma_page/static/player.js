@@ -157,7 +157,9 @@ egma.kinds.player = (root, { picture }) => {
     if (body.hidden) return;
     rows.replaceChildren(...value.sentences.map(sentenceRow));
     centre.textContent = value.sentences.some((one) => one.agreement)
-      ? `NSS and CC of the model's map with the fixations made while a sentence was said; chance is 0. Centre: ${value.centre_source}.`
+      ? `NSS and CC of the model's map with the fixations in a sentence's window: the time in which it was said, ${
+        value.lead_seconds ? `${seconds(value.lead_seconds)} earlier, as the model takes the eyes to run ahead` : "no lead"
+      }. Chance is 0. Centre: ${value.centre_source}.`
       : "";
     reader.describe(`Playback of ${value.fixations.x.length} fixations`);
     [slider.min, slider.max] = [begin(), end()];

@@ -43,8 +43,8 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   function start() {
     reset();
     [running, started] = [true, performance.now()];
-    text.focus({ preventScroll: true });
     buttons();
+    text.focus({ preventScroll: true }); // what is disabled takes no focus
     requestAnimationFrame(sample);
   }
 
@@ -110,6 +110,7 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   }
 
   function buttons() {
+    egma.isRecording = running;
     begin.disabled = running || !picture();
     [done.disabled, text.disabled] = [!running, !running];
     finish.disabled = !sentences.length && !running;
@@ -134,7 +135,10 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   return (next) => {
     const another = next?.picture !== value?.picture;
     value = next;
-    if (another) reset();
+    if (another) {
+      patient.value = ""; // the next picture is another patient's
+      reset();
+    }
     if (picture()) stage.render(picture());
     if (value?.reading && picture()) showResult(value.reading);
     buttons();

@@ -1,13 +1,13 @@
 "use strict";
 // Lines (sentences, or findings) beside the picture: a line's heat map over it, all maps as small multiples, and the
 // reverse: a place of the picture that orders the lines.
-egma.kinds.viewer = (root, { picture, label }) => {
+egma.kinds.viewer = (root, { picture, label, hint }) => {
   const { make, Stage } = egma;
   const SMALL_SIDE = 132; // pixels of a small multiple
   const look = { opacity: 0.65, colorMap: "magma", smooth: true };
   let [value, chosen, hovered, probe, lungsOnly] = [null, 0, null, null, false];
   // the frame that a person draws where the image comes without one, and the corner that the drawing began at
-  let [drawnFrame, drawing, corner, of] = [null, false, null, null];
+  let [drawnFrame, drawing, corner, dragged, of] = [null, false, null, null, null];
 
   const stage = new Stage("Radiograph", { tabindex: "0", class: "egma-probed" });
   const legend = egma.legend();
@@ -21,7 +21,8 @@ egma.kinds.viewer = (root, { picture, label }) => {
     drawing = !drawing;
     draw.setAttribute("aria-pressed", String(drawing));
     stage.canvas.style.touchAction = drawing ? "none" : "";
-    said.textContent = drawing ? "Drag over the image from one corner of the lungs to the other." : "";
+    said.textContent = drawing
+      ? "Drag over the image from one corner of the lungs to the other." : "Maps can be limited to the frame.";
   } }, "Draw that frame");
   const controls = make("div", { class: "egma-controls" },
     make("label", {}, "Opacity ", make("input", { type: "range", min: 0, max: 1, step: 0.05, value: look.opacity,
@@ -33,11 +34,23 @@ egma.kinds.viewer = (root, { picture, label }) => {
     make("label", {}, lungs, " Only the lungs' frame"), draw);
   const side = make("div", { class: "egma-side" }, said, back, list, note);
   const stageColumn = make("div", { class: "egma-stage-column" }, stage.element, legend.element, controls, strip);
-  const empty = make("p", { class: "egma-note" }, "Choose an image and type what to look for.");
+  const empty = make("p", { class: "egma-note" }, hint);
   root.append(empty, make("div", { class: "egma-split" }, stageColumn, side));
 
+  // A change of how all maps look.
   function set(change) {
     change();
+    render();
+    multiples();
+  }
+
+  function choose(place) {
+    chosen = place;
+    render();
+  }
+
+  function preview(place) {
+    hovered = place;
     render();
   }
 
@@ -52,8 +65,9 @@ egma.kinds.viewer = (root, { picture, label }) => {
       egma.overlay(context, canvas, width, height, look.smooth);
       legend.show(low, high, look.colorMap);
     }
-    if (probe) {
-      const [left, top, right, bottom] = egma.patchRectangle(value.grid, picture(), ...probe);
+    const marked = dragged ?? (probe && egma.patchRectangle(value.grid, picture(), ...probe));
+    if (marked) {
+      const [left, top, right, bottom] = marked;
       for (const [color, thickness] of [["#000", 4], ["#fff", 2]]) {
         [context.strokeStyle, context.lineWidth] = [color, thickness];
         context.strokeRect(left * width, top * height, (right - left) * width, (bottom - top) * height);
@@ -92,14 +106,25 @@ egma.kinds.viewer = (root, { picture, label }) => {
   });
   stage.canvas.addEventListener("pointerup", (event) => {
     if (!corner) return;
-    const inside = (fraction) => Math.min(Math.max(fraction, 0), 1);
-    const [[x0, y0], [x1, y1]] = [corner, stage.place(event)];
-    const drawn = [Math.min(x0, x1), Math.min(y0, y1), Math.max(x0, x1), Math.max(y0, y1)].map(inside);
-    corner = null;
-    if (drawn[2] - drawn[0] < 0.05 || drawn[3] - drawn[1] < 0.05) return;
-    [drawnFrame, lungs.disabled, lungs.checked, lungsOnly] = [drawn, false, true, true];
+    const drawn = rectangleTo(event);
+    [corner, dragged] = [null, null];
+    if (drawn[2] - drawn[0] >= 0.05 && drawn[3] - drawn[1] >= 0.05) {
+      [drawnFrame, lungs.disabled, lungs.checked, lungsOnly] = [drawn, false, true, true];
+    }
+    set(() => {});
+  });
+  stage.canvas.addEventListener("pointermove", (event) => {
+    if (!corner) return;
+    dragged = rectangleTo(event);
     render();
   });
+
+  // From the corner that the drawing began at to an event, as fractions of the picture.
+  function rectangleTo(event) {
+    const [[x0, y0], [x1, y1]] = [corner, stage.place(event)];
+    const edges = [Math.min(x0, x1), Math.min(y0, y1), Math.max(x0, x1), Math.max(y0, y1)];
+    return edges.map((fraction) => Math.min(Math.max(fraction, 0), 1));
+  }
 
   stage.canvas.addEventListener("click", (event) => {
     if (drawing) return void draw.click(); // the drag ends in a click
@@ -120,12 +145,11 @@ egma.kinds.viewer = (root, { picture, label }) => {
 
   function lineElement(place) {
     const line = value.lines[place];
-    const preview = (is) => () => set(() => (hovered = is ? place : null));
     const scores = probe ? `here ${here(line).toFixed(2)} · ${egma.scoreText(line.scores)}` : egma.scoreText(line.scores);
     return make("li", {}, make("button", {
       type: "button", "aria-pressed": String(place === chosen), "data-place": place,
-      onclick: () => set(() => (chosen = place)), onmouseenter: preview(true), onmouseleave: preview(false),
-      onfocus: preview(true), onblur: preview(false),
+      onclick: () => choose(place), onmouseenter: () => preview(place), onmouseleave: () => preview(null),
+      onfocus: () => preview(place), onblur: () => preview(null),
     }, make("span", { class: "egma-text" }, line.text),
     line.detail ? make("span", { class: "egma-detail" }, line.detail) : null,
     value.bars ? bars(line.scores) : make("span", { class: "egma-scores" }, scores)));
@@ -158,7 +182,7 @@ egma.kinds.viewer = (root, { picture, label }) => {
       const { canvas: heat } = egma.colored(line.map, value.grid, shown, smallLook, within(), SMALL_SIDE);
       egma.overlay(context, heat, canvas.width, canvas.height, look.smooth);
       return make("button", { type: "button", "aria-pressed": String(place === chosen), title: line.text,
-        onclick: () => set(() => (chosen = place)) }, canvas, make("span", {}, line.text));
+        "data-place": place, onclick: () => choose(place) }, canvas, make("span", {}, line.text));
     }));
   }
 
@@ -170,11 +194,10 @@ egma.kinds.viewer = (root, { picture, label }) => {
     stage.describe(line
       ? `Radiograph with the heat map of "${line.text}", ${egma.peakInWords(line.map, value.grid, shown)}`
       : "Radiograph");
-    for (const button of list.querySelectorAll("button")) {
+    for (const button of [...list.querySelectorAll("button"), ...strip.children]) {
       button.setAttribute("aria-pressed", String(Number(button.dataset.place) === chosen));
     }
     back.hidden = !probe;
-    if (hovered === null) multiples();
   }
 
   return (next) => {
@@ -191,6 +214,7 @@ egma.kinds.viewer = (root, { picture, label }) => {
     if (lungs.disabled) lungs.checked = lungsOnly = false;
     lungs.parentElement.title = lungs.disabled ? "This image comes without a frame of the lungs: draw one" : "";
     ask(null);
+    multiples();
     if (!hasLines) said.textContent = "Type a report, one sentence a line.";
   };
 };

@@ -172,6 +172,9 @@ def test_align_by_keyboard_alone(tab: Any) -> None:
     assert "fits best" in tab.locator(".egma-said:visible").inner_text()
     tab.keyboard.press("Escape")
     assert tab.locator(".egma-lines .egma-text").all_text_contents() == before
+    tab.locator(".egma-strip button").nth(1).focus()
+    tab.keyboard.press("Enter")
+    assert tab.evaluate("document.activeElement.closest('.egma-strip') !== null")  # one can go on from there
     tab.locator(".egma-lines button").nth(2).focus()
     tab.keyboard.press("Enter")
     assert tab.locator(".egma-lines button").nth(2).get_attribute("aria-pressed") == "true"
@@ -298,13 +301,15 @@ def test_a_mouse_records_a_reading_that_the_tracker_converts(tab: Any, tmp_path:
     stage = canvas(tab, "recorder")
     box = stage.bounding_box()
     tab.get_by_role("button", name="Start").click()
+    assert tab.evaluate("document.activeElement.ariaLabel") == "The sentence"  # one types at once
     for (x, y), text in (((0.25, 0.5), "left lower lobe opacity"), ((0.75, 0.25), "")):
         tab.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
         tab.wait_for_timeout(700)
-        tab.get_by_label("The sentence").fill(text)
-        tab.get_by_label("The sentence").press("Enter")
+        tab.keyboard.type(text)
+        tab.keyboard.press("Enter")
     tab.get_by_label("Sentence 2").fill("heart size normal")
     tab.get_by_label("Reader (optional)").fill("anna")
+    tab.get_by_label("Patient, pseudonymous (optional)").fill("p1")
     tab.get_by_role("button", name="Finish").click()
     folder = tmp_path / "recorded"
     for link in (".egma-download >> nth=0", ".egma-download >> nth=1"):
@@ -312,8 +317,10 @@ def test_a_mouse_records_a_reading_that_the_tracker_converts(tab: Any, tmp_path:
             tab.click(link)
         download.value.save_as(folder / download.value.suggested_filename)
     assert build.main(["tracker", "--source", str(folder), "--output", str(tmp_path / "data")]) == 0
-    row = load_readings(tmp_path / "data", "train")[0]
-    assert (row["source"], row["reader_id"], row["image_id"]) == ("tracker/mouse", "anna", "my_case.png")
+    (split,) = json.loads((tmp_path / "data" / "conversion_report.json").read_text())["splits"]
+    row = load_readings(tmp_path / "data", split)[0]
+    names = ("source", "reader_id", "subject_id", "image_id")
+    assert [row[name] for name in names] == ["tracker/mouse", "anna", "p1", "my_case.png"]
     assert [sentence["text"] for sentence in row["sentences"]] == ["left lower lobe opacity", "heart size normal"]
     x, y, duration = (np.array(row["fixations"][name]) for name in ("x", "y", "duration"))
     longest = duration.argsort()[-2:]
@@ -323,6 +330,34 @@ def test_a_mouse_records_a_reading_that_the_tracker_converts(tab: Any, tmp_path:
     assert row["fixations"]["start"] == recorded["fixations"]["start"]
     go(tab, "Gaze")
     assert tab.locator(".egma-table tbody tr").count() == 2
+    choose_picture(tab, write_image(tmp_path, "another.png", *TALL), "no effusion")
+    go(tab, "Record")
+    assert tab.get_by_label("Patient, pseudonymous (optional)").input_value() == ""
+    assert tab.get_by_label("Reader (optional)").input_value() == "anna"
+
+
+def test_an_example_does_not_end_a_recording_unasked(tab: Any, page: Served) -> None:
+    go(tab, "Record")
+    tab.get_by_role("button", name="Start").click()
+    asked = []
+    tab.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    tab.locator(".egma-thumbnails button").nth(1).click()
+    assert "Discard" in asked[0] and tab.get_by_role("button", name="Finish").is_enabled()
+
+
+def test_a_report_that_came_with_another_picture_goes_with_it(tab: Any, tmp_path: Path) -> None:
+    tab.locator("input[type=file]").first.set_input_files(write_image(tmp_path, "picture.png", *WIDE))
+    tab.get_by_text("Type a report, one sentence a line.").wait_for()
+    assert tab.locator("#report textarea").input_value() == ""
+    assert tab.locator(".egma-lines button").count() == 0
+
+
+def test_what_was_found_for_a_picture_goes_with_it(tab: Any, tmp_path: Path) -> None:
+    go(tab, "Retrieve")
+    tab.get_by_role("button", name="Find reports that fit the radiograph").click()
+    tab.locator(".egma-found li").first.wait_for()
+    tab.locator(".egma-thumbnails button").nth(1).click()
+    tab.wait_for_function("() => document.querySelectorAll('.egma-found li').length === 0")
 
 
 # --- the page as a whole ---
@@ -338,8 +373,13 @@ def test_a_phone_shows_every_tab_without_scrolling_sideways(chromium: Any, page:
     else:  # Gradio keeps the tabs that do not fit behind a button
         phone.locator(".overflow-menu button").first.click()
         phone.get_by_role("button", name=name, exact=True).click()
-    phone.wait_for_timeout(300)
+    phone.wait_for_timeout(500)
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    out_of_reach = phone.locator(".egma :visible, [role=tab]:visible, .overflow-menu:visible").evaluate_all(
+        """all => all.filter((one) => one.getBoundingClientRect().right > 391
+            && !one.closest(".egma-scroll, .egma-strip")).map((one) => one.outerHTML.slice(0, 120))"""
+    )
+    assert out_of_reach == []
     phone.close()
 
 

@@ -130,7 +130,7 @@ def test_an_address_is_not_fetched(page: Served, monkeypatch: pytest.MonkeyPatch
 
 def test_a_deflated_dicom_of_usual_size_is_shown(client: Client, page: Served, tmp_path: Path) -> None:
     content = dicom(bytes(range(256)) * 16, 64, 64, deflated=True)
-    picture, lines, *_ = client.predict(
+    picture, _, lines, *_ = client.predict(
         handle_file(str(write(tmp_path, "a.dcm", content))), "heart normal", api_name="/align"
     )
     assert (picture["width"], picture["height"], len(lines["lines"])) == (64, 64, 1)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_scripts import build
-from dataset_scripts.schema import FEATURES, UserError, load_readings
+from dataset_scripts.schema import FEATURES, UserError, is_generated, load_readings
 from egma_page.inputs import Picture
 from egma_page.recorder import reading_of_trace
 from modeling_egma import EgmaModel, EgmaProcessor
@@ -44,6 +44,18 @@ def test_a_trace_becomes_a_reading_of_the_schema() -> None:
     fixations = reading["fixations"]
     assert np.allclose(fixations["x"], [0.2, 0.8]) and np.allclose(fixations["y"], [0.3, 0.6])
     assert np.allclose(fixations["start"], [0, 0.5]) and np.allclose(fixations["duration"], 0.5, atol=0.02)
+
+
+def test_a_reading_over_a_generated_picture_says_so(tmp_path: Path) -> None:
+    picture = Picture("example", encoded(noise(200, 100), "PNG"), 200, 100, generated=True)
+    reading = reading_of_trace(trace([(0.2, 0.3)], ["no effusion"]), picture)
+    assert reading["source"] == "phantom/tracker/mouse"
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "reading.json").write_text(json.dumps(reading))
+    (tmp_path / "raw" / "example.png").write_bytes(picture.png)
+    assert build.main(["tracker", "--source", str(tmp_path / "raw"), "--output", str(tmp_path / "data")]) == 0
+    assert is_generated(tmp_path / "data")
+    assert load_readings(tmp_path / "data", "train")[0]["source"] == "phantom/tracker/mouse"
 
 
 def test_two_readings_of_a_picture_have_different_names() -> None:
@@ -115,6 +127,7 @@ def test_the_tracker_takes_the_readings_as_they_are(recorded: Path, tmp_path: Pa
     assert build.main(["tracker", "--source", str(recorded), "--output", str(tmp_path / "data")]) == 0
     report = json.loads((tmp_path / "data" / "conversion_report.json").read_text())
     assert (report["readings"]["rows_in"], report["readings"]["rows_kept"]) == (6, 6)
+    assert not is_generated(tmp_path / "data")
     rows = [row for split in ("train", "validation", "test") for row in load_readings(tmp_path / "data", split)]
     assert len(rows) == 6  # so few, and yet each split has its patients
     files = {path.stem: json.loads(path.read_text()) for path in recorded.glob("*.json")}

@@ -89,7 +89,12 @@ def test_another_picture_forgets_the_one_before(model: PageModel, session: Sessi
 
 def test_sentences_that_the_model_cuts_are_counted(model: PageModel, session: Session) -> None:
     session.report = ["no effusion", "heart " * 40]
-    assert align_view(model, session)["note"].startswith("1 of the sentences")
+    assert align_view(model, session)["note"] == "Longer than the model reads, and cut: sentence 2."
+
+
+def test_a_picture_without_a_report_has_no_lines(model: PageModel, session: Session) -> None:
+    session.report = []
+    assert align_view(model, session)["lines"] == []
 
 
 def test_encoding_ends_when_it_takes_too_long(
@@ -173,7 +178,7 @@ def test_a_sentence_without_gaze_of_its_own_says_why(model: PageModel, session: 
     ]
     session.recording = Recording(spoken, fixations, [], [])
     shown = gaze_view(model, session, *centre_of(None, 0.05))["sentences"]
-    assert [one.get("reason") for one in shown] == [None, "no fixation while it was said", "the sentence is untimed"]
+    assert [one.get("reason") for one in shown] == [None, "no fixation in its window", "the sentence is untimed"]
 
 
 def test_a_recording_without_words_plays_with_the_typed_report(model: PageModel, session: Session) -> None:
