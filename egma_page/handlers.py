@@ -135,7 +135,3 @@ class Handlers:
 
     def _empty_recorder(self, session: Session) -> Json:
         return {"picture": picture_id(session.picture), "reading": None}
-
-    def forget(self, request: gr.Request) -> None:
-        """The page was closed."""
-        self.sessions.forget(request.session_hash)

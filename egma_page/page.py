@@ -68,7 +68,7 @@ def build_page(handlers: Handlers, about: str) -> gr.Blocks:
     keep = (UPLOADS_CHECKED_EVERY_SECONDS, UPLOADS_KEPT_SECONDS)
     with gr.Blocks(title="EGMA", analytics_enabled=False, delete_cache=keep) as page:
         _connect(page, _lay_out(handlers, about), handlers)
-    page.queue(max_size=MAX_WAITING)
+    page.queue(max_size=MAX_WAITING, api_open=False)  # closed are the routes that pass the queue by
     return page
 
 
@@ -155,9 +155,9 @@ def _clear_after(event: Any, uploads: list[gr.File]) -> None:
 
 def _forgetting(page: gr.Blocks, handlers: Handlers) -> Any:
     def forget(request: gr.Request) -> None:
-        handlers.forget(request)
-        # Gradio keeps the last values of a page's components
-        page.state_holder.session_data.pop(request.session_hash or "", None)
+        name = request.session_hash or ""
+        handlers.sessions.forget(name)
+        page.state_holder.session_data.pop(name, None)  # Gradio keeps the last values of a page's components
 
     return forget
 

@@ -48,21 +48,23 @@ class Sessions:
         self._lock = threading.Lock()
 
     def of(self, name: str | None) -> Session:
-        """The session of a page; a new one where there is none."""
+        """The session of a page; a new one where there is none, and for each request without a name."""
+        if not name:
+            return Session()
         now = time.monotonic()
         with self._lock:
             for idle in [key for key, one in self._sessions.items() if now - one.last_used_seconds > IDLE_SECONDS]:
                 del self._sessions[idle]
-            session = self._sessions.setdefault(name or "", Session())
+            session = self._sessions.setdefault(name, Session())
             session.last_used_seconds = now
-            self._sessions.move_to_end(name or "")
+            self._sessions.move_to_end(name)
             if len(self._sessions) > MAX_SESSIONS:
                 self._sessions.popitem(last=False)
         return session
 
-    def forget(self, name: str | None) -> None:
+    def forget(self, name: str) -> None:
         with self._lock:
-            self._sessions.pop(name or "", None)
+            self._sessions.pop(name, None)
 
     def __contains__(self, name: str) -> bool:
         return name in self._sessions

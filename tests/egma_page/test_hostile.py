@@ -153,6 +153,18 @@ def test_nothing_that_was_sent_is_logged_but_size_and_hash(
     assert f"upload: {path.stat().st_size} bytes" in logged[0]
 
 
+@pytest.mark.parametrize("route", ["run/read", "api/read"])
+def test_nobody_passes_the_queue_by_or_sees_anothers_picture(page: Served, tmp_path: Path, route: str) -> None:
+    path = write(tmp_path, "a.png", encoded(noise(), "PNG"))
+    with path.open("rb") as file:
+        (there,) = httpx.post(f"{page.url}gradio_api/upload", files={"files": file}).json()
+    picture = {"path": there, "meta": {"_type": "gradio.FileData"}}
+    assert "event: complete" in posted(page, "align", [picture, "heart"])
+    assert "Choose an image first" in posted(page, "read", ["heart"])
+    answer = httpx.post(f"{page.url}gradio_api/{route}", json={"data": ["heart"]})
+    assert answer.status_code == 404 and "queue" in answer.text
+
+
 def test_requests_that_wait_are_bounded(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     monkeypatch.setattr(page.handlers.model, "image_bank", lambda session: release.wait(30))

@@ -251,6 +251,12 @@ def test_sessions_are_apart_and_the_oldest_make_room(monkeypatch: pytest.MonkeyP
     assert sessions.of("a") is not first
 
 
+@pytest.mark.parametrize("name", [None, ""])
+def test_requests_without_a_name_share_nothing(name: str | None) -> None:
+    sessions = Sessions()
+    assert sessions.of(name) is not sessions.of(name)
+
+
 def test_an_idle_session_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     sessions = Sessions()
     first = sessions.of("a")
