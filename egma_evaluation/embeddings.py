@@ -17,6 +17,7 @@ from dataset_scripts.schema import Reading, UserError
 Readings: TypeAlias = Dataset | Sequence[Reading]
 Processor = Callable[..., Mapping[str, Tensor]]
 Item = TypeVar("Item")
+Track = Callable[..., Iterable[Any]]  # shows how far a loop is: called with its steps and `desc`
 
 READ_COLUMNS = (
     *("image_id", "subject_id", "reading_id", "reader_id", "source", "width", "height"),
@@ -105,13 +106,20 @@ def records(rows: Readings) -> list[Reading]:
     return cast(list[Reading], plain)
 
 
-def encode_images(model: ImageTextModel, processor: Processor, rows: Readings, batch_size: int) -> ImageBank:
+def progress_bar(steps: Iterable[Item], desc: str) -> Iterable[Item]:
+    """A bar on a terminal."""
+    return tqdm(steps, desc=desc, disable=None)
+
+
+def encode_images(
+    model: ImageTextModel, processor: Processor, rows: Readings, batch_size: int, track: Track = progress_bar
+) -> ImageBank:
     """Encode each distinct image of the rows (several readings may share one)."""
     images = Images(processor, rows)
     order = sorted(images.place)
     pooled, patches = [], []
     with inference(model):
-        for batch in tqdm(batches(order, batch_size), desc="images", disable=None):
+        for batch in track(batches(order, batch_size), desc="images"):
             image_embeds, patch_embeds = image_embeddings(model, images.pixels(batch))
             pooled.append(image_embeds)
             if patch_embeds is not None:
@@ -120,12 +128,14 @@ def encode_images(model: ImageTextModel, processor: Processor, rows: Readings, b
     return ImageBank(places, torch.cat(pooled), torch.cat(patches) if patches else None)
 
 
-def encode_texts(model: ImageTextModel, processor: Processor, texts: Iterable[str], batch_size: int) -> TextBank:
+def encode_texts(
+    model: ImageTextModel, processor: Processor, texts: Iterable[str], batch_size: int, track: Track = progress_bar
+) -> TextBank:
     """Encode each distinct sentence, sentences of similar length together so that little is padded."""
     order = sorted(set(texts), key=lambda text: (len(text), text))
     with inference(model):
-        progress = tqdm(batches(order, batch_size), desc="sentences", disable=None)
-        embeddings = [text_embeddings(model, processor, batch) for batch in progress]
+        steps = track(batches(order, batch_size), desc="sentences")
+        embeddings = [text_embeddings(model, processor, batch) for batch in steps]
     return TextBank({text: place for place, text in enumerate(order)}, torch.cat(embeddings))
 
 

@@ -3,21 +3,19 @@
 import base64
 import io
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from dataset_scripts.conversion import Recording
 from dataset_scripts.reflacx_tables import CHEST_LABEL
 from dataset_scripts.schema import PRESENT, Reading, Split, UserError, is_generated, load_readings
 from egma_evaluation.bootstrap import Array
-from egma_evaluation.embeddings import ImageBank, TextBank, batches, image_embeddings, inference, text_embeddings
+from egma_evaluation.embeddings import Track, encode_images, encode_texts
 from egma_evaluation.gaze_agreement import GAZE_CELLS, centre_bias
 from egma_evaluation.geometry import centred_gaussian
 from egma_evaluation.retrieval import distinct_pairs, embedding_scores, report_sentences
@@ -31,8 +29,6 @@ MAX_GALLERY, GALLERY_BATCH = 400, 16
 MAX_CENTRE_RECORDINGS = 300
 THUMBNAIL_SIDE, RESULTS = 160, 12
 REPORT_TITLES = SCORE_TITLES | {"late_interaction": "late interaction"}
-
-Progress = Callable[[float, str], object]
 
 
 class Corpus:
@@ -70,12 +66,12 @@ class Corpus:
         rows = load_readings(self.folder, "train").select_columns(["reading_id", "width", "height", "fixations"])
         return centre_bias(rows.select(range(min(len(rows), MAX_CENTRE_RECORDINGS))).to_list(), sigma)
 
-    def gallery(self, model: PageModel, progress: Progress) -> "Gallery":
+    def gallery(self, model: PageModel, track: Track) -> "Gallery":
         """The validation split, if there is one, encoded by the first who asks."""
         with self._lock:
             if self._gallery is None:
                 split = first_split(self.folder, "validation", "test", "train")
-                self._gallery = Gallery(self.folder, split, model, progress)
+                self._gallery = Gallery(self.folder, split, model, track)
         return self._gallery
 
 
@@ -118,7 +114,7 @@ def centre_of(corpus: Corpus | None, sigma: float) -> tuple[Array, str]:
 class Gallery:
     """Pictures and reports of a split, one reading an image and a text, encoded once; the first MAX_GALLERY."""
 
-    def __init__(self, folder: Path, split: Split, model: PageModel, progress: Progress) -> None:
+    def __init__(self, folder: Path, split: Split, model: PageModel, track: Track) -> None:
         rows = load_readings(folder, split)
         plain = cast(list[Reading], rows.remove_columns("image").to_list())
         places = {reading["reading_id"]: place for place, reading in enumerate(plain)}
@@ -130,36 +126,17 @@ class Gallery:
         self.split = split
         self.rows, self.places = rows, [places[reading["reading_id"]] for reading in self.readings]
         self.generated = is_generated(folder)
-        self.images = self._encode_images(model, progress)
-        self.texts = self._encode_reports(model, progress)
-
-    def _encode_images(self, model: PageModel, progress: Progress) -> ImageBank:
-        pooled: list[Tensor] = []
-        patches: list[Tensor] = []
-        with inference(model.model):
-            for batch in batches(self.places, GALLERY_BATCH):
-                progress(len(pooled) * GALLERY_BATCH / len(self.places) / 2, "Encoding the gallery's images, once")
-                images = [row["image"].convert("RGB") for row in (self.rows[place] for place in batch)]
-                of_batch = image_embeddings(model.model, model.processor(images=images)["pixel_values"])
-                pooled.append(of_batch[0])
-                patches.append(cast(Tensor, of_batch[1]))
-        ids = {reading["image_id"]: place for place, reading in enumerate(self.readings)}
-        return ImageBank(ids, torch.cat(pooled), torch.cat(patches))
-
-    def _encode_reports(self, model: PageModel, progress: Progress) -> TextBank:
-        sentences = sorted({text for reading in self.readings for text in report_sentences(reading)}, key=len)
-        embeddings: list[Tensor] = []
-        with inference(model.model):
-            for batch in batches(sentences, GALLERY_BATCH):
-                share = len(embeddings) * GALLERY_BATCH / len(sentences)
-                progress(0.5 + share / 2, "Encoding the gallery's reports, once")
-                embeddings.append(text_embeddings(model.model, model.processor, batch))
-        return TextBank({text: place for place, text in enumerate(sentences)}, torch.cat(embeddings))
+        sentences = {text for reading in self.readings for text in report_sentences(reading)}
+        self.images = encode_images(model.model, model.processor, rows.select(self.places), GALLERY_BATCH, track)
+        self.texts = encode_texts(model.model, model.processor, sentences, GALLERY_BATCH, track)
 
     def find_images(self, model: PageModel, session: Session, sentences: Sequence[str]) -> Json:
         """The pictures that fit a text best, best first; of several sentences the mean counts."""
         scores = sentence_scores(self.images, model.text_bank(session, sentences), sentences)
-        return self._results(model, {kind: values.mean(axis=1) for kind, values in scores.items()}, SCORE_TITLES)
+        places = self.images.places(self.readings)
+        return self._results(
+            model, {kind: values[places].mean(axis=1) for kind, values in scores.items()}, SCORE_TITLES
+        )
 
     def find_reports(self, model: PageModel, session: Session) -> Json:
         """The reports that fit the session's picture best, best first."""

@@ -117,7 +117,7 @@ class Handlers:
     def _gallery(self, progress: gr.Progress) -> Gallery:
         if self.corpus is None:
             raise UserError("There is no gallery to search: start the page with --data and a converted corpus.")
-        return self.corpus.gallery(self.model, lambda share, words: progress(share, desc=words))
+        return self.corpus.gallery(self.model, progress.tqdm)
 
     def finish_recording(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         """A trace of the mouse: recorder with the reading to download, report, lines and playback."""

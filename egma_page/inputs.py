@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from PIL import Image, UnidentifiedImageError
 
@@ -95,10 +96,10 @@ def _plain_name(name: str) -> str:
 
 def picture_of(reading: Reading, generated: bool = False) -> Picture:
     """The picture of a corpus' reading."""
-    image: Image.Image = reading["image"]  # type: ignore[assignment]
+    image = cast(Image.Image, reading["image"]).copy()
     image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
     buffer = io.BytesIO()
-    image.convert("L" if image.mode in ("L", "I;16", "1") else "RGB").save(buffer, "PNG")
+    image.save(buffer, "PNG")
     name, chest = _plain_name(reading["image_id"]), _chest(reading["boxes"])
     return Picture(name, buffer.getvalue(), reading["width"], reading["height"], chest, generated)
 

@@ -46,13 +46,13 @@ def upload(label: str, file_types: list[str]) -> gr.File:
 
 
 @contextmanager
-def taken(upload: str) -> Iterator[Path]:
+def taken(waiting: str) -> Iterator[Path]:
     """An uploaded file while it is read; afterwards it is gone. Logged are its size and hash.
 
     Raises:
         UserError: it is gone already, empty or too large.
     """
-    path = Path(upload)
+    path = Path(waiting)
     try:
         if not path.is_file():
             raise UserError("The file is no longer here; choose it again.")

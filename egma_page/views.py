@@ -43,7 +43,6 @@ def picture_view(picture: Picture | None) -> Json | None:
         "width": picture.width,
         "height": picture.height,
         "chest": picture.chest,
-        "name": picture.name,
     }
 
 

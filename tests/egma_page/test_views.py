@@ -1,6 +1,7 @@
 """What the page shows is what the package says, by another way."""
 
 import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ from egma_page.views import align_view, classify_view, gaze_view, picture_view
 from modeling_egma import EgmaModel, EgmaProcessor
 from tests.egma_page.hostile import encoded, noise
 from tests.egma_page.serving import page_model
+
+
+def untracked(steps: Iterable[Any], desc: str) -> Iterable[Any]:
+    return steps
+
 
 SENTENCES = ["no pleural effusion", "the heart is normal", "left lower lobe opacity"]
 
@@ -192,7 +198,7 @@ def test_a_recording_without_words_plays_with_the_typed_report(model: PageModel,
 
 
 def test_reports_are_ranked_as_in_the_evaluation(model: PageModel, phantom_data: Path) -> None:
-    gallery = Gallery(phantom_data, "train", model, lambda share, words: None)
+    gallery = Gallery(phantom_data, "train", model, untracked)
     rows = load_readings(phantom_data, "train")
     pairs = distinct_pairs(records(rows))
     scores = report_scores(pairs, gallery.images, gallery.texts)[model.score]
@@ -206,7 +212,7 @@ def test_reports_are_ranked_as_in_the_evaluation(model: PageModel, phantom_data:
 
 
 def test_images_for_a_text_come_by_their_score(model: PageModel, phantom_data: Path) -> None:
-    gallery = Gallery(phantom_data, "validation", model, lambda share, words: None)
+    gallery = Gallery(phantom_data, "validation", model, untracked)
     shown = gallery.find_images(model, Session(), ["no pleural effusion"])["items"]
     values = [one["scores"][0]["value"] for one in shown]
     assert values == sorted(values, reverse=True) and len(shown) == min(12, len(gallery.readings))
@@ -214,9 +220,17 @@ def test_images_for_a_text_come_by_their_score(model: PageModel, phantom_data: P
 
 
 def test_progress_of_the_index_goes_from_nothing_to_all(model: PageModel, phantom_data: Path) -> None:
-    said: list[float] = []
-    Corpus(phantom_data).gallery(model, lambda share, words: said.append(share))
-    assert said == sorted(said) and said[0] == 0 and 0.5 < said[-1] < 1
+    steps: dict[str, list[int]] = {}
+
+    def track(batches: Sequence[Any], desc: str) -> Iterator[Any]:
+        steps[desc] = [0, len(batches)]
+        for batch in batches:
+            steps[desc][0] += 1
+            yield batch
+
+    Corpus(phantom_data).gallery(model, track)
+    assert steps.keys() == {"images", "sentences"}
+    assert all(done == total > 0 for done, total in steps.values())
 
 
 def test_examples_are_of_different_images_and_play(phantom_data: Path) -> None:
@@ -233,7 +247,7 @@ def test_a_corpus_of_one_split_has_examples_and_a_gallery(
         phantom_data, tmp_path / "data", ignore=lambda _, names: [n for n in names if "parquet" in n and kept not in n]
     )
     corpus = Corpus(tmp_path / "data")
-    assert corpus.examples and corpus.gallery(model, lambda share, words: None).split == kept
+    assert corpus.examples and corpus.gallery(model, untracked).split == kept
     assert corpus.centre(0.05)[1].startswith("mean of" if kept == "train" else "centred Gaussian")
 
 
