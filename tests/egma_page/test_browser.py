@@ -45,6 +45,16 @@ def tab(chromium: Any, page: Served) -> Iterator[Any]:
 
 def go(tab: Any, name: str) -> None:
     tab.get_by_role("tab", name=name).click()
+    settle(tab)
+
+
+def settle(tab: Any) -> None:
+    """Wait until a view that was opened is there to stay.
+
+    Gradio gives its components their first values one frame after it has shown them, over what was typed until then.
+    """
+    tab.locator("[role=tabpanel]:visible").locator(".block, .prose").first.wait_for()
+    tab.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def canvas(tab: Any, kind: str = "viewer", place: int = 0) -> Any:
@@ -218,10 +228,12 @@ def test_a_recording_plays_with_its_sentence_highlighted(tab: Any, page: Served)
     assert sentences[1]["text"] in tab.locator(".egma-spoken").inner_text()
     assert tab.locator(".egma-table tr[data-spoken]").inner_text().startswith(sentences[1]["text"])
     before = pixels(canvas(tab, "player"))
+    begun_seconds = time.monotonic()
     tab.get_by_role("button", name="Play", exact=True).click()
     tab.wait_for_timeout(1500)
     tab.get_by_role("button", name="Pause").click()
-    assert 0.8 < float(slider.input_value()) - middle < 3
+    lasted_seconds = time.monotonic() - begun_seconds
+    assert 0.5 < float(slider.input_value()) - middle < lasted_seconds
     assert np.abs(pixels(canvas(tab, "player")) - before).max() > 20
 
 
@@ -373,7 +385,7 @@ def test_a_phone_shows_every_tab_without_scrolling_sideways(chromium: Any, page:
     else:  # Gradio keeps the tabs that do not fit behind a button
         phone.locator(".overflow-menu button").first.click()
         phone.get_by_role("button", name=name, exact=True).click()
-    phone.wait_for_timeout(500)
+    settle(phone)
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
     out_of_reach = phone.locator(".egma :visible, [role=tab]:visible, .overflow-menu:visible").evaluate_all(
         """all => all.filter((one) => one.getBoundingClientRect().right > 391
@@ -408,7 +420,6 @@ def contrast(first: str, second: str) -> float:
 def test_every_control_has_a_name(tab: Any) -> None:
     for name in ("Align", "Gaze", "Classify", "Retrieve", "Record"):
         go(tab, name)
-        tab.wait_for_timeout(200)
         nameless = tab.locator(".egma :is(button, input, select, canvas, img):visible").evaluate_all(
             """all => all.filter((one) => one.getAttribute("aria-hidden") !== "true"
                 && !(one.ariaLabel || one.alt || one.textContent.trim() || one.labels?.length
@@ -426,7 +437,7 @@ def test_a_closed_page_is_forgotten(chromium: Any, page: Served) -> None:
     (name,) = set(kept_by_gradio) - before
     assert name in sessions
     opened.close()
-    for _ in range(100):
+    for _ in range(300):
         if name not in kept_by_gradio and name not in sessions:
             return
         time.sleep(0.1)
