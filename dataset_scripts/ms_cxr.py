@@ -6,7 +6,6 @@ that a map of the sentence has its own boxes to be held against. The release hol
 MIMIC-CXR-JPG or MIMIC-CXR tree. The column `split` decides; where there is none, all is `test`.
 """
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from dataset_scripts.conversion import Dropped, Options, Outcome, Plan, attempt
 from dataset_scripts.evaluation_sets import NumberedRow, Origin, labelled_reading, sized_boxes, with_rows_of_dropped
 from dataset_scripts.gaze_readings import CREDENTIALED_LICENSE
 from dataset_scripts.images import encode_image
+from dataset_scripts.json_files import read_json
 from dataset_scripts.mimic_images import MimicTree, images_tree, side_pixels, study_ids, table_inside
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import PRESENT, Finding, Reading, Sentence, Split, UserError
@@ -24,6 +24,7 @@ from dataset_scripts.tables import Row, read_table
 TABLE_NAME = "MS_CXR_Local_Alignment_v*"
 BOX_COLUMNS = ("x", "y", "w", "h")
 COLUMNS = ("dicom_id", "category_name", "label_text", "path", *BOX_COLUMNS, "image_width", "image_height")
+_COCO_LISTS = ("annotations", "images", "categories")
 TERMS = (
     f"The phrases, the boxes and the images of MIMIC-CXR are under the {CREDENTIALED_LICENSE}: only credentialed users "
     "who signed its data use agreement may have them. This conversion must not be redistributed, nor pushed to a "
@@ -74,15 +75,13 @@ def read_coco(path: Path) -> list[Row]:
     Raises:
         UserError: no UTF-8 JSON of COCO's form.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-        annotations, images, categories = (content[name] for name in ("annotations", "images", "categories"))
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: expected COCO's JSON with images, annotations and categories ({type(error).__name__} {error})"
-        ) from None
-    if not all(isinstance(part, list) for part in (annotations, images, categories)):
-        raise UserError(f"{path}: expected COCO's JSON; images, annotations and categories are not lists")
+    content = read_json(path, path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected COCO's JSON, an object with {', '.join(_COCO_LISTS)}")
+    missing = [name for name in _COCO_LISTS if not isinstance(content.get(name), list)]
+    if missing:
+        raise UserError(f"{path}: expected COCO's JSON; {', '.join(missing)} missing, or no list")
+    annotations, images, categories = (content[name] for name in _COCO_LISTS)
     images_by_id, categories_by_id = _by_id(images), _by_id(categories)
     return [_coco_row(item, images_by_id, categories_by_id) for item in annotations]
 

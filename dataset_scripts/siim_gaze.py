@@ -10,7 +10,6 @@ fixation starts where the one before ended, as the gaps between them are not the
 the gaze, it says on which images there is a pneumothorax.
 """
 
-import json
 import os
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from dataset_scripts.conversion import Dropped, Options, Outcome, Plan, attempt
 from dataset_scripts.fixations import valid_fixations
 from dataset_scripts.gaze_readings import HASHED_TRAIN, HASHED_VALIDATION
 from dataset_scripts.images import encode_image, inside
+from dataset_scripts.json_files import read_json
 from dataset_scripts.mimic_images import PICTURE_SUFFIXES, table_inside
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, Finding, Fixations, Reading, Split, UserError
@@ -126,10 +126,7 @@ def _read_recordings(source: Path) -> list[Any]:
         raise UserError(f"{path}: no such file; expected the gaze as JSON (a pickle is never read)")
     if path.stat().st_size > MAX_BYTES:
         raise UserError(f"{path}: larger than {MAX_BYTES} bytes; expected the gaze on some thousand images")
-    try:
-        recordings = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: expected JSON ({error})") from None
+    recordings = read_json(path, path)
     if not isinstance(recordings, list) or not recordings:
         raise UserError(f"{path}: expected a list of recordings with image_id, gaze_x, gaze_y and time")
     return recordings

@@ -14,7 +14,6 @@ would. One row a reading; docs/tracker.md tells a lab what to prepare. Paths are
     `generated`                              1 for a picture of no patient
 """
 
-import json
 import re
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import NamedTuple
 from dataset_scripts.conversion import Dropped, Options, Outcome, Plan, attempt
 from dataset_scripts.gaze_readings import ENDLESS_SENTENCE_WORDS, HASHED_TRAIN, HASHED_VALIDATION
 from dataset_scripts.images import EncodedImage, encode_image, inside
+from dataset_scripts.json_files import read_json
 from dataset_scripts.mimic_images import check_size, side_pixels, table_inside
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Finding, Fixations, Reading, Sentence, Split, UserError
@@ -90,17 +90,19 @@ def _recorded_row(path: Path) -> Row:
     """The row that a reading of the page stands for; its file is both gaze and transcript."""
     if path.stat().st_size > MAX_JSON_BYTES:
         raise UserError(f"{path}: larger than {MAX_JSON_BYTES} bytes; expected one reading")
+    wanted = f"expected {TABLE}, or nothing but such readings as .json"
     try:
-        reading = json.loads(path.read_text(encoding="utf-8-sig"))
-        source, _, device = reading["source"].removeprefix(GENERATED_PREFIX).partition("/")
-        given = {name: reading.get(name) for name in RECORDED}
-        if source != "tracker" or not all(isinstance(value, str | int | None) for value in given.values()):
-            raise ValueError(f"source is {reading['source']!r}, expected tracker/ and a device, and text in {RECORDED}")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reading = read_json(path, path)
+    except UserError as error:
+        raise UserError(f"{error}: no reading that the page recorded; {wanted}") from None
+    named = reading.get("source") if isinstance(reading, dict) else None
+    source, _, device = named.removeprefix(GENERATED_PREFIX).partition("/") if isinstance(named, str) else ("", "", "")
+    given = {name: reading.get(name) for name in RECORDED} if source == "tracker" else {}
+    if not given or not all(isinstance(value, str | int | None) for value in given.values()):
         raise UserError(
-            f"{path}: no reading that the page recorded ({type(error).__name__} {error}); expected {TABLE}, or nothing "
-            "but such readings as .json"
-        ) from None
+            f"{path}: no reading that the page recorded, whose source is tracker/ and a device, and whose "
+            f"{', '.join(RECORDED)} are texts or whole numbers; {wanted}"
+        )
     texts = {name: "" if value is None else str(value).strip() for name, value in given.items()}
     generated = str(int(reading["source"].startswith(GENERATED_PREFIX)))
     return texts | {"gaze": path.name, "transcript": path.name, "device": device, "generated": generated}

@@ -7,7 +7,6 @@ JSON `{"fixations": {"x": [], "y": [], "start": [], "duration": []}}`, in the un
 columns may be there too.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from dataset_scripts.conversion import Dropped
 from dataset_scripts.fixation_detection import MAX_GAP_SECONDS, MIN_DURATION_SECONDS, detect_fixations
 from dataset_scripts.fixations import valid_fixations
+from dataset_scripts.json_files import read_json
 from dataset_scripts.report import OFFENDERS_NAMED
 from dataset_scripts.schema import Fixations, UserError
 from dataset_scripts.tables import FloatArray, Row, read_table
@@ -34,6 +34,7 @@ FIXATION_TABLE, SAMPLE_TABLE, DETECTED_TABLE = "fixations", "samples", "fixation
 DISPERSION_DEGREES = 1.0
 DISPERSION_DIAGONALS = 0.025  # about a degree: in REFLACX 94 pixels of an image of 2544 x 3056, 0.024 of its diagonal
 MAX_JSON_BYTES = 1 << 28
+_JSON_FORM = '{"fixations": {"x": [], "y": [], "start": [], "duration": []}} with a number a fixation in each list'
 _WIDTHS, _SHOWN = ("sigma_x", "sigma_y"), ("x_min", "y_min", "x_max", "y_max")
 _VALID = {"1": True, "true": True, "0": False, "false": False, "": False}
 
@@ -73,18 +74,21 @@ def _valid(columns: dict[str, FloatArray], table: str, source: Source) -> Fixati
 def _json_columns(path: Path) -> dict[str, FloatArray]:
     if path.stat().st_size > MAX_JSON_BYTES:
         raise UserError(f"{path.name}: larger than {MAX_JSON_BYTES} bytes; expected the fixations of one reading")
-    try:
-        fixations = json.loads(path.read_text(encoding="utf-8-sig"))["fixations"]
-        optional = [name for name in (*_WIDTHS, *_SHOWN) if fixations.get(name) is not None]
-        columns = {name: _json_numbers(fixations[name]) for name in ("x", "y", "start", "duration", *optional)}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
-        raise UserError(
-            f'{path.name}: expected {{"fixations": {{"x": [], "y": [], "start": [], "duration": []}}}} with a number a '
-            f"fixation in each list ({type(error).__name__} {error})"
-        ) from None
+    recording = read_json(path, path.name)
+    fixations = recording.get("fixations") if isinstance(recording, dict) else None
+    if not isinstance(fixations, dict):
+        raise UserError(f"{path.name}: it has no fixations; expected {_JSON_FORM}")
+    optional = [name for name in (*_WIDTHS, *_SHOWN) if fixations.get(name) is not None]
+    columns = {}
+    for name in ("x", "y", "start", "duration", *optional):
+        numbers = _json_numbers(fixations.get(name))
+        if numbers is None:
+            raise UserError(f"{path.name}: {name} is no list of numbers; expected {_JSON_FORM}")
+        columns[name] = numbers
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
-        raise UserError(f"{path.name}: columns differ in length ({lengths}); expected one number a fixation in each")
+        differing = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise UserError(f"{path.name}: columns differ in length ({differing}); expected one number a fixation in each")
     for group in (_WIDTHS, _SHOWN):
         if 0 < len(columns.keys() & set(group)) < len(group):
             raise UserError(f"{path.name}: expected all of {', '.join(group)}, or none")
@@ -93,10 +97,14 @@ def _json_columns(path: Path) -> dict[str, FloatArray]:
     return columns
 
 
-def _json_numbers(values: object) -> FloatArray:
+def _json_numbers(values: object) -> FloatArray | None:
+    """NaN for a null; None where it is no list of numbers that a float can hold."""
     if not isinstance(values, list) or any(type(value) not in (int, float, type(None)) for value in values):
-        raise TypeError("a column is no list of numbers")
-    return np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
+        return None
+    try:
+        return np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
+    except OverflowError:
+        return None
 
 
 def _fixation_columns(rows: list[Row], columns: dict[str, Column], source: Source) -> dict[str, FloatArray]:

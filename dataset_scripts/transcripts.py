@@ -13,13 +13,13 @@ a cue for the next cue's.
 """
 
 import html
-import json
 import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from dataset_scripts.json_files import parse_json
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import Sentence, UserError
 from dataset_scripts.sentences import TimedText, timed_sentences, untimed_sentences
@@ -68,7 +68,7 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path.name}: expected UTF-8 ({error})") from None
+        raise UserError(f"{path.name}: expected UTF-8; byte {error.start + 1} is none of it") from None
 
 
 def _moved(sentence: Sentence, seconds: float) -> Sentence:
@@ -94,22 +94,29 @@ def _grouped(parts: list[TimedText], name: str, ledger: Ledger) -> list[Sentence
 
 
 def _from_json(text: str, name: str, ledger: Ledger) -> list[Sentence]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{name}: expected JSON ({error})") from None
+    value = parse_json(text, name)
     shapes = [key for key in _JSON_SHAPES if isinstance(value, dict) and isinstance(value.get(key), list)]
     if not shapes:
         raise UserError(f"{name}: expected a JSON object with a list {' or '.join(_JSON_SHAPES)}")
-    try:
-        parts = [part for item in value[shapes[0]] for part in _JSON_SHAPES[shapes[0]](item)]
-        full_text = _text(value.get("full_text") or "")
-        "".join([full_text, *(part.text for part in parts)]).encode()  # half a surrogate cannot be written
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{name}: {shapes[0]} is not as expected ({error!r})") from None
+    parts = _json_parts(value[shapes[0]], shapes[0], name)
     if shapes[0] == "sentences":
         return [sentence for part in parts for sentence in _as_is(part, name, ledger)]
+    try:
+        full_text = _text(value.get("full_text") or "")
+    except ValueError as error:
+        raise UserError(f"{name}: full_text is not as expected: {error}") from None
     return _grouped(parts, name, ledger) or untimed_sentences(full_text)
+
+
+def _json_parts(items: list[Any], shape: str, name: str) -> list[TimedText]:
+    form, read = _JSON_SHAPES[shape]
+    parts: list[TimedText] = []
+    for number_of_item, item in enumerate(items, 1):
+        try:
+            parts.extend(read(item))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise UserError(f"{name}: {shape} is not as expected in entry {number_of_item}; expected {form}") from None
+    return parts
 
 
 def _as_is(part: TimedText, name: str, ledger: Ledger) -> list[Sentence]:
@@ -152,18 +159,31 @@ def _offsets(item: dict[str, Any]) -> Iterator[TimedText]:
     yield TimedText(_text(item["text"]), *(None if time is None else time / 1000 for time in times))
 
 
-_JSON_SHAPES: dict[str, Callable[[dict[str, Any]], Iterator[TimedText]]] = {
-    "time_stamped_text": lambda item: _part(item, "phrase", "begin_time", "end_time"),
-    "sentences": lambda item: _part(item, "text", "start_seconds", "end_seconds"),
-    "segments": _segment,
-    "chunks": _chunk,
-    "transcription": _offsets,
+class _Shape(NamedTuple):
+    """What an entry of a list looks like, in words, and how it is read."""
+
+    form: str
+    read: Callable[[dict[str, Any]], Iterator[TimedText]]
+
+
+_JSON_SHAPES = {
+    "time_stamped_text": _Shape(
+        "phrase, begin_time and end_time", lambda item: _part(item, "phrase", "begin_time", "end_time")
+    ),
+    "sentences": _Shape(
+        "text, start_seconds and end_seconds", lambda item: _part(item, "text", "start_seconds", "end_seconds")
+    ),
+    "segments": _Shape("text, start, end, and perhaps words with word, start and end", _segment),
+    "chunks": _Shape("text, and timestamp with start and end", _chunk),
+    "transcription": _Shape("text, and offsets with from and to", _offsets),
 }
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"a text is of type {type(value).__name__}")
+        raise ValueError("expected text")
+    if any("\ud800" <= character <= "\udfff" for character in value):  # half a surrogate cannot be written
+        raise ValueError("expected text in UTF-8")
     return value.strip()
 
 

@@ -2,9 +2,9 @@
 
 import base64
 import io
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from dataset_scripts.conversion import Dropped, Impossible, Options, Recording
 from dataset_scripts.dicom import is_dicom
 from dataset_scripts.images import FORMATS, encode_image
+from dataset_scripts.json_files import read_json
 from dataset_scripts.reflacx_tables import CHEST_LABEL
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import Box, Reading, UserError
@@ -186,7 +187,8 @@ def open_recording(gaze: Path, transcript: Path | None, picture: Picture) -> tup
             raise UserError(f"The file is larger than {MAX_RECORDING_BYTES:,} bytes; expected one reading.")
     ledger = Ledger()
     frame = Frame(picture.width, picture.height, screen=None, width_degrees=None)
-    fixations = read_gaze(Source(gaze, "recording", frame, _OPTIONS, ledger))
+    with _named_alone(gaze):
+        fixations = read_gaze(Source(gaze, "recording", frame, _OPTIONS, ledger))
     if fixations is None:
         raise UserError(f"No fixation lies on the image ({'; '.join(_said(ledger)) or 'the file has none'}).")
     if len(fixations["x"]) > MAX_FIXATIONS:
@@ -198,10 +200,19 @@ def open_recording(gaze: Path, transcript: Path | None, picture: Picture) -> tup
     return Recording(sentences, fixations, [], []), _said(ledger)
 
 
+@contextmanager
+def _named_alone(path: Path) -> Iterator[None]:
+    """Where a message names the file, its name and not where it waits on this machine."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(str(path), path.name)) from None
+
+
 def _holds_sentences(path: Path) -> bool:
     if path.suffix.lower() != ".json":
         return False
-    return "sentences" in json.loads(path.read_text(encoding="utf-8-sig"))
+    return "sentences" in read_json(path, path.name)
 
 
 def _said(ledger: Ledger) -> list[str]:

@@ -109,12 +109,16 @@ def test_bad_rows_are_counted(tmp_path, images):
         ("other.csv", b"", "no MS_CXR_Local_Alignment_v"),
         (TABLE, MS_CXR_HEADER.encode(), "holds no box"),
         (TABLE, b"dicom_id;x\n", "looks separated by semicolons"),
-        (JSON_TABLE, b"{", "expected COCO's JSON"),
+        (JSON_TABLE, b"{", "expected JSON; it breaks at line 1, column 2"),
         (JSON_TABLE, b"[1]", "expected COCO's JSON"),
-        (JSON_TABLE, b"[" * 100_000, "expected COCO's JSON"),
-        (JSON_TABLE, b'{"images": {}, "annotations": [], "categories": []}', "are not lists"),
+        (JSON_TABLE, b"[" * 100_000, "nested too deep"),
+        (
+            JSON_TABLE,
+            b'{"images": {}, "annotations": [], "categories": []}',
+            "JSON; images missing, or no list",
+        ),
         (JSON_TABLE, b'{"images": [], "annotations": [], "categories": []}', "holds no box"),
-        (JSON_TABLE, b"\xff\xfe", "expected COCO's JSON"),
+        (JSON_TABLE, b"\xff\xfe", "expected JSON in UTF-8; byte 1"),
     ],
 )
 def test_bad_tables(tmp_path, images, name, content, message):

@@ -322,7 +322,8 @@ def test_gaze_table_that_is_none(tmp_path, lines, message):
      '{"fixations": {"x": [1e400], "y": [1], "start": [1], "duration": [' + "9" * 400 + "]}}"],
 )  # fmt: skip
 def test_gaze_json_that_is_none(tmp_path, content):
-    refused(tmp_path, "g.json: (expected|columns differ)", row="r1,a.png,g.json,", files={"g.json": [content]})
+    message = "g.json: (expected JSON|it has no fixations|(x|duration) is no list|columns differ)"
+    refused(tmp_path, message, row="r1,a.png,g.json,", files={"g.json": [content]})
 
 
 def test_bad_fixations_are_dropped_and_counted(tmp_path):

@@ -173,6 +173,36 @@ def test_optional_columns_come_whole_or_not_at_all(tmp_path: Path, width: dict[s
         recording(tmp_path, "gaze.json", json.dumps({"fixations": columns}))
 
 
+BAD_FIXATIONS = json.dumps({"fixations": {"x": ["a"], "y": [0.5], "start": [0.0], "duration": [1.0]}})
+BAD_SENTENCE = json.dumps(
+    {"fixations": {"x": [0.5], "y": [0.5], "start": [0], "duration": [1]}, "sentences": [{"text": "a"}, {"text": 3}]}
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("gaze.json", "", "gaze.json: expected JSON; it breaks at line 1, column 1"),
+        ("gaze.json", '{"fixations":\n {"x": ', "gaze.json: expected JSON; it breaks at line 2, column 8"),
+        ("gaze.json", "[" * 100_000, "gaze.json: expected JSON; it is nested too deep"),
+        ("gaze.json", f"[{'1' * 5000}]", "gaze.json: expected JSON; a number has too many digits"),
+        ("gaze.json", "[]", "gaze.json: it has no fixations; expected"),
+        ("gaze.json", '{"fixations": {}}', "gaze.json: x is no list of numbers; expected"),
+        ("gaze.json", f'{{"fixations": {{"x": [{"9" * 400}]}}}}', "gaze.json: x is no list of numbers; expected"),
+        ("gaze.json", BAD_FIXATIONS, "gaze.json: x is no list of numbers; expected"),
+        ("gaze.json", BAD_SENTENCE, "gaze.json: sentences is not as expected in entry 2; expected text"),
+        ("gaze.csv", 'x,y,start,duration\n"1,2,3,4\n', "gaze.csv: expected a UTF-8 CSV table"),
+        ("gaze.csv", "x,y,start,duration\n\0", "gaze.csv: holds a zero byte"),
+    ],
+)
+def test_a_damaged_recording_is_told_in_words(tmp_path: Path, name: str, content: str, message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        recording(tmp_path, name, content)
+    said = str(raised.value)
+    assert said.startswith(message)
+    assert str(tmp_path) not in said and "Error" not in said and "NoneType" not in said
+
+
 def test_a_picture_of_several_pages_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     noise().save(buffer, "PNG", save_all=True, append_images=[noise()])

@@ -144,8 +144,8 @@ def test_the_tracker_takes_the_readings_as_they_are(recorded: Path, tmp_path: Pa
     [
         ("{", "no reading that the page recorded"),
         ("[1]", "no reading that the page recorded"),
-        ('{"source": "reflacx"}', "expected tracker/"),
-        ('{"source": "tracker/mouse", "reading_id": [1]}', "and text in"),
+        ('{"source": "reflacx"}', "whose source is tracker/"),
+        ('{"source": "tracker/mouse", "reading_id": [1]}', "are texts or whole numbers"),
     ],
 )
 def test_another_json_beside_them_is_named(recorded: Path, tmp_path: Path, content: str, message: str) -> None:
