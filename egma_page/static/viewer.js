@@ -4,10 +4,14 @@
 egma.kinds.viewer = (root, { picture, label, hint }) => {
   const { make, Stage } = egma;
   const SMALL_SIDE = 132; // pixels of a small multiple
+  const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  // the frame that the keyboard starts from, what an arrow moves its corner by, and the least side: fractions
+  const [FIRST_FRAME, FRAME_STEP, LEAST_SIDE] = [[0.2, 0.1, 0.8, 0.9], 0.02, 0.05];
   const look = { opacity: 0.65, colorMap: "magma", smooth: true };
   let [value, chosen, hovered, probe, lungsOnly] = [null, 0, null, null, false];
-  // the frame that a person draws where the image comes without one, and the corner that the drawing began at
-  let [drawnFrame, drawing, corner, dragged, of] = [null, false, null, null, null];
+  // the frame that a person draws where the image comes without one, the corner that the drawing began at, what it has
+  // come to, and the corner that the keyboard moves
+  let [drawnFrame, drawing, corner, dragged, moved, of] = [null, false, null, null, 0, null];
 
   const stage = new Stage("Radiograph", { tabindex: "0", class: "egma-probed" });
   const legend = egma.legend();
@@ -21,8 +25,13 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
     drawing = !drawing;
     draw.setAttribute("aria-pressed", String(drawing));
     stage.canvas.style.touchAction = drawing ? "none" : "";
+    [dragged, moved] = [drawing ? frame() ?? FIRST_FRAME : null, 0];
     said.textContent = drawing
-      ? "Drag over the image from one corner of the lungs to the other." : "Maps can be limited to the frame.";
+      ? "Drag over the image from one corner of the lungs to the other; or move the upper left corner with the arrow keys, "
+        + "press Enter, move the lower right one, and press Enter again."
+      : "Maps can be limited to the frame.";
+    if (drawing) stage.canvas.focus({ preventScroll: true });
+    render();
   } }, "Draw that frame");
   const controls = make("div", { class: "egma-controls" },
     make("label", {}, "Opacity ", make("input", { type: "range", min: 0, max: 1, step: 0.05, value: look.opacity,
@@ -108,16 +117,44 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
     if (!corner) return;
     const drawn = rectangleTo(event);
     [corner, dragged] = [null, null];
-    if (drawn[2] - drawn[0] >= 0.05 && drawn[3] - drawn[1] >= 0.05) {
-      [drawnFrame, lungs.disabled, lungs.checked, lungsOnly] = [drawn, false, true, true];
-    }
-    set(() => {});
+    take(drawn);
   });
   stage.canvas.addEventListener("pointermove", (event) => {
     if (!corner) return;
     dragged = rectangleTo(event);
     render();
   });
+
+  function take(drawn) {
+    if (drawn[2] - drawn[0] >= LEAST_SIDE && drawn[3] - drawn[1] >= LEAST_SIDE) {
+      [drawnFrame, lungs.disabled, lungs.checked, lungsOnly] = [drawn, false, true, true];
+    }
+    set(() => {});
+  }
+
+  // Arrows move a corner, Enter goes on to the other one and then ends, Escape leaves the frame as it was.
+  function drawByKey(event) {
+    const step = ARROWS[event.key];
+    if (!step && event.key !== "Enter" && event.key !== "Escape") return;
+    event.preventDefault();
+    if (step) {
+      dragged = [...dragged];
+      for (const axis of [0, 1]) {
+        const [low, high] = moved ? [dragged[axis] + LEAST_SIDE, 1] : [0, dragged[axis + 2] - LEAST_SIDE];
+        dragged[moved + axis] = Math.min(Math.max(dragged[moved + axis] + FRAME_STEP * step[axis], low), high);
+      }
+    } else if (event.key === "Enter" && moved === 0) {
+      moved = 2;
+    } else {
+      const drawn = dragged;
+      draw.click();
+      if (event.key === "Enter") take(drawn);
+      return;
+    }
+    said.textContent = `${moved ? "Lower right" : "Upper left"} corner: ${egma.percent(dragged[moved])} from the left, `
+      + `${egma.percent(dragged[moved + 1])} from the top.`;
+    render();
+  }
 
   // From the corner that the drawing began at to an event, as fractions of the picture.
   function rectangleTo(event) {
@@ -132,7 +169,8 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
     ask(egma.patchPlace(value.grid, picture(), ...stage.place(event)).map(Math.floor));
   });
   stage.canvas.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (drawing) return drawByKey(event);
+    const step = ARROWS[event.key];
     if (event.key === "Escape") ask(null);
     if (!step || !value?.lines.length || !picture()) return;
     event.preventDefault();
@@ -209,7 +247,10 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
     const hasLines = value.lines.length > 0;
     [chosen, hovered, note.textContent] = [0, null, value.note || ""];
     [legend.element.hidden, strip.hidden, controls.hidden] = [!hasLines, !hasLines, !hasLines];
-    if (value.picture !== of) [drawnFrame, of] = [null, value.picture];
+    if (value.picture !== of) {
+      if (drawing) draw.click();
+      [drawnFrame, of] = [null, value.picture];
+    }
     lungs.disabled = !frame();
     if (lungs.disabled) lungs.checked = lungsOnly = false;
     lungs.parentElement.title = lungs.disabled ? "This image comes without a frame of the lungs: draw one" : "";

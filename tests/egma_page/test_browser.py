@@ -156,6 +156,24 @@ def test_a_frame_that_a_person_draws(tab: Any, tmp_path: Path) -> None:
     assert not tab.get_by_role("button", name="Back to the first order").first.is_visible()  # no place was asked for
 
 
+def test_a_frame_that_a_person_draws_by_keyboard(tab: Any, tmp_path: Path) -> None:
+    choose_picture(tab, write_image(tmp_path, "picture.png", *WIDE), "no effusion")
+    tab.get_by_role("button", name="Draw that frame").first.focus()
+    for key in ("Enter", *["ArrowRight"] * 5, "Enter", *["ArrowUp"] * 10, *["ArrowLeft"] * 5):
+        tab.keyboard.press(key)  # from 20 to 80 % and 10 to 90 % of the picture, two at a step
+    assert "Lower right corner: 70 % from the left, 70 % from the top" in tab.locator(".egma-said:visible").inner_text()
+    tab.keyboard.press("Enter")
+    assert tab.get_by_label("Only the lungs' frame").first.is_checked()
+    colour = np.ptp(pixels(canvas(tab)), axis=2)
+    rows, columns = (np.flatnonzero(colour.max(axis=axis) > 0)[[0, -1]] / colour.shape[1 - axis] for axis in (1, 0))
+    assert np.allclose(rows, (0.1, 0.7), atol=0.02) and np.allclose(columns, (0.3, 0.7), atol=0.02)
+    drawn = pixels(canvas(tab))
+    tab.get_by_role("button", name="Draw that frame").first.focus()
+    for key in ("Enter", "ArrowRight", "Escape"):
+        tab.keyboard.press(key)
+    assert np.abs(pixels(canvas(tab)) - drawn).max() == 0
+
+
 def test_a_click_on_the_image_orders_the_sentences_by_that_patch(tab: Any, page: Served, tmp_path: Path) -> None:
     sentences = ["no pleural effusion", "the heart is normal", "left lower lobe opacity", "chest x ray"]
     path = write_image(tmp_path, "picture.png", *WIDE)
