@@ -22,10 +22,12 @@ from datasets import disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
 from dataset_scripts.schema import UserError
+from dataset_scripts.tracker import GENERATED_PREFIX
 from egma_evaluation.models import load_model
 from egma_page.corpus import Corpus
 from egma_page.handlers import Handlers
 from egma_page.page import build_page, launch_options
+from egma_page.safety import silence_readers
 from egma_page.session import PageModel
 from egma_page.views import SCORE_TITLES
 
@@ -63,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(ending, signal.default_int_handler)  # so that what was uploaded is removed then, too
     logging.basicConfig(format="%(message)s")
     logging.getLogger("egma_page").setLevel(logging.INFO)
+    silence_readers()
     uploads = tempfile.mkdtemp(prefix="egma-page-")
     os.environ["GRADIO_TEMP_DIR"] = uploads
     try:
@@ -78,15 +81,15 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         pass
     finally:
+        del os.environ["GRADIO_TEMP_DIR"]
         shutil.rmtree(uploads, ignore_errors=True)
     return 0
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 < port < 2**16:
+    if not text.isdecimal() or not 0 < int(text) < 2**16:
         raise argparse.ArgumentTypeError(f"expected a port from 1 to {2**16 - 1}, got {text}")
-    return port
+    return int(text)
 
 
 def check_address(host: str, port: int) -> None:
@@ -115,6 +118,8 @@ def make_page(name: str, data: Path | None) -> Any:
     if corpus is not None:
         disable_progress_bars()
         _ = corpus.examples  # a folder that is no corpus is named before the model is loaded
+    if not Path(name).is_dir():
+        print(f"there is no folder {name} here; asking the Hub for a model of that name", file=sys.stderr, flush=True)
     model, processor = load_model(name)
     shown = PageModel(model, processor, Path(name).name if Path(name).is_dir() else name, trained_on(Path(name)))
     return build_page(Handlers(shown, corpus), about(shown, corpus))
@@ -126,7 +131,10 @@ def trained_on(folder: Path) -> str:
     if not record.is_file():
         return "its training data are not recorded"
     state = json.loads(record.read_text(encoding="utf-8"))
-    generated = {of["generated"] for of in state["data"].values() if isinstance(of, dict)}
+    corpora = [of for of in state["data"].values() if isinstance(of, dict)]
+    generated = {of["generated"] for of in corpora}
+    if any(source.startswith(GENERATED_PREFIX) for of in corpora for source in of.get("sources", ())):
+        generated.add(True)  # a corpus may hold a few
     said = {True: "GENERATED pictures only", False: "pictures that are not generated"}
     data = said[generated.pop()] if len(generated) == 1 else "generated and other pictures"
     start = state["settings"].get("model")

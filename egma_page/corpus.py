@@ -20,7 +20,7 @@ from egma_evaluation.gaze_agreement import GAZE_CELLS, centre_bias
 from egma_evaluation.geometry import centred_gaussian
 from egma_evaluation.retrieval import distinct_pairs, embedding_scores, report_sentences
 from egma_evaluation.zero_shot import sentence_scores
-from egma_page.inputs import MAX_FIXATIONS, MAX_SENTENCES
+from egma_page.inputs import MAX_FIXATIONS, MAX_SENTENCES, picture_of
 from egma_page.session import PageModel, Session
 from egma_page.views import SCORE_TITLES, Json, ordered_scores, picture_id
 
@@ -148,7 +148,9 @@ class Gallery:
 
     def _results(self, model: PageModel, scores: dict[str, Array], titles: dict[str, str]) -> Json:
         order = np.argsort(-scores[model.score], kind="stable")[:RESULTS]
-        note = f"{len(self.readings)} of the {len(self.readings) + self.left_out} readings of the {self.split} split"
+        count = len(self.readings)
+        counted = f"the first {count} of {count + self.left_out}" if self.left_out else f"all {count}"
+        note = f"Among {counted} readings of the {self.split} split"
         note += ", generated: no patient exists" if self.generated else ""
         items = [
             self._item(int(place)) | {"scores": ordered_scores(model, {k: v[place] for k, v in scores.items()}, titles)}
@@ -178,7 +180,14 @@ def examples_view(corpus: Corpus | None) -> Json:
     """Thumbnails of the examples, with the findings of each in words."""
     readings = corpus.examples if corpus else []
     return {
-        "items": [{"src": thumbnail(cast(Any, reading["image"])), "text": _caption(reading)} for reading in readings]
+        "items": [
+            {
+                "src": thumbnail(cast(Any, reading["image"])),
+                "text": _caption(reading),
+                "picture": picture_id(picture_of(reading)),
+            }
+            for reading in readings
+        ]
     }
 
 

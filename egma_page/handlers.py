@@ -10,7 +10,7 @@ from dataset_scripts.schema import UserError
 from egma_page.corpus import Corpus, Gallery, centre_of, example_recording
 from egma_page.inputs import open_picture, open_recording, picture_of, typed_prompts, typed_sentences
 from egma_page.recorder import reading_of_trace
-from egma_page.safety import taken
+from egma_page.safety import taken, warn
 from egma_page.session import PageModel, Session, Sessions
 from egma_page.views import Json, align_view, classify_view, gaze_view, picture_id, picture_view
 
@@ -52,19 +52,22 @@ class Handlers:
     def align(self, image: str | None, report: str, request: gr.Request) -> tuple[Any, ...]:
         """Another picture: itself, its report, lines, playback and recorder.
 
-        The report that came with the picture before is taken away, one that was typed stays; without one, there are no
-        lines.
+        The report that came with the picture before is taken away, one that was typed stays; without one, or one that
+        cannot be read, there are no lines.
         """
         session = self._session(request)
         if image is None:
             raise UserError("Choose an image first.")
         with taken(image) as path:
             picture = open_picture(path)
+        session.show(picture)
+        session.report = []
         if report == session.given_report:
             report = ""
-        sentences = typed_sentences(report) if report else []
-        session.show(picture)
-        session.report = sentences
+        try:
+            session.report = typed_sentences(report) if report else []
+        except UserError as error:
+            warn(f"The report was not read with the picture: {error}")
         return picture_view(session.picture), report, *self._views(session), self._empty_recorder(session)
 
     def read(self, report: str, request: gr.Request) -> tuple[Json, Any]:
@@ -91,9 +94,10 @@ class Handlers:
                 raise UserError("Choose an image first: the one that was looked at.")
             if gaze_path is None:
                 raise UserError("Choose a recording first.")
-            recording, notes = open_recording(gaze_path, speech, session.picture)
+            opened = open_recording(gaze_path, speech, session.picture)
+        recording = opened.recording
         typed = typed_sentences(report) if report and not recording.sentences else []
-        session.recording, session.notes = recording, notes
+        session.record(*opened)
         session.report = [sentence["text"] for sentence in recording.sentences] or typed
         if recording.sentences:
             report = session.given_report = "\n".join(session.report)
@@ -127,8 +131,9 @@ class Handlers:
         if not isinstance(event._data, dict):
             raise UserError("The trace has no samples.")
         reading = reading_of_trace(event._data, session.picture)
-        session.recording = Recording(reading["sentences"], reading["fixations"], [], [])
-        session.report, session.notes = [s["text"] for s in reading["sentences"]], ["recorded with a mouse"]
+        recording = Recording(reading["sentences"], reading["fixations"], [], [])
+        session.record(recording, ["recorded with a mouse"], by_mouse=True)
+        session.report = [sentence["text"] for sentence in reading["sentences"]]
         recorder = self._empty_recorder(session) | {"reading": reading}
         session.given_report = "\n".join(session.report)
         return recorder, session.given_report, *self._views(session)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 from PIL import Image, UnidentifiedImageError
 
@@ -17,7 +17,7 @@ from dataset_scripts.images import FORMATS, encode_image
 from dataset_scripts.json_files import read_json
 from dataset_scripts.reflacx_tables import CHEST_LABEL
 from dataset_scripts.report import Ledger
-from dataset_scripts.schema import Box, Reading, UserError
+from dataset_scripts.schema import Box, Reading, Sentence, UserError
 from dataset_scripts.sentences import split_sentences
 from dataset_scripts.tracker_columns import Frame, Source
 from dataset_scripts.tracker_gaze import read_gaze
@@ -30,6 +30,7 @@ MAX_REPORT_CHARACTERS = MAX_SENTENCES * MAX_SENTENCE_CHARACTERS
 MAX_FINDINGS, MAX_PROMPTS = 32, 200
 MAX_RECORDING_BYTES, MAX_FIXATIONS = 1 << 23, 5000
 PROMPT_SEPARATOR = "|"
+MOUSE_SOURCE = "tracker/mouse"
 _OPTIONS = Options(image_size=SHOWN_SIDE, seed=0, generated=False)
 
 
@@ -151,16 +152,17 @@ def typed_prompts(text: object) -> dict[str, list[str]]:
         name, colon, rest = (part.strip() for part in line.partition(":"))
         parts = [part.strip() for part in rest.split(PROMPT_SEPARATOR) if part.strip()] if colon else [name]
         if not name or not parts:
-            raise UserError(f"The line '{line[:80]}' has no prompt; expected Finding: prompt | prompt.")
+            missing = "prompt" if name else "finding before the colon"
+            raise UserError(f"The line '{line[:80]}' has no {missing}; expected Finding: prompt | prompt.")
         if name in prompts:
             raise UserError(f"The finding '{name[:80]}' is there twice.")
         prompts[name] = parts
     count = sum(map(len, prompts.values()))
     if count > MAX_PROMPTS:
         raise UserError(f"There are {count:,} prompts; at most {MAX_PROMPTS} are scored.")
-    longest = max(len(prompt) for parts in prompts.values() for prompt in parts)
+    longest = max(len(text) for name, parts in prompts.items() for text in (name, *parts))
     if longest > MAX_SENTENCE_CHARACTERS:
-        raise UserError(f"A prompt has {longest:,} characters; at most {MAX_SENTENCE_CHARACTERS} are read.")
+        raise UserError(f"A finding or prompt has {longest:,} characters; at most {MAX_SENTENCE_CHARACTERS} are read.")
     return prompts
 
 
@@ -172,32 +174,59 @@ def _text(value: object) -> str:
     return value
 
 
-def open_recording(gaze: Path, transcript: Path | None, picture: Picture) -> tuple[Recording, list[str]]:
-    """A recording of `picture`, and what was noted on the way: units, and what was left out for which reason.
+class Opened(NamedTuple):
+    """A recording, what was noted on the way (units, what was left out and why), and whether a mouse stood for eyes."""
+
+    recording: Recording
+    notes: list[str]
+    by_mouse: bool
+
+
+def open_recording(gaze: Path, transcript: Path | None, picture: Picture) -> Opened:
+    """A recording of `picture`.
 
     Args:
         gaze: `.json` with the schema's `fixations` (and `sentences`), or a tracker's `.csv` (docs/tracker.md).
         transcript: as docs/tracker.md has them; None: the sentences of the JSON file, if it has some.
 
     Raises:
-        Dropped, UserError: a file that is none of these, or with nothing on the image.
+        Dropped, UserError: a file that is none of these, or with nothing on the image, or not a sentence in a
+            transcript that was given.
     """
     for path in (gaze, transcript):
         if path is not None and path.stat().st_size > MAX_RECORDING_BYTES:
-            raise UserError(f"The file is larger than {MAX_RECORDING_BYTES:,} bytes; expected one reading.")
+            raise UserError(f"{path.name}: larger than {MAX_RECORDING_BYTES:,} bytes; expected one reading.")
     ledger = Ledger()
     frame = Frame(picture.width, picture.height, screen=None, width_degrees=None)
     with _named_alone(gaze):
         fixations = read_gaze(Source(gaze, "recording", frame, _OPTIONS, ledger))
     if fixations is None:
-        raise UserError(f"No fixation lies on the image ({'; '.join(_said(ledger)) or 'the file has none'}).")
+        found = "; ".join(_said(ledger)) or "the file has none"
+        raise UserError(f"{gaze.name}: no fixation lies on the image ({found}).")
     if len(fixations["x"]) > MAX_FIXATIONS:
-        raise UserError(f"There are {len(fixations['x']):,} fixations; at most {MAX_FIXATIONS:,} are shown.")
-    speech = transcript or (gaze if _holds_sentences(gaze) else None)
-    sentences = read_transcript(speech, 0.0, ledger) if speech else []
+        raise UserError(f"{gaze.name}: {len(fixations['x']):,} fixations; at most {MAX_FIXATIONS:,} are shown.")
+    declared: dict[str, Any] = read_json(gaze, gaze.name) if gaze.suffix.lower() == ".json" else {}
+    sentences = _sentences(transcript or (gaze if "sentences" in declared else None), ledger)
+    notes = _said(ledger)
+    image_id = declared.get("image_id")
+    if isinstance(image_id, str) and _plain_name(image_id) != picture.name:
+        notes.insert(0, f"the file says that it was recorded on another picture, {image_id[:80]}")
+    by_mouse = str(declared.get("source")).endswith(MOUSE_SOURCE)
+    return Opened(Recording(sentences, fixations, [], []), notes, by_mouse)
+
+
+def _sentences(speech: Path | None, ledger: Ledger) -> list[Sentence]:
+    """Those of a transcript, or of the JSON of a recording, which may have none."""
+    if speech is None:
+        return []
+    counted = Ledger()
+    sentences = read_transcript(speech, 0.0, counted)
+    if not sentences and counted.tables:
+        raise UserError(f"{speech.name}: no sentence can be read from it ({'; '.join(_said(counted))}).")
     if sentences:
         check_sentences([sentence["text"] for sentence in sentences])
-    return Recording(sentences, fixations, [], []), _said(ledger)
+    ledger.merge(counted)
+    return sentences
 
 
 @contextmanager
@@ -209,17 +238,14 @@ def _named_alone(path: Path) -> Iterator[None]:
         raise UserError(str(error).replace(str(path), path.name)) from None
 
 
-def _holds_sentences(path: Path) -> bool:
-    if path.suffix.lower() != ".json":
-        return False
-    return "sentences" in read_json(path, path.name)
-
-
 def _said(ledger: Ledger) -> list[str]:
-    """The ledger in words: reasons and counts, no name of a file."""
+    """The ledger in words: reasons and counts, and what a note names beside the file."""
     said = [
         f"{found.count} of {tally.rows_in} {table} left out: {reason.replace('_', ' ')}"
         for table, tally in ledger.tables.items()
         for reason, found in tally.dropped.items()
     ]
-    return said + [reason.replace("_", " ") for reason in ledger.notes]
+    for reason, found in ledger.notes.items():
+        _, colon, named = found.first[0].partition(": ")
+        said.append(reason.replace("_", " ") + colon + named)
+    return said

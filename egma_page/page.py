@@ -32,6 +32,10 @@ ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit":
 PICTURE_TYPES = [".png", ".jpg", ".jpeg", ".dcm", ".dicom"]
 GAZE_TYPES, SPEECH_TYPES = [".json", ".csv"], [".json", ".vtt", ".srt", ".txt"]
 DEFAULT_PROMPTS = 4  # of each finding
+OWN_RECORDING = (
+    "Your own, of the picture that is shown: JSON with the schema's fixations, or a tracker's CSV; its transcript "
+    "(JSON, VTT, SRT or TXT) where that is a file apart."
+)
 SAMPLE_QUERY = "There is a pleural effusion."
 
 
@@ -79,12 +83,12 @@ def _lay_out(handlers: Handlers, about: str) -> Parts:
     with gr.Row(elem_classes="egma-page"):
         with gr.Column(scale=1, min_width=280):
             parts["examples"] = _component("examples", value=examples_view(handlers.corpus))
-            parts["image"] = upload("Radiograph (PNG, JPEG or DICOM)", PICTURE_TYPES)
+            parts["image"] = upload("Radiograph", PICTURE_TYPES, "radiograph")
             parts["report"] = gr.Textbox(
                 label="Report",
                 lines=6,
                 max_lines=14,
-                placeholder="One sentence a line; a full stop ends one, too",
+                placeholder="One sentence a line; a full stop ends one, too. Shift and Enter shows them",
                 elem_id="report",
             )
             parts["show"] = gr.Button("Show where each sentence looks", variant="primary")
@@ -93,9 +97,10 @@ def _lay_out(handlers: Handlers, about: str) -> Parts:
                 parts["lines"] = _component("viewer", label="Sentences", hint="Choose an image and type a report.")
             with gr.Tab("Gaze"):
                 parts["playback"] = _component("player")
+                gr.Markdown(OWN_RECORDING)
                 with gr.Row():
-                    parts["gaze"] = upload("Recording (JSON, or a tracker's CSV)", GAZE_TYPES)
-                    parts["speech"] = upload("Its transcript, if apart (JSON, VTT, SRT, TXT)", SPEECH_TYPES)
+                    parts["gaze"] = upload("Recording", GAZE_TYPES, "recording")
+                    parts["speech"] = upload("Transcript", SPEECH_TYPES, "transcript")
                 parts["play"] = gr.Button("Show this recording")
             with gr.Tab("Classify"):
                 parts["prompts"] = gr.Textbox(
@@ -137,12 +142,17 @@ def _connect(page: gr.Blocks, on: Parts, handlers: Handlers) -> None:
     gr.on(read, friendly(handlers.read), on.report, views, api_name="read", **silent, **ONE_AT_A_TIME)
     inputs = [on.gaze, on.speech, on.report]
     show_recording = friendly(handlers.show_recording)
-    played = on.play.click(show_recording, inputs, [on.report, *views], api_name="gaze", **ONE_AT_A_TIME)
+    played = on.play.click(
+        show_recording, inputs, [on.report, *views], api_name="gaze", show_progress_on=on.gaze, **ONE_AT_A_TIME
+    )
     _clear_after(played, [on.gaze, on.speech])
-    on.classify.click(friendly(handlers.classify), on.prompts, on.findings, api_name="classify", **ONE_AT_A_TIME)
-    find = [on.to_images.click, on.query.submit]
-    gr.on(find, friendly(handlers.find_images), on.query, on.results, api_name="find_images", **ONE_AT_A_TIME)
-    on.to_reports.click(friendly(handlers.find_reports), None, on.results, api_name="find_reports", **ONE_AT_A_TIME)
+    classify, find = friendly(handlers.classify), [on.to_images.click, on.query.submit]
+    find_images, find_reports = friendly(handlers.find_images), friendly(handlers.find_reports)
+    scored = on.classify.click(classify, on.prompts, on.findings, api_name="classify", **ONE_AT_A_TIME)
+    images = gr.on(find, find_images, on.query, on.results, api_name="find_images", **ONE_AT_A_TIME)
+    reports = on.to_reports.click(find_reports, None, on.results, api_name="find_reports", **ONE_AT_A_TIME)
+    for asked, shown_there in ((scored, on.findings), (images, on.results), (reports, on.results)):
+        asked.failure(lambda: None, None, shown_there, api_visibility="private", **silent)  # nothing of before stays
     on.recorder.finish(friendly(handlers.finish_recording), None, [on.recorder, on.report, *views], **inner)
     page.unload(_forgetting(page, handlers))
 

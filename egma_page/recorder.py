@@ -17,9 +17,8 @@ from dataset_scripts.tables import FloatArray
 from dataset_scripts.tracker import GENERATED_PREFIX
 from dataset_scripts.tracker_columns import Frame
 from dataset_scripts.tracker_gaze import DETECTED_TABLE, fixations_in_samples
-from egma_page.inputs import Picture, check_sentences
+from egma_page.inputs import MOUSE_SOURCE, Picture, check_sentences
 
-SOURCE = "tracker/mouse"
 MAX_SAMPLES = 100_000  # half an hour at 60 Hz
 MAX_NAME_CHARACTERS = 60
 LARGEST = 1e9
@@ -28,7 +27,8 @@ Json = dict[str, Any]
 
 
 def reading_of_trace(trace: Mapping[str, Any], picture: Picture) -> Json:
-    """The reading as JSON: every column of the schema, `image` being the name of the picture's file beside it.
+    """The reading as JSON: every column of the schema, `image` being the name of the picture's file beside it,
+    `width` and `height` that file's.
 
     Args:
         trace: `samples` with `x`, `y` (fractions of the image) and `time` (seconds); `sentences` with `text`,
@@ -39,6 +39,7 @@ def reading_of_trace(trace: Mapping[str, Any], picture: Picture) -> Json:
     """
     sentences = _sentences(trace.get("sentences"))
     fixations = _fixations(trace.get("samples"), picture)
+    width, height = picture.image.size
     return {
         "reading_id": f"mouse_{picture.name}_{secrets.token_hex(4)}",
         "image": f"{picture.name}.png",
@@ -46,11 +47,11 @@ def reading_of_trace(trace: Mapping[str, Any], picture: Picture) -> Json:
         "study_id": None,
         "subject_id": _name(trace.get("subject_id"), "patient"),
         "reader_id": _name(trace.get("reader_id"), "reader"),
-        "source": f"{GENERATED_PREFIX if picture.generated else ''}{SOURCE}",
+        "source": f"{GENERATED_PREFIX if picture.generated else ''}{MOUSE_SOURCE}",
         "view": None,
         "license": None,
-        "width": picture.width,
-        "height": picture.height,
+        "width": width,
+        "height": height,
         "sentences": sentences,
         "fixations": fixations,
         "findings": [],

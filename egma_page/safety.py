@@ -21,6 +21,8 @@ logger = logging.getLogger("egma_page")
 MAX_UPLOAD_BYTES = 1 << 25
 UPLOADS_CHECKED_EVERY_SECONDS, UPLOADS_KEPT_SECONDS = 30, 120  # for those that no event came for
 DIGEST_CHARACTERS = 16
+MESSAGE_SECONDS = 12.0
+SILENT = ("pydicom", "PIL", "py.warnings")
 # nothing but this server answers what the page asks; Gradio compiles its components' scripts in the browser
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -36,9 +38,9 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
-def upload(label: str, file_types: list[str]) -> gr.File:
+def upload(label: str, file_types: list[str], name: str) -> gr.File:
     """A file whose handler gets the path where it waits; `taken` reads it and removes it."""
-    component = gr.File(label=label, file_types=file_types, height=140)
+    component = gr.File(label=label, file_types=file_types, height=140, elem_id=name)
     # Gradio's own makes a second file that stays, and refuses by name; Gradio has checked that it is an upload.
     # Set here, as Gradio writes a .pyi file beside the module of every subclass.
     setattr(component, "preprocess", lambda payload: payload.path if isinstance(payload, FileData) else None)  # noqa: B010
@@ -55,10 +57,10 @@ def taken(waiting: str) -> Iterator[Path]:
     path = Path(waiting)
     try:
         if not path.is_file():
-            raise UserError("The file is no longer here; choose it again.")
+            raise UserError(f"{path.name}: the file is no longer here; choose it again.")
         size = path.stat().st_size
         if not 0 < size <= MAX_UPLOAD_BYTES:
-            raise UserError(f"The file has {size:,} bytes; expected 1 to {MAX_UPLOAD_BYTES:,}.")
+            raise UserError(f"{path.name}: the file has {size:,} bytes; expected 1 to {MAX_UPLOAD_BYTES:,}.")
         logger.info("upload: %d bytes, sha256 %s", size, _digest(path))
         yield path
     finally:
@@ -70,6 +72,15 @@ def taken(waiting: str) -> Iterator[Path]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST_CHARACTERS]
+
+
+def silence_readers() -> None:
+    """Keep what reads pictures from telling the log of what it stumbles over: file names, and values of DICOM tags."""
+    logging.captureWarnings(True)
+    for name in SILENT:
+        reader = logging.getLogger(name)
+        reader.addHandler(logging.NullHandler())
+        reader.propagate = False
 
 
 def friendly(handler: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
@@ -95,8 +106,17 @@ def friendly(handler: Callable[Parameters, Result]) -> Callable[Parameters, Resu
 
 
 def _refuse(message: str) -> Never:
+    raise gr.Error(_shown(message), print_exception=False, duration=MESSAGE_SECONDS)
+
+
+def warn(message: str) -> None:
+    """Tell the person something, and go on."""
+    gr.Warning(_shown(message), duration=MESSAGE_SECONDS)
+
+
+def _shown(message: str) -> str:
     # messages are shown as HTML, and may hold what a person typed
-    raise gr.Error(html.escape(message[:1000]), print_exception=False, duration=12)
+    return html.escape(message[:1000])
 
 
 REASONS = {
@@ -104,7 +124,7 @@ REASONS = {
     "image_too_large": "The picture has too many pixels.",
     "unexpected_image_mode": "The picture is of a kind that cannot be shown; expected grey values or RGB.",
     "dicom_several_frames": "The DICOM file holds several frames; expected one picture.",
-    "dicom_without_picture": "The DICOM file holds no picture.",
+    "dicom_without_picture": "The DICOM file holds no picture, or is cut off before it.",
     "times_run_backwards": "The times of the samples run backwards; expected them in order.",
     "samples_too_far_apart": "The samples are too far apart to find fixations in them; expected 20 a second or more.",
 }

@@ -32,12 +32,18 @@ class Session:
     report: list[str] = field(default_factory=list)
     given_report: str | None = None  # that came with an example or a recording
     recording: Recording | None = None
+    by_mouse: bool = False  # the recording is of a pointer, which is where the words are, and not ahead of them
     notes: list[str] = field(default_factory=list)
     last_used_seconds: float = field(default_factory=time.monotonic)
 
     def show(self, picture: Picture, recording: Recording | None = None) -> None:
         """Another picture; nothing of the one before it stays."""
-        self.picture, self.image, self.recording, self.notes = picture, None, recording, []
+        self.picture, self.image = picture, None
+        self.record(recording)
+
+    def record(self, recording: Recording | None, notes: Sequence[str] = (), by_mouse: bool = False) -> None:
+        """Another recording of the picture, or none."""
+        self.recording, self.notes, self.by_mouse = recording, list(notes), by_mouse
 
 
 class Sessions:

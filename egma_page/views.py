@@ -149,38 +149,39 @@ def gaze_view(model: PageModel, session: Session, centre: Array, centre_source: 
     columns = recording_of(reading, model.sigma)
     maps = model.maps(session, [sentence["text"] for sentence in spoken]) if spoken else torch.zeros(0)
     fixations: Json = dict(recording.fixations)
-    looked = gaze_grids(model, recording.fixations, spoken, reading)
+    lead_seconds = 0.0 if session.by_mouse else model.lead_seconds
+    looked = gaze_grids(model, recording.fixations, spoken, reading, lead_seconds)
     return shown | {
         "fixations": {name: [round(value, 4) for value in fixations[name]] for name in ("x", "y", "start", "duration")},
         "sentences": [
-            _spoken_view(model, sentence, np.asarray(own), columns, reading, centre, seen)
+            _spoken_view(sentence, np.asarray(own), window(sentence, columns, lead_seconds), reading, centre, seen)
             for sentence, own, seen in zip(spoken, maps, looked, strict=True)
         ],
         "centre_source": centre_source,
-        "lead_seconds": model.lead_seconds,
+        "lead_seconds": lead_seconds,
         "note": "; ".join(session.notes),
     }
 
 
-def _spoken_view(
-    model: PageModel,
-    sentence: Sentence,
-    own_map: Array,
-    recording: Columns | None,
-    reading: Reading,
-    centre: Array,
-    gaze_map: Tensor,
-) -> Json:
+def window(sentence: Sentence, recording: Columns | None, lead_seconds: float) -> Columns | str:
+    """The fixations of the time in which a sentence was said, earlier by the lead; or why there are none."""
     start, end = sentence["start_seconds"], sentence["end_seconds"]
-    shown: Json = {"text": sentence["text"], "start": start, "end": end, "map": rounded_map(own_map)}
     if recording is None:
-        return shown | {"reason": "no fixation lies on the image"}
+        return "no fixation lies on the image"
     if start is None or end is None:
-        return shown | {"reason": "the sentence is untimed"}
-    part = during(recording, start - model.lead_seconds, end - model.lead_seconds)
-    if len(part["x"]) == 0:
-        return shown | {"reason": "no fixation in its window"}
-    truth = Truth(drawn([part]), counted([part]), None)
+        return "the sentence is untimed"
+    part = during(recording, start - lead_seconds, end - lead_seconds)
+    return part if len(part["x"]) else "no fixation in its window"
+
+
+def _spoken_view(
+    sentence: Sentence, own_map: Array, looked_at: Columns | str, reading: Reading, centre: Array, gaze_map: Tensor
+) -> Json:
+    times = {"start": sentence["start_seconds"], "end": sentence["end_seconds"]}
+    shown: Json = {"text": sentence["text"], "map": rounded_map(own_map), **times}
+    if isinstance(looked_at, str):
+        return shown | {"reason": looked_at}
+    truth = Truth(drawn([looked_at]), counted([looked_at]), None)
     predictions = {"model": image_maps(own_map[None], [reading], GAZE_CELLS), "centre": centre[None]}
     values = {name: agreement(prediction, truth) for name, prediction in predictions.items()}
     return shown | {
@@ -192,9 +193,11 @@ def _spoken_view(
     }
 
 
-def gaze_grids(model: PageModel, fixations: Fixations, sentences: Sequence[Sentence], reading: Reading) -> Tensor:
+def gaze_grids(
+    model: PageModel, fixations: Fixations, sentences: Sequence[Sentence], reading: Reading, lead_seconds: float
+) -> Tensor:
     """(m, G, G) the gaze matrix of a recording on the model's frame, as training has it."""
     moved = transform_fixations(fixations, square_frame(reading["width"], reading["height"]))
     times = [(sentence["start_seconds"], sentence["end_seconds"]) for sentence in sentences]
     spans: list[Span] = [None if start is None or end is None else (start, end) for start, end in times]
-    return gaze_matrix(moved, spans, model.grid, model.sigma, model.lead_seconds)
+    return gaze_matrix(moved, spans, model.grid, model.sigma, lead_seconds)

@@ -87,7 +87,10 @@ class TrainingData:
                 "fingerprint": fingerprint(folder),
                 "generated": is_generated(folder),
                 "weight": w,
-                "licenses": sorted({one for one in load_readings(folder, "train").unique("license") if one}),
+                **{
+                    f"{name}s": sorted({one for one in load_readings(folder, "train").unique(name) if one})
+                    for name in ("source", "license")
+                },
             }
             for folder, w in zip(self.folders, weights, strict=True)
         } | {"training": self.source.summary, "validation_readings": len(self.validation)}

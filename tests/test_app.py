@@ -108,6 +108,12 @@ def test_it_says_what_the_model_was_trained_on(tmp_path: Path, generated: list[b
     assert app.trained_on(tmp_path).startswith("fine-tuned from egma on ")
 
 
+def test_a_corpus_that_holds_a_few_generated_pictures_is_not_called_real(tmp_path: Path) -> None:
+    data = {"ours": {"generated": False, "sources": ["phantom/tracker/mouse", "tracker/mouse"]}}
+    (tmp_path / "training_state.json").write_text(json.dumps({"data": data, "settings": {"model": None}}))
+    assert app.trained_on(tmp_path) == "trained on generated and other pictures"
+
+
 def test_a_model_without_a_record_is_said_to_have_none(tmp_path: Path) -> None:
     assert "not recorded" in app.trained_on(tmp_path)
 

@@ -4,6 +4,7 @@ const egma = (() => {
   const kinds = {};
   const picturesById = new Map();
   const waiting = new Set();
+  const hand = { recording: false }; // a recording is under way, or made and not yet downloaded
   const SHOWN_SIDE = 320; // of the raster that a map is brought to before the browser enlarges it
 
   // An element with attributes, listeners (on...) and children; text becomes text, never HTML.
@@ -32,6 +33,20 @@ const egma = (() => {
     picturesById.clear();
     picturesById.set(picture.id, { ...picture, image });
     for (const redraw of [...waiting]) redraw();
+  }
+
+  const isShown = (id) => picturesById.has(id);
+
+  // Whether another picture may take the place of this one: a recording of it would be lost.
+  const mayChange = () => !hand.recording || window.confirm("Another picture ends the recording. Discard it?");
+
+  for (const chosen of ["change", "drop"]) {
+    document.addEventListener(chosen, (event) => {
+      if (!event.target.closest("#radiograph") || mayChange()) return;
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      if (chosen === "change") event.target.value = "";
+    }, true); // before Gradio takes it
   }
 
   // --- maps ---
@@ -209,7 +224,7 @@ const egma = (() => {
   kinds.picture = () => (value) => void publish(value);
 
   return {
-    kinds, start, make, percent, seconds, scoreText, patchPlace, patchRectangle, colored, peakInWords,
+    kinds, start, hand, isShown, mayChange, make, percent, seconds, scoreText, patchPlace, patchRectangle, colored, peakInWords,
     overlay, legend, Stage,
   };
 })();

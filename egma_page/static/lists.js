@@ -1,14 +1,23 @@
 "use strict";
 // Pictures in a row: the examples to choose from, and what a search found.
-egma.kinds.examples = (root, { trigger }) => (value) => {
+egma.kinds.examples = (root, { trigger }) => {
   const { make } = egma;
-  const items = value?.items ?? [];
-  root.replaceChildren(...(items.length ? [make("p", { class: "egma-title" }, "Examples")] : []),
-    make("div", { class: "egma-thumbnails" }, ...items.map((item, place) => make("button", {
-      type: "button", title: item.text, onclick: () => {
-        if (!egma.isRecording || window.confirm("Another picture ends the recording. Discard it?")) trigger("choose", { place });
-      },
-    }, make("img", { src: item.src, alt: `Example ${place + 1}: ${item.text}` }), make("span", {}, item.text)))));
+  let [shown, buttons] = [null, []];
+
+  function button(item, place) {
+    return make("button", { type: "button", title: item.text, onclick: () => egma.mayChange() && trigger("choose", { place }) },
+      make("img", { src: item.src, alt: `Example ${place + 1}: ${item.text}` }), make("span", {}, item.text));
+  }
+
+  return (value) => {
+    const items = value?.items ?? [];
+    if (value !== shown) { // else they stay, and keep the focus
+      [shown, buttons] = [value, items.map(button)];
+      root.replaceChildren(...(items.length ? [make("p", { class: "egma-title" }, "Examples")] : []),
+        make("div", { class: "egma-thumbnails" }, ...buttons));
+    }
+    buttons.forEach((one, place) => one.setAttribute("aria-current", String(egma.isShown(items[place].picture))));
+  };
 };
 
 egma.kinds.results = (root, { picture }) => (value) => {

@@ -124,7 +124,6 @@ egma.kinds.player = (root, { picture }) => {
     maps.model = one ? egma.colored(one.map, value.grid, picture(), LOOK) : null;
     maps.reader = one?.gaze_map ? egma.colored(one.gaze_map, value.grid, picture(), LOOK) : null;
     sentence.textContent = one ? `“${one.text}”` : "";
-    heatBox.disabled = !value.sentences.some((other) => other.gaze_map);
     if (one) {
       legend.show(maps.model.low, maps.model.high, LOOK.colorMap);
       model.describe(`The model's map of "${one.text}", ${egma.peakInWords(one.map, value.grid, picture())}`);
@@ -157,13 +156,15 @@ egma.kinds.player = (root, { picture }) => {
     if (body.hidden) return;
     rows.replaceChildren(...value.sentences.map(sentenceRow));
     centre.textContent = value.sentences.some((one) => one.agreement)
-      ? `NSS and CC of the model's map with the fixations in a sentence's window: the time in which it was said, ${
+      ? `NSS (normalised scanpath saliency) and CC (linear correlation) of the model's map with the fixations in a sentence's window: the time in which it was said, ${
         value.lead_seconds ? `${seconds(value.lead_seconds)} earlier, as the model takes the eyes to run ahead` : "no lead"
       }. Chance is 0. Centre: ${value.centre_source}.`
       : "";
     reader.describe(`Playback of ${value.fixations.x.length} fixations`);
     [slider.min, slider.max] = [begin(), end()];
-    legend.element.hidden = value.sentences.length === 0;
+    [legend.element.hidden, table.hidden] = [value.sentences.length === 0, value.sentences.length === 0];
+    heatBox.disabled = !value.sentences.some((one) => one.gaze_map);
+    if (heatBox.disabled) heatBox.checked = heat = false;
     spoken = null;
     say(value.sentences.findIndex((one) => one.start !== null) < 0 ? 0 : saidAt(begin()) ?? 0);
     seek(begin());

@@ -3,7 +3,7 @@
 egma.kinds.recorder = (root, { picture, trigger }) => {
   const { make, Stage, seconds } = egma;
   const TRAIL = 60; // samples
-  let [value, running, started, pointer, samples, sentences] = [null, false, 0, null, empty(), []];
+  let [value, running, started, pointer, samples, sentences, saved] = [null, false, 0, null, empty(), [], false];
 
   const stage = new Stage("Radiograph: move the pointer to where you look", { class: "egma-recorded" });
   const begin = make("button", { type: "button", class: "egma-main", onclick: start }, "Start");
@@ -88,8 +88,16 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   function showSentences() {
     list.replaceChildren(...sentences.map((one, place) => make("li", {},
       make("input", { type: "text", value: one.text, maxlength: 400, "aria-label": `Sentence ${place + 1}`,
-        placeholder: "Write what was said", oninput: (event) => (one.text = event.target.value) }),
+        placeholder: "Write what was said", oninput: (event) => edit(one, event.target.value) }),
       make("span", {}, `${one.start_seconds.toFixed(1)} to ${seconds(one.end_seconds)}`))));
+    buttons();
+  }
+
+  function edit(sentence, words) {
+    sentence.text = words;
+    if (!result.childElementCount) return;
+    saved = false;
+    result.replaceChildren(make("p", {}, "Changed since: press Finish again for the files."));
     buttons();
   }
 
@@ -102,7 +110,7 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   }
 
   function reset() {
-    [running, samples, sentences] = [false, empty(), []];
+    [running, samples, sentences, saved] = [false, empty(), [], false];
     [clock.textContent, text.value] = ["", ""];
     result.replaceChildren();
     showSentences();
@@ -110,7 +118,7 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   }
 
   function buttons() {
-    egma.isRecording = running;
+    egma.hand.recording = running || (samples.x.length > 0 && !saved);
     begin.disabled = running || !picture();
     [done.disabled, text.disabled] = [!running, !running];
     finish.disabled = !sentences.length && !running;
@@ -119,16 +127,21 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
 
   // --- what came of it ---
 
-  function download(name, address) {
-    return make("a", { download: name, href: address, class: "egma-download" }, `Download ${name}`);
+  function download(name, address, onclick = () => {}) {
+    return make("a", { download: name, href: address, class: "egma-download", onclick }, `Download ${name}`);
   }
 
   function showResult(reading) {
     const json = new Blob([JSON.stringify(reading, null, 1)], { type: "application/json" });
+    const wordless = sentences.length - reading.sentences.length;
+    const save = () => {
+      saved = true;
+      buttons();
+    };
     result.replaceChildren(
-      make("p", {}, `${reading.fixations.x.length} fixations in ${reading.sentences.length} sentences; `
-        + "see them under Gaze. Keep both files in one folder:"),
-      download(`${reading.reading_id}.json`, URL.createObjectURL(json)), download(reading.image, picture().src),
+      make("p", {}, `${reading.fixations.x.length} fixations in ${reading.sentences.length} sentences`
+        + `${wordless > 0 ? ` (${wordless} without words left out)` : ""}; see them under Gaze. Keep both files in one folder:`),
+      download(`${reading.reading_id}.json`, URL.createObjectURL(json), save), download(reading.image, picture().src),
       make("code", {}, "python -m dataset_scripts.build tracker --source FOLDER --output data/ours"));
   }
 
@@ -139,6 +152,7 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
       patient.value = ""; // the next picture is another patient's
       reset();
     }
+    stage.element.hidden = !picture();
     if (picture()) stage.render(picture());
     if (value?.reading && picture()) showResult(value.reading);
     buttons();

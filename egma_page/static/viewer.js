@@ -10,8 +10,8 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
   const look = { opacity: 0.65, colorMap: "magma", smooth: true };
   let [value, chosen, hovered, probe, lungsOnly] = [null, 0, null, null, false];
   // the frame that a person draws where the image comes without one, the corner that the drawing began at, what it has
-  // come to, and the corner that the keyboard moves
-  let [drawnFrame, drawing, corner, dragged, moved, of] = [null, false, null, null, 0, null];
+  // come to, the corner that the keyboard moves, and whether a click may follow that ended it
+  let [drawnFrame, drawing, corner, dragged, moved, ended, of] = [null, false, null, null, 0, false, null];
 
   const stage = new Stage("Radiograph", { tabindex: "0", class: "egma-probed" });
   const legend = egma.legend();
@@ -28,8 +28,8 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
     [dragged, moved] = [drawing ? frame() ?? FIRST_FRAME : null, 0];
     said.textContent = drawing
       ? "Drag over the image from one corner of the lungs to the other; or move the upper left corner with the arrow keys, "
-        + "press Enter, move the lower right one, and press Enter again."
-      : "Maps can be limited to the frame.";
+        + "press Enter, move the lower right one, and press Enter again. A click takes your frame back."
+      : hintOfLines();
     if (drawing) stage.canvas.focus({ preventScroll: true });
     render();
   } }, "Draw that frame");
@@ -84,6 +84,9 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
     }
   };
 
+  const hintOfLines = () => (value.lines.length
+    ? "Hover or choose a line to see its map; click the image (or use the arrow keys on it) to ask in reverse." : "");
+
   // --- the reverse: which line fits a place best ---
 
   const here = (line) => line.map[probe[1] * value.grid + probe[0]];
@@ -98,9 +101,7 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
         ? `At column ${probe[0] + 1}, row ${probe[1] + 1} of ${value.grid}: "${value.lines[chosen].text}" fits best.`
         : "";
     } else {
-      said.textContent = value.lines.length
-        ? "Hover or choose a line to see its map; click the image (or use the arrow keys on it) to ask in reverse."
-        : "";
+      said.textContent = hintOfLines();
     }
     list.replaceChildren(...places.map(lineElement));
     render();
@@ -109,6 +110,7 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
   // --- the lungs' frame ---
 
   stage.canvas.addEventListener("pointerdown", (event) => {
+    ended = false;
     if (!drawing) return;
     corner = stage.place(event);
     stage.canvas.setPointerCapture(event.pointerId);
@@ -116,7 +118,8 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
   stage.canvas.addEventListener("pointerup", (event) => {
     if (!corner) return;
     const drawn = rectangleTo(event);
-    [corner, dragged] = [null, null];
+    [corner, ended] = [null, true]; // a click follows from a mouse, none from a finger
+    draw.click();
     take(drawn);
   });
   stage.canvas.addEventListener("pointermove", (event) => {
@@ -125,11 +128,19 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
     render();
   });
 
+  // A frame that was drawn; one too small to be meant takes back what was drawn before.
   function take(drawn) {
-    if (drawn[2] - drawn[0] >= LEAST_SIDE && drawn[3] - drawn[1] >= LEAST_SIDE) {
-      [drawnFrame, lungs.disabled, lungs.checked, lungsOnly] = [drawn, false, true, true];
-    }
+    drawnFrame = drawn[2] - drawn[0] >= LEAST_SIDE && drawn[3] - drawn[1] >= LEAST_SIDE ? drawn : null;
+    offerFrame();
+    if (drawnFrame) lungs.checked = lungsOnly = true;
     set(() => {});
+  }
+
+  // The box can be ticked where there is a frame.
+  function offerFrame() {
+    lungs.disabled = !frame();
+    if (lungs.disabled) lungs.checked = lungsOnly = false;
+    lungs.parentElement.title = lungs.disabled ? "This image comes without a frame of the lungs: draw one" : "";
   }
 
   // Arrows move a corner, Enter goes on to the other one and then ends, Escape leaves the frame as it was.
@@ -164,7 +175,7 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
   }
 
   stage.canvas.addEventListener("click", (event) => {
-    if (drawing) return void draw.click(); // the drag ends in a click
+    if (ended) return void (ended = false);
     if (!value?.lines.length || !picture()) return;
     ask(egma.patchPlace(value.grid, picture(), ...stage.place(event)).map(Math.floor));
   });
@@ -251,9 +262,7 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
       if (drawing) draw.click();
       [drawnFrame, of] = [null, value.picture];
     }
-    lungs.disabled = !frame();
-    if (lungs.disabled) lungs.checked = lungsOnly = false;
-    lungs.parentElement.title = lungs.disabled ? "This image comes without a frame of the lungs: draw one" : "";
+    offerFrame();
     ask(null);
     multiples();
     if (!hasLines) said.textContent = "Type a report, one sentence a line.";

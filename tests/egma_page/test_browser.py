@@ -156,6 +156,49 @@ def test_a_frame_that_a_person_draws(tab: Any, tmp_path: Path) -> None:
     assert not tab.get_by_role("button", name="Back to the first order").first.is_visible()  # no place was asked for
 
 
+def test_a_click_takes_a_drawn_frame_back(tab: Any, tmp_path: Path) -> None:
+    choose_picture(tab, write_image(tmp_path, "picture.png", *WIDE), "no effusion")
+    before = pixels(canvas(tab))
+    box = canvas(tab).bounding_box()
+    for x, y in ((0.7, 0.7), (0.2, 0.2)):  # the second is a click where the first one's dragging began
+        tab.get_by_role("button", name="Draw that frame").first.click()
+        tab.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.2 * box["height"])
+        tab.mouse.down()
+        tab.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        tab.mouse.up()
+        assert tab.get_by_label("Only the lungs' frame").first.is_checked() == (x > 0.2)
+    assert tab.get_by_label("Only the lungs' frame").first.is_disabled()
+    assert np.abs(pixels(canvas(tab)) - before).max() == 0
+
+
+def test_a_frame_that_a_finger_draws(chromium: Any, page: Served) -> None:
+    phone = chromium.new_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    faults = []
+    phone.on("pageerror", lambda error: faults.append(str(error)))
+    phone.goto(page.url)
+    phone.wait_for_selector(".egma-lines button")
+    draw = phone.get_by_role("button", name="Draw that frame").first
+    draw.click()
+    canvas(phone).scroll_into_view_if_needed()
+    box = canvas(phone).bounding_box()
+    touch = phone.context.new_cdp_session(phone)
+    for kind, place in (("touchStart", 0.3), ("touchMove", 0.5), ("touchMove", 0.7), ("touchEnd", None)):
+        points = (
+            [] if place is None else [{a: box[a] + place * box[side] for a, side in (("x", "width"), ("y", "height"))}]
+        )
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    assert phone.get_by_label("Only the lungs' frame").first.is_checked()
+    assert draw.get_attribute("aria-pressed") == "false"
+    for _ in range(2):  # the first ends the fling that the emulated drag began
+        canvas(phone).tap(position={"x": 0.5 * box["width"], "y": 0.5 * box["height"]})
+        phone.wait_for_timeout(500)
+    phone.get_by_text("fits best").wait_for()  # nothing of the drawing is left
+    canvas(phone).focus()
+    phone.keyboard.press("ArrowDown")
+    assert faults == []
+    phone.close()
+
+
 def test_a_frame_that_a_person_draws_by_keyboard(tab: Any, tmp_path: Path) -> None:
     choose_picture(tab, write_image(tmp_path, "picture.png", *WIDE), "no effusion")
     tab.get_by_role("button", name="Draw that frame").first.focus()
@@ -228,10 +271,14 @@ def test_a_fault_is_a_message_and_the_page_goes_on(tab: Any, tmp_path: Path) -> 
 def test_examples_are_chosen_by_their_pictures(tab: Any, page: Served) -> None:
     tab.locator(".egma-thumbnails button").nth(1).click()
     expected = [sentence["text"] for sentence in page.corpus.examples[1]["sentences"]]
+    assert tab.locator(".egma-thumbnails [aria-current=true]").count() == 1
     tab.wait_for_function(
         "text => document.querySelector('.egma-lines .egma-text')?.textContent === text", arg=expected[0]
     )
     assert tab.locator("#report textarea").input_value() == "\n".join(expected)
+    current = tab.locator(".egma-thumbnails button").evaluate_all("all => all.map((one) => one.ariaCurrent)")
+    assert current == ["false", "true", *["false"] * (len(current) - 2)]
+    assert tab.evaluate("document.activeElement.ariaCurrent") == "true"  # the keyboard goes on from there
 
 
 # --- gaze ---
@@ -293,6 +340,22 @@ def test_a_recording_of_ones_own(tab: Any, tmp_path: Path) -> None:
     assert tab.locator("#report textarea").input_value() == "heart normal."
 
 
+def test_a_recording_that_is_refused_leaves_all_as_it_was(tab: Any, tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text("{")
+    tab.locator("#report textarea").fill("no effusion")
+    go(tab, "Gaze")
+    before = tab.locator(".egma-table tbody tr").count()
+    tab.locator("#recording input[type=file]").set_input_files(tmp_path / "broken.json")
+    tab.get_by_text("broken.json", exact=True).wait_for()
+    tab.get_by_role("button", name="Show this recording").click()
+    tab.get_by_text("broken.json: expected JSON").wait_for()
+    tab.locator("#recording input[type=file]").wait_for(state="attached")  # it takes another one
+    tab.locator("#report textarea").click()
+    assert tab.locator("#report textarea").input_value() == "no effusion"
+    assert tab.locator(".egma-table tbody tr").count() == before
+    assert tab.locator(".block .error:visible").evaluate_all("all => all.map((one) => one.outerHTML)") == []
+
+
 # --- classify and retrieve ---
 
 
@@ -307,6 +370,18 @@ def test_findings_with_prompts_that_the_user_edits(tab: Any) -> None:
     assert "won of 2" in " ".join(lines.locator(".egma-detail").all_text_contents())
     first = [float(text) for text in lines.locator(".egma-bar-value").all_text_contents()]
     assert first[0] >= first[2]
+
+
+def test_what_is_refused_leaves_nothing_of_before(tab: Any) -> None:
+    go(tab, "Classify")
+    tab.get_by_role("button", name="Score the findings").click()
+    tab.locator(".egma-viewer:visible .egma-lines button").nth(1).wait_for()
+    tab.get_by_label("Finding: prompt | prompt").fill("Effusion:")
+    tab.get_by_role("button", name="Score the findings").click()
+    tab.get_by_text("has no prompt").wait_for()
+    tab.get_by_text("Press the button to score them.").wait_for()
+    assert tab.locator(".egma-bars:visible").count() == 0
+    assert tab.locator(".block .error:visible").evaluate_all("all => all.map((one) => one.outerHTML)") == []
 
 
 def test_images_for_a_text_and_reports_for_the_image(tab: Any, page: Served) -> None:
@@ -340,6 +415,12 @@ def test_a_mouse_records_a_reading_that_the_tracker_converts(tab: Any, tmp_path:
     tab.get_by_label("Sentence 2").fill("heart size normal")
     tab.get_by_label("Reader (optional)").fill("anna")
     tab.get_by_label("Patient, pseudonymous (optional)").fill("p1")
+    tab.keyboard.press("Enter")
+    tab.get_by_role("button", name="Finish").click()
+    tab.get_by_text("in 2 sentences; see them").wait_for()
+    tab.get_by_label("Sentence 2").fill("heart size is normal")
+    tab.get_by_text("press Finish again").wait_for()
+    tab.get_by_label("Sentence 2").fill("heart size normal")
     tab.get_by_role("button", name="Finish").click()
     folder = tmp_path / "recorded"
     for link in (".egma-download >> nth=0", ".egma-download >> nth=1"):
@@ -366,13 +447,18 @@ def test_a_mouse_records_a_reading_that_the_tracker_converts(tab: Any, tmp_path:
     assert tab.get_by_label("Reader (optional)").input_value() == "anna"
 
 
-def test_an_example_does_not_end_a_recording_unasked(tab: Any, page: Served) -> None:
+def test_another_picture_does_not_end_a_recording_unasked(tab: Any, tmp_path: Path) -> None:
     go(tab, "Record")
     tab.get_by_role("button", name="Start").click()
     asked = []
     tab.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
     tab.locator(".egma-thumbnails button").nth(1).click()
     assert "Discard" in asked[0] and tab.get_by_role("button", name="Finish").is_enabled()
+    sent = []
+    tab.on("request", lambda request: sent.append(request.url))
+    tab.locator("#radiograph input[type=file]").set_input_files(write_image(tmp_path, "picture.png", *WIDE))
+    tab.wait_for_timeout(300)
+    assert len(asked) == 2 and sent == [] and tab.get_by_role("button", name="Finish").is_enabled()
 
 
 def test_a_report_that_came_with_another_picture_goes_with_it(tab: Any, tmp_path: Path) -> None:

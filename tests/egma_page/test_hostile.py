@@ -66,12 +66,23 @@ def test_reports(client: Client, page: Served, tmp_path: Path, report: Any, mess
         ("Finding: " + " | ".join(f"prompt {n}" for n in range(1000)), "1,000 prompts"),
         ("Finding: " + "x" * 10_000, "10,000 characters"),
         ("Finding:", "has no prompt"),
-        (": a prompt", "has no prompt"),
+        (": a prompt", "has no finding before the colon"),
         ("<img src=x onerror=alert(1)>:", "&lt;img src=x onerror=alert(1)&gt;"),
         ("A: b\nA: c", "is there twice"),
+        ("x" * 401 + ": a prompt", "A finding or prompt has 401 characters"),
         ("", "at least one finding"),
     ],
-    ids=["1,000 findings", "1,000 prompts", "10,000 characters", "no prompt", "no name", "HTML", "twice", "empty"],
+    ids=[
+        "1,000 findings",
+        "1,000 prompts",
+        "10,000 characters",
+        "no prompt",
+        "no name",
+        "HTML",
+        "twice",
+        "long name",
+        "empty",
+    ],
 )
 def test_prompts(client: Client, page: Served, tmp_path: Path, prompts: str, message: str) -> None:
     client.predict(handle_file(str(write(tmp_path, "a.png", encoded(noise(), "PNG")))), "heart", api_name="/align")
@@ -82,10 +93,14 @@ def test_prompts(client: Client, page: Served, tmp_path: Path, prompts: str, mes
     ("name", "content", "message"),
     [
         ("gaze.json", "{", "expected"),
-        ("gaze.json", '{"fixations": {"x": [1e999], "y": [0], "start": [0], "duration": [1]}}', "No fixation lies"),
+        (
+            "gaze.json",
+            '{"fixations": {"x": [1e999], "y": [0], "start": [0], "duration": [1]}}',
+            "gaze.json: no fixation lies",
+        ),
         ("gaze.json", "[" * 5000, "expected"),
         ("gaze.csv", "x,y\n1,2", "expected the columns"),
-        ("gaze.csv", "x,y,start,duration\n", "No fixation lies on the image"),
+        ("gaze.csv", "x,y,start,duration\n", "gaze.csv: no fixation lies on the image"),
         ("gaze.exe", "MZ", "ends in .csv or .json"),
         ("gaze.json", json.dumps(MANY), "5,001 fixations"),
     ],
@@ -96,6 +111,22 @@ def test_recordings(client: Client, page: Served, tmp_path: Path, name: str, con
     path = write(tmp_path, name, content.encode())
     assert message in refused(client, handle_file(str(path)), None, "heart", api_name="/gaze")
     assert left_behind(page) == []
+
+
+def test_a_picture_is_shown_though_its_report_cannot_be_read(client: Client, page: Served, tmp_path: Path) -> None:
+    path = write(tmp_path, "a.png", encoded(noise(96, 40), "PNG"))
+    picture, report, lines, *_ = client.predict(handle_file(str(path)), "y" * 500, api_name="/align")
+    assert (picture["width"], picture["height"]) == (96, 40) and report == "y" * 500
+    assert lines["picture"] == picture["id"] and lines["lines"] == []
+    assert left_behind(page) == []
+
+
+def test_a_file_that_is_refused_is_named(client: Client, tmp_path: Path) -> None:
+    client.predict(handle_file(str(write(tmp_path, "a.png", encoded(noise(), "PNG")))), "heart", api_name="/align")
+    gaze = write(tmp_path, "gaze.csv", b"x_fraction,y_fraction,start_s,duration_s\n0.2,0.3,0,1\n")
+    speech = write(tmp_path, "said.vtt", b"")
+    message = refused(client, handle_file(str(gaze)), handle_file(str(speech)), "", api_name="/gaze")
+    assert "said.vtt: the file has 0 bytes" in message
 
 
 def test_without_a_picture_every_view_says_so(page: Served) -> None:

@@ -2,7 +2,9 @@
 
 import io
 import json
+import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from dataset_scripts.conversion import Dropped
 from dataset_scripts.schema import UserError, load_readings
 from egma_page.inputs import (
     MAX_FINDINGS,
@@ -26,6 +29,7 @@ from egma_page.inputs import (
     typed_prompts,
     typed_sentences,
 )
+from egma_page.safety import SILENT, silence_readers
 from tests.egma_page.hostile import dicom, encoded, noise, write
 
 DICOM = dicom(bytes(range(256)) * 16, 64, 64)
@@ -145,16 +149,16 @@ def recording(folder: Path, gaze: str, content: str, speech: str | None = None, 
 def test_a_reading_of_the_schema_as_json(tmp_path: Path, phantom_data: Path) -> None:
     row = next(row for row in load_readings(phantom_data, "train") if row["fixations"] and row["fixations"]["x"])
     content = {name: row[name] for name in ("fixations", "sentences")}
-    found, notes = recording(tmp_path, "gaze.json", json.dumps(content))
+    found, notes, by_mouse = recording(tmp_path, "gaze.json", json.dumps(content))
     assert found.sentences == row["sentences"]
     assert found.fixations == row["fixations"]
-    assert notes == []
+    assert notes == [] and not by_mouse
 
 
 def test_a_trackers_table_in_pixels_with_a_transcript(tmp_path: Path) -> None:
     table = "x_pixels,y_pixels,start_ms,duration_ms\n50,25,100,200\n300,25,400,200\n150,75,700,300\n"
     said = "WEBVTT\n\n00:00.000 --> 00:00.900\nThe heart is normal.\n"
-    found, notes = recording(tmp_path, "gaze.csv", table, "said.vtt", said)
+    found, notes, _ = recording(tmp_path, "gaze.csv", table, "said.vtt", said)
     assert (found.fixations["x"], found.fixations["y"]) == ([0.25, 0.75], [0.25, 0.75])
     assert np.allclose(found.fixations["start"], [0.1, 0.7])
     assert found.sentences == [{"text": "The heart is normal.", "start_seconds": 0.0, "end_seconds": 0.9}]
@@ -162,8 +166,54 @@ def test_a_trackers_table_in_pixels_with_a_transcript(tmp_path: Path) -> None:
 
 
 def test_a_table_without_words_has_none(tmp_path: Path) -> None:
-    found, _ = recording(tmp_path, "gaze.csv", "x_fraction,y_fraction,start_s,duration_s\n0.2,0.3,0,1\n")
+    found, *_ = recording(tmp_path, "gaze.csv", "x_fraction,y_fraction,start_s,duration_s\n0.2,0.3,0,1\n")
     assert found.sentences == []
+
+
+GAZE = {"fixations": {"x": [0.5], "y": [0.5], "start": [0.0], "duration": [1.0]}}
+
+
+@pytest.mark.parametrize("source", ["tracker/mouse", "phantom/tracker/mouse", "tracker/eyelink", None])
+def test_a_recording_says_whether_a_mouse_made_it(tmp_path: Path, source: str | None) -> None:
+    opened = recording(tmp_path, "gaze.json", json.dumps(GAZE | {"source": source}))
+    assert opened.by_mouse == str(source).endswith("mouse")
+
+
+@pytest.mark.parametrize("image_id", ["wide.dcm", "another picture", None, 3])
+def test_a_recording_of_another_picture_is_noted(tmp_path: Path, image_id: Any) -> None:
+    opened = recording(tmp_path, "gaze.json", json.dumps(GAZE | {"image_id": image_id}))
+    said = [note for note in opened.notes if "another picture" in note]
+    assert said == (
+        ["the file says that it was recorded on another picture, another picture"]
+        if image_id == "another picture"
+        else []
+    )
+
+
+def test_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
+    table = "x_fraction,y_fraction,start_s,duration_s,pupil\n0.2,0.3,0,1,4\n"
+    assert "gaze columns not read: pupil" in recording(tmp_path, "gaze.csv", table).notes
+
+
+@pytest.mark.parametrize("said", ["WEBVTT\n\n00:xx --> 00:01\nhello\n", "WEBVTT\n\n00:00.000 --> 00:01.000\n...\n"])
+def test_a_transcript_without_a_sentence_is_refused(tmp_path: Path, said: str) -> None:
+    with pytest.raises(UserError, match=r"said\.vtt: no sentence can be read from it"):
+        recording(tmp_path, "gaze.json", json.dumps(GAZE), "said.vtt", said)
+
+
+def test_nothing_that_reads_a_picture_tells_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    try:
+        silence_readers()
+        for content in (DICOM[:-2000], DICOM.replace(b"SECRET", b"SEC\\RET")[:-100]):
+            with suppress(Dropped, UserError):
+                open_picture(write(tmp_path, "SECRET.dcm", content))
+        assert caplog.records == [] and list(recwarn) == []
+    finally:
+        logging.captureWarnings(False)
+        for name in SILENT:
+            logging.getLogger(name).propagate = True
 
 
 @pytest.mark.parametrize("width", [{"sigma_x": [0.1]}, {"sigma_x": [0.0], "sigma_y": [0.1]}, {"x_min": [0.0]}])

@@ -46,6 +46,12 @@ def test_a_trace_becomes_a_reading_of_the_schema() -> None:
     assert np.allclose(fixations["start"], [0, 0.5]) and np.allclose(fixations["duration"], 0.5, atol=0.02)
 
 
+def test_a_reading_has_the_size_of_the_picture_beside_it() -> None:
+    shown = Picture("large", encoded(noise(200, 100), "PNG"), 2000, 1000)
+    reading = reading_of_trace(trace([(0.2, 0.3)], ["no effusion"]), shown)
+    assert (reading["width"], reading["height"]) == (200, 100)
+
+
 def test_a_reading_over_a_generated_picture_says_so(tmp_path: Path) -> None:
     picture = Picture("example", encoded(noise(200, 100), "PNG"), 200, 100, generated=True)
     reading = reading_of_trace(trace([(0.2, 0.3)], ["no effusion"]), picture)

@@ -158,6 +158,22 @@ def test_agreement_is_that_of_the_evaluation(model: PageModel, phantom_data: Pat
             assert mean == pytest.approx(expected[other][metric]["value"], abs=0.01), (name, metric)
 
 
+def test_a_mouse_is_where_the_words_are_whatever_lead_the_model_was_trained_with(
+    model: PageModel, phantom_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = next(row for row in load_readings(phantom_data, "train") if row["fixations"]["x"])
+    session = Session(report=[])
+    session.show(picture_of(row))
+    centre = centre_of(None, 0.05)
+    monkeypatch.setattr(model, "lead_seconds", 0.0)
+    session.record(example_recording(row))
+    without = gaze_view(model, session, *centre)
+    monkeypatch.setattr(model, "lead_seconds", 1.0)
+    assert gaze_view(model, session, *centre)["sentences"] != without["sentences"]
+    session.record(example_recording(row), by_mouse=True)
+    assert gaze_view(model, session, *centre) == without
+
+
 def test_readers_heat_map_is_that_of_training(model: PageModel, phantom_data: Path) -> None:
     row = next(row for row in load_readings(phantom_data, "train") if row["fixations"]["x"])
     session = Session(report=[])
