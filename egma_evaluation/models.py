@@ -28,7 +28,8 @@ def load_model(name: str) -> tuple[Any, Any]:
         if isinstance(error, UserError):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{name}: no EGMA model can be loaded from it ({reason})") from error
+        source = "it" if Path(name).is_dir() else "the Hub, and no such folder is here"
+        raise UserError(f"{name}: no EGMA model can be loaded from {source} ({reason})") from error
     if loading["missing_keys"]:
         missing = ", ".join(sorted(loading["missing_keys"])[:3])
         raise UserError(

@@ -108,7 +108,7 @@ def test_another_model_is_compared_and_everything_is_drawn(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "--data", "CORPUS"], "nowhere: no EGMA model can be loaded from it"),
+        (["nowhere", "--data", "CORPUS"], "nowhere: no EGMA model can be loaded from the Hub, and no such folder"),
         (["MODEL", "--data", "nowhere"], "nowhere: no such folder"),
         (["MODEL", "--data", "CORPUS", "--split", "validation"], "no split 'validation'"),
         (["MODEL", "--data", "CORPUS", "--tasks", "captioning"], "unknown task 'captioning'"),
