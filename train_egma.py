@@ -25,7 +25,14 @@ from egma_training.arguments import TrainingSettings, parse_settings
 from egma_training.cached import cached_step
 from egma_training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from egma_training.data import ReadingCollator, TrainingData
-from egma_training.devices import cap_logit_scale, make_accelerator, make_module, make_optimizer, prepare_sharding
+from egma_training.devices import (
+    cap_logit_scale,
+    make_accelerator,
+    make_module,
+    make_optimizer,
+    part_processes,
+    prepare_sharding,
+)
 from egma_training.dry_run import dry_run
 from egma_training.interruption import Interrupted, Interruption
 from egma_training.provenance import training_state
@@ -262,7 +269,8 @@ class Trainer:
     def _finish(self) -> None:
         accelerator, output = self.accelerator, self.settings.output
         accelerator.wait_for_everyone()
-        accelerator.end_training()
+        del self.module
+        part_processes(accelerator)
         if not accelerator.is_main_process:
             return
         # copied, so that a run that was cut off here finds its best model again

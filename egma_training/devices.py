@@ -1,5 +1,6 @@
 """What a run asks of accelerate and the device: precision, compilation, the optimiser, and what the device can do."""
 
+import gc
 import math
 import resource
 import sys
@@ -126,3 +127,14 @@ def memory_gigabytes(device: torch.device) -> float:
     # kilobytes on Linux, bytes on macOS
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def part_processes(accelerator: Accelerator) -> None:
+    """End the group of processes; the caller holds none of the prepared modules any more.
+
+    `DistributedDataParallel` keeps the group alive. When it is let go of after the group, the group's threads are
+    waited for while Python waits, too, and they may wait for Python: the process hangs when all is done.
+    """
+    accelerator.free_memory()
+    gc.collect()
+    accelerator.end_training()

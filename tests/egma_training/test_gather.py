@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from egma_training.cached import cached_step
+from egma_training.devices import part_processes
 from egma_training.gather import Features, gather, join
 from egma_training.step import TrainingModule, whole_step
 
@@ -72,7 +72,8 @@ def train_in_process(rank: int, folder: str) -> None:
             loss, terms = cached_step(accelerator, module, batch, micro)
         if rank == 0:
             save_file(outcome(model, loss, terms), Path(folder) / f"{name_of(case, term, dtype, micro)}.safetensors")
-    dist.destroy_process_group()
+    del module
+    part_processes(accelerator)
 
 
 @pytest.fixture(scope="module")
