@@ -57,13 +57,19 @@ def settle(tab: Any) -> None:
     tab.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
+def upload(tab: Any, where: str, path: Path) -> None:
+    """Give a file and wait until the component has it: a button that is pressed before does nothing."""
+    tab.locator(f"#{where} input[type=file]").set_input_files(path)
+    tab.locator(f"#{where} .file-preview").wait_for()
+
+
 def canvas(tab: Any, kind: str = "viewer", place: int = 0) -> Any:
     return tab.locator(f".egma-{kind}:visible .egma-stage canvas").nth(place)
 
 
 def choose_picture(tab: Any, path: Path, report: str) -> None:
     tab.locator("#report textarea").fill(report)
-    tab.locator("input[type=file]").first.set_input_files(path)
+    tab.locator("#radiograph input[type=file]").set_input_files(path)
     tab.wait_for_function("() => document.querySelectorAll('.egma-lines button').length > 0")
     tab.wait_for_function(
         "text => document.querySelector('.egma-lines .egma-text')?.textContent === text", arg=report.splitlines()[0]
@@ -262,7 +268,7 @@ def test_a_typed_sentence_is_text_and_never_html(tab: Any) -> None:
 
 def test_a_fault_is_a_message_and_the_page_goes_on(tab: Any, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    tab.locator("input[type=file]").first.set_input_files(tmp_path / "broken.png")
+    tab.locator("#radiograph input[type=file]").set_input_files(tmp_path / "broken.png")
     tab.get_by_text("no PNG, JPEG or DICOM").wait_for()
     choose_picture(tab, write_image(tmp_path, "picture.png", *WIDE), "no effusion")
     assert tab.locator(".egma-lines button").count() == 1
@@ -330,10 +336,8 @@ def test_a_recording_of_ones_own(tab: Any, tmp_path: Path) -> None:
     (tmp_path / "said.vtt").write_text("WEBVTT\n\n00:00.000 --> 00:00.700\nheart normal.\n")
     go(tab, "Gaze")
     assert "No recording yet" in tab.locator(".egma-player .egma-note:visible").inner_text()
-    tab.locator("input[type=file]").nth(1).set_input_files(tmp_path / "gaze.csv")
-    tab.get_by_text("gaze.csv").wait_for()  # a component that has its file takes no other
-    tab.locator("input[type=file]").nth(1).set_input_files(tmp_path / "said.vtt")
-    tab.get_by_text("said.vtt").wait_for()
+    upload(tab, "recording", tmp_path / "gaze.csv")
+    upload(tab, "transcript", tmp_path / "said.vtt")
     tab.get_by_role("button", name="Show this recording").click()
     tab.get_by_text("1 of 3 fixations left out: outside image").wait_for()
     assert tab.locator(".egma-table tbody tr").all_inner_texts()[0].startswith("heart normal.")
@@ -345,8 +349,7 @@ def test_a_recording_that_is_refused_leaves_all_as_it_was(tab: Any, tmp_path: Pa
     tab.locator("#report textarea").fill("no effusion")
     go(tab, "Gaze")
     before = tab.locator(".egma-table tbody tr").count()
-    tab.locator("#recording input[type=file]").set_input_files(tmp_path / "broken.json")
-    tab.get_by_text("broken.json", exact=True).wait_for()
+    upload(tab, "recording", tmp_path / "broken.json")
     tab.get_by_role("button", name="Show this recording").click()
     tab.get_by_text("broken.json: expected JSON").wait_for()
     tab.locator("#recording input[type=file]").wait_for(state="attached")  # it takes another one
@@ -462,7 +465,7 @@ def test_another_picture_does_not_end_a_recording_unasked(tab: Any, tmp_path: Pa
 
 
 def test_a_report_that_came_with_another_picture_goes_with_it(tab: Any, tmp_path: Path) -> None:
-    tab.locator("input[type=file]").first.set_input_files(write_image(tmp_path, "picture.png", *WIDE))
+    tab.locator("#radiograph input[type=file]").set_input_files(write_image(tmp_path, "picture.png", *WIDE))
     tab.get_by_text("Type a report, one sentence a line.").wait_for()
     assert tab.locator("#report textarea").input_value() == ""
     assert tab.locator(".egma-lines button").count() == 0
