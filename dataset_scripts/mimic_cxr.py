@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset_scripts.clinical_reports import description
+from dataset_scripts.clinical_reports import report_sentences
 from dataset_scripts.conversion import Dropped, LazyUnits, Options, Outcome, Plan, attempt
 from dataset_scripts.gaze_readings import (
     CREDENTIALED_LICENSE,
@@ -27,7 +27,6 @@ from dataset_scripts.images import encode_image
 from dataset_scripts.mimic_images import METADATA_COLUMNS, MimicTree, check_size, image_row, open_tree
 from dataset_scripts.report import OFFENDERS_NAMED, Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Finding, Reading, Split, UserError
-from dataset_scripts.sentences import untimed_sentences
 from dataset_scripts.splits import SPLIT_NAMES, hashed_split
 from dataset_scripts.tables import Row, is_repeated, number, read_text_columns
 
@@ -96,12 +95,9 @@ def _reading(
     report = reports.report(meta.subject_id, meta.study_id)
     if report is None:
         raise Dropped("report_missing", f"s{meta.study_id}.txt")
-    text, section = description(report)
-    sentences = untimed_sentences(text)
+    sentences = report_sentences(report, meta.study_id, f"s{meta.study_id}.txt", ledger)
     if not sentences:
         raise Dropped("report_without_text", f"s{meta.study_id}.txt")
-    if section != "findings_and_impression":
-        ledger.note(f"text_from_{section}", f"s{meta.study_id}.txt")
     split = _split(cells, meta.subject_id, options, ledger)
     image = encode_image(images.picture(meta.subject_id, meta.study_id, image_id), options.image_size, ledger)
     if meta.width and meta.height:
