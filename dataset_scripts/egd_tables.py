@@ -17,7 +17,7 @@ from dataset_scripts.images import inside
 from dataset_scripts.mimic_images import plain_name, table_inside
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Box, Finding, Fixations, Reading, Sentence, Split
-from dataset_scripts.sentences import TimedText, timed_sentences, untimed_sentences
+from dataset_scripts.sentences import TimedText, timed_sentences, untimed_sentences, with_blanks_of
 from dataset_scripts.tables import FloatArray, Row, number, read_table
 
 MASTER_TABLE = "EyeGaze/master_sheet.csv"
@@ -178,12 +178,14 @@ def _sentences(path: Path, image_id: str, ledger: Ledger) -> list[Sentence]:
     ledger.drop(PHRASE_TABLE, "no_text", [image_id], len(phrases) - len(spoken))
     if not spoken and full_text.strip():
         ledger.note("transcript_without_times", image_id)
-    return timed_sentences(spoken) or untimed_sentences(full_text)
+    if not spoken:
+        return untimed_sentences(full_text)
+    return timed_sentences(with_blanks_of(full_text, spoken, image_id, ledger)) or untimed_sentences(full_text)
 
 
 def _phrase(phrase: dict[str, Any]) -> TimedText:
-    times = (number(str(phrase.get(name))) for name in ("begin_time", "end_time"))
-    return TimedText(str(phrase.get("phrase") or "").strip(), *times)
+    start, end = (number(str(phrase.get(name))) for name in ("begin_time", "end_time"))
+    return TimedText(str(phrase.get("phrase") or "").strip(), start, end)
 
 
 def _findings(row: Row, ledger: Ledger) -> list[Finding]:

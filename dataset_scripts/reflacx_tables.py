@@ -13,7 +13,7 @@ from dataset_scripts.images import inside
 from dataset_scripts.mimic_images import plain_name, side_pixels
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Box, Finding, Fixations, Sentence
-from dataset_scripts.sentences import TimedText, timed_sentences, untimed_sentences
+from dataset_scripts.sentences import TimedText, timed_sentences, untimed_sentences, with_blanks_of
 from dataset_scripts.tables import Row, number, numbers, read_table
 
 METADATA_TABLE = "REFLACX/metadata.csv"
@@ -87,12 +87,13 @@ def read_recording(folder: Path, row: Row, ledger: Ledger) -> Recording:
 
 
 def _sentences(folder: Path, ledger: Ledger) -> list[Sentence]:
-    words, text = inside(folder, "timestamps_transcription.csv"), inside(folder, "transcription.txt")
-    sentences = timed_sentences(_words(words, ledger)) if words.is_file() else []
-    if not sentences and text.is_file():
-        sentences = untimed_sentences(text.read_text(encoding="utf-8-sig", errors="replace"))
-        if sentences:
-            ledger.note("transcript_without_times", folder.name)
+    words, written = inside(folder, "timestamps_transcription.csv"), inside(folder, "transcription.txt")
+    text = written.read_text(encoding="utf-8-sig", errors="replace") if written.is_file() else ""
+    timed = _words(words, ledger) if words.is_file() else []
+    if timed and (sentences := timed_sentences(with_blanks_of(text, timed, folder.name, ledger))):
+        return sentences
+    if sentences := untimed_sentences(text):
+        ledger.note("transcript_without_times", folder.name)
     return sentences
 
 
