@@ -99,7 +99,7 @@ class PageModel:
             raise UserError("Choose an image first.")
         if session.image is None:
             with inference(self.model):
-                pixels = self.processor(images=[session.picture.image.convert("RGB")])["pixel_values"]
+                pixels = self.processor(images=[session.picture.image])["pixel_values"]
                 session.image = ImageBank({IMAGE_ID: 0}, *image_embeddings(self.model, pixels))
         return session.image
 

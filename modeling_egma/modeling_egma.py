@@ -123,12 +123,17 @@ class EgmaModel(EgmaPreTrainedModel):
         """As in transformers; the saved folder also opens as `AutoModelForZeroShotImageClassification`."""
         if self._auto_class is not None:
             # a relative import, so that its file travels with this one
-            from .pipeline_egma import TASK, EgmaGroundingPipeline
+            from .pipeline_egma import STOCK_TASKS, TASK, EgmaGroundingPipeline
 
-            zero_shot = {"AutoModelForZeroShotImageClassification": "modeling_egma.EgmaModel"}
-            self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **zero_shot}
-            grounding = {"impl": f"pipeline_egma.{EgmaGroundingPipeline.__name__}", "pt": ["AutoModel"]}
-            self.config.custom_pipelines = {TASK: grounding | {"type": "multimodal"}}
+            zero_shot = "AutoModelForZeroShotImageClassification"
+            own = {zero_shot: "modeling_egma.EgmaModel"}
+            self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **own}
+            stock = "zero-shot-image-classification"
+            tasks = {TASK: (EgmaGroundingPipeline, "AutoModel"), stock: (STOCK_TASKS[stock], zero_shot)}
+            self.config.custom_pipelines = {
+                task: {"impl": f"pipeline_egma.{pipeline.__name__}", "pt": [auto_class], "type": "multimodal"}
+                for task, (pipeline, auto_class) in tasks.items()
+            }
         return super().save_pretrained(save_directory, *args, **kwargs)
 
     @can_return_tuple

@@ -122,6 +122,7 @@ def test_every_file_of_the_package_travels_with_the_weights(saved):
         "image_processing_egma.py",
         "losses_egma.py",
         "modeling_egma.py",
+        "pictures_egma.py",
         "pipeline_egma.py",
         "processing_egma.py",
     }
