@@ -14,6 +14,7 @@ from dataset_scripts.conversion import Dropped, Outcome, Recording, attempt
 from dataset_scripts.egd_fixations import FixationTable, KnownIds, read_fixations
 from dataset_scripts.fixations import valid_fixations
 from dataset_scripts.images import inside
+from dataset_scripts.lost_eye import lost_eye
 from dataset_scripts.mimic_images import plain_name, table_inside
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Box, Finding, Fixations, Reading, Sentence, Split
@@ -157,7 +158,8 @@ def _fixations(row: EgdRow, size: tuple[int, int], ledger: Ledger) -> Fixations 
         return None
     start, duration, x, y = row.fixations.T
     columns = {"x": x / size[0], "y": y / size[1], "start": start, "duration": duration}
-    return valid_fixations(columns, row.fixation_table, row.image_id, ledger)
+    lost = lost_eye(x, y, "fixations", row.image_id, ledger)
+    return valid_fixations(columns, row.fixation_table, row.image_id, ledger, lost)
 
 
 def _sentences(path: Path, image_id: str, ledger: Ledger) -> list[Sentence]:

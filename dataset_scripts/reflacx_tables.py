@@ -10,6 +10,7 @@ from dataset_scripts.boxes import clipped_box, ellipse, fraction_corners
 from dataset_scripts.conversion import Dropped, Recording
 from dataset_scripts.fixations import valid_fixations
 from dataset_scripts.images import inside
+from dataset_scripts.lost_eye import lost_eye
 from dataset_scripts.mimic_images import plain_name, side_pixels
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Box, Finding, Fixations, Sentence
@@ -119,7 +120,8 @@ def _fixations(folder: Path, width: int, height: int, ledger: Ledger) -> Fixatio
         if rows and set(group.values()) <= rows[0].keys():
             sides = {name: width if name in ("sigma_x", "x_min", "x_max") else height for name in group}
             columns |= {name: numbers(rows, column) / sides[name] for name, column in group.items()}
-    return valid_fixations(columns, FIXATION_TABLE, folder.name, ledger)
+    lost = lost_eye(x, y, "fixations", folder.name, ledger)
+    return valid_fixations(columns, FIXATION_TABLE, folder.name, ledger, lost)
 
 
 def _findings(row: Row, ledger: Ledger) -> list[Finding]:

@@ -22,12 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from dataset_scripts.schema import UserError
+from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, UserError
 
 READ_BLOCK_BYTES, HEADER_BYTES = 4 << 20, 1 << 16
 MAX_CHARACTERS = 1 << 30  # of a table that is read whole: a small packed file can unpack to any size
 _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "pipes"}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
+_FLOAT_ID = re.compile(r"^([0-9]+)\.0+$")
 FloatArray = npt.NDArray[np.float64]
 Row = dict[str, str]
 
@@ -101,12 +102,16 @@ def numbers(rows: Sequence[Row], column: str) -> FloatArray:
     """A column as float64, NaN where a cell is blank or no number.
 
     Raises:
-        UserError: a cell has a decimal comma, which nothing but a guess could tell from a separator of thousands.
+        UserError: a cell has a decimal comma, which nothing but a guess could tell from a separator of thousands; or
+            there are rows and not a single number.
     """
     values = [number(row[column]) for row in rows]
     for place, value in enumerate(values):
         if value is None and _DECIMAL_COMMA.fullmatch(cell := rows[place][column]):
             raise UserError(f"column {column}, row {place + 1}: {cell!r} has a comma; expected a decimal point")
+    if rows and not any(value is not None for value in values):
+        example = next((row[column] for row in rows if row[column]), "")
+        raise UserError(f"column {column} holds no number in {len(rows)} rows, but {example!r}; expected numbers")
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
@@ -117,6 +122,27 @@ def number(cell: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) and "_" not in cell else None
+
+
+def label_value(cell: str) -> int | None:
+    """PRESENT, ABSENT or UNCERTAIN, written 1, 1.0 or True, as pandas may; None where the cell says none of them."""
+    value = {"true": 1.0, "false": 0.0}.get(cell.lower(), number(cell))
+    return {1.0: PRESENT, 0.0: ABSENT, -1.0: UNCERTAIN}.get(value) if value is not None else None
+
+
+def flag(cell: str) -> bool | None:
+    """Yes or no, written as `label_value` reads it; None for anything else."""
+    return {PRESENT: True, ABSENT: False, UNCERTAIN: None, None: None}[label_value(cell)]
+
+
+def identifier(cell: str) -> str:
+    """An id as it was before pandas made a float of it: 10000032.0 is 10000032; any other text stays."""
+    return _FLOAT_ID.sub(r"\1", cell)
+
+
+def portable_path(cell: str) -> str:
+    """A path that may have been written on Windows, with slashes."""
+    return cell.replace("\\", "/")
 
 
 @contextmanager

@@ -188,7 +188,7 @@ def _fixations(cells: Row, source: Path, frame: Frame, options: Options, ledger:
     if not cells["gaze"]:
         return None
     path = _file(source, cells["gaze"], "gaze")
-    return read_gaze(Source(path, cells["reading_id"], frame, options, ledger))
+    return read_gaze(Source(path, cells["reading_id"], frame, options, ledger, not cells.get("device")))
 
 
 def _sentences(cells: Row, source: Path, ledger: Ledger) -> list[Sentence]:
