@@ -148,7 +148,7 @@ def load_readings(directory: str | Path, split: Split) -> Dataset:
         raise UserError(f"{directory}: no such folder; expected a corpus written by `python -m dataset_scripts.build`")
     files = sorted(directory.glob(f"data/{split}-*.parquet"))
     if not files:
-        found = sorted({path.name.split("-")[0] for path in directory.glob("data/*.parquet")})
+        found = sorted({path.name.split("-")[0] for path in directory.glob("data/[!.]*.parquet")})
         raise UserError(
             f"{directory}: no split '{split}' (data/{split}-*.parquet); "
             + (f"it has {', '.join(found)}" if found else "it holds no converted corpus at all")

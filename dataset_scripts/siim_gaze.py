@@ -27,7 +27,7 @@ from dataset_scripts.mimic_images import PICTURE_SUFFIXES, table_inside
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, Finding, Fixations, Reading, Split, UserError
 from dataset_scripts.splits import hashed_split
-from dataset_scripts.tables import FloatArray, read_table
+from dataset_scripts.tables import FloatArray, identifier, read_table
 
 GAZE_TABLE, FIXATION_TABLE, MASK_TABLE = "cxr_gaze_data.json", "fixations", "train-rle.csv"
 SAMPLES_PER_SECOND = 60
@@ -180,7 +180,7 @@ def _findings(source: Path, wanted: set[str], ledger: Ledger) -> dict[str, list[
     rows = read_table(path, ("ImageId", "EncodedPixels")) if path.is_file() else []
     values: dict[str, int] = {}
     for row in rows:
-        image_id, is_there = row["ImageId"], row["EncodedPixels"] not in NO_MASK
+        image_id, is_there = row["ImageId"], identifier(row["EncodedPixels"]) not in NO_MASK
         ledger.enter(MASK_TABLE, 1)
         if image_id in wanted:
             ledger.keep(MASK_TABLE, 1)

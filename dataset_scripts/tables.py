@@ -28,7 +28,7 @@ READ_BLOCK_BYTES, HEADER_BYTES = 4 << 20, 1 << 16
 MAX_CHARACTERS = 1 << 30  # of a table that is read whole: a small packed file can unpack to any size
 _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "pipes"}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
-_FLOAT_ID = re.compile(r"^([0-9]+)\.0+$")
+_FLOAT_ID = r"^(-?[0-9]+)\.0+$"
 FloatArray = npt.NDArray[np.float64]
 Row = dict[str, str]
 
@@ -80,14 +80,16 @@ def read_columns(path: Path, columns: Mapping[str, pa.DataType]) -> Iterator[pa.
 
 
 def read_text_columns(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a large table as stripped text, "" where blank.
+    """Some columns of a large table as stripped text, "" where blank, whole numbers without the `.0` of a float.
 
     Raises:
         UserError: as `read_columns`.
     """
     schema = pa.schema([(name, pa.string()) for name in columns])
     table = pa.Table.from_batches(read_columns(path, dict.fromkeys(columns, pa.string())), schema)
-    return pa.table([pc.fill_null(pc.utf8_trim_whitespace(table[name]), "") for name in columns], names=list(columns))
+    texts = (pc.fill_null(pc.utf8_trim_whitespace(table[name]), "") for name in columns)
+    plain = [pc.replace_substring_regex(text, pattern=_FLOAT_ID, replacement=r"\1") for text in texts]
+    return pa.table(plain, names=list(columns))
 
 
 def is_repeated(ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
@@ -137,12 +139,18 @@ def flag(cell: str) -> bool | None:
 
 def identifier(cell: str) -> str:
     """An id as it was before pandas made a float of it: 10000032.0 is 10000032; any other text stays."""
-    return _FLOAT_ID.sub(r"\1", cell)
+    return re.sub(_FLOAT_ID, r"\1", cell)
 
 
 def portable_path(cell: str) -> str:
     """A path that may have been written on Windows, with slashes."""
     return cell.replace("\\", "/")
+
+
+def plain_row(row: Row, ids: Sequence[str], paths: Sequence[str]) -> Row:
+    """A row whose columns `ids` and `paths`, where it has them, are read so."""
+    readers = dict.fromkeys(ids, identifier) | dict.fromkeys(paths, portable_path)
+    return row | {name: read(row[name]) for name, read in readers.items() if name in row}
 
 
 @contextmanager
