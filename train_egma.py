@@ -113,7 +113,7 @@ class Trainer:
         """
         settings, accelerator = self.settings, self.accelerator
         self._announce()
-        collator = ReadingCollator(self.processor, settings.max_length, settings)
+        collator = ReadingCollator(self.processor, settings)
         batches = self.data.batches(collator, self.step * settings.gradient_accumulation_steps)
         every = settings.evaluation_steps or max(1, self.steps_per_epoch)
         self.watch.start(self.step, self.total_steps)
@@ -214,7 +214,7 @@ class Trainer:
     def _validate(self) -> None:
         """Mean objective on the validation split, in eval mode; keeps the model when it is the best so far."""
         self.module.eval()
-        collator = ReadingCollator(self.processor, self.settings.max_length)
+        collator = ReadingCollator(self.processor)
         # loss, its three terms, and the number of readings
         sums = torch.zeros(5, dtype=torch.float64)
         names: list[str] = []
@@ -277,7 +277,7 @@ class Trainer:
         shutil.copytree(output / "best", output, dirs_exist_ok=True)
         shutil.rmtree(output / "best")
         if cut := self.data.truncated_sentences:
-            self.watch.say(f"{cut} sentences were cut to {self.settings.max_length} tokens on the main process")
+            self.watch.say(f"{cut} sentences were cut to {self.processor.max_length} tokens on the main process")
         self.watch.say(
             f"best validation loss {self.best_loss:.4f} at step {self.best_step}; model and processor are in {output}"
         )

@@ -128,11 +128,7 @@ class PageModel:
 
     def cut(self, sentences: Sequence[str]) -> list[bool]:
         """Whether each of the sentences is longer than the model reads."""
-        if not sentences:
-            return []
-        limit = self.processor.tokenizer.model_max_length
-        lengths = [len(ids) for ids in self.processor.tokenizer(list(sentences), verbose=False)["input_ids"]]
-        return [length > limit for length in lengths]
+        return list(self.processor.is_cut(sentences))
 
     def maps(self, session: Session, sentences: Sequence[str]) -> Tensor:
         """(n, G, G) cosines of the sentences with the patches of the session's picture, on the square frame."""

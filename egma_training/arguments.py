@@ -3,7 +3,9 @@
 import argparse
 import dataclasses
 import difflib
+import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,12 +137,13 @@ class TrainingSettings:
 
 
 def parse_settings(argv: list[str]) -> TrainingSettings:
-    """Command line over preset over defaults.
+    """Command line over preset over defaults; so the fields of `egma_config`, one by one.
 
     Raises:
         UserError: an unknown or ill-typed field, a preset that cannot be read, values that do not fit each other.
     """
     parser = _Parser([TrainingSettings], allow_abbrev=False)  # type: ignore[list-item]
+    parser.set_type("egma_config", _json_fields)
     preset = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     preset.add_argument("--config")
     paths = preset.parse_known_args(argv)[0].config
@@ -148,8 +151,10 @@ def parse_settings(argv: list[str]) -> TrainingSettings:
         values = _read_preset(Path(path.strip()))
         _check_known(path, values, _names(TrainingSettings))
         _check_types(path, values, parser)
-        parser.set_defaults(**values)
+        fields = {"egma_config": parser.get_default("egma_config") | values.get("egma_config", {})}
+        parser.set_defaults(**values | fields)
     given, unknown = parser.parse_known_args(argv)
+    given.egma_config = parser.get_default("egma_config") | given.egma_config
     if unknown:
         options = [name for name in unknown if name.startswith("--")] or unknown
         _check_known("command line", [name.lstrip("-").split("=")[0] for name in options], _names(TrainingSettings))
@@ -158,12 +163,25 @@ def parse_settings(argv: list[str]) -> TrainingSettings:
 
 
 class _Parser(HfArgumentParser):
+    def set_type(self, name: str, convert: Callable[[str], Any]) -> None:
+        next(action for action in self._actions if action.dest == name).type = convert
+
     def error(self, message: str) -> Any:
         raise UserError(f"command line: {message}")
 
 
 def _names(dataclass_type: type) -> list[str]:
     return [item.name for item in dataclasses.fields(dataclass_type) if not item.name.startswith("_")]
+
+
+def _json_fields(text: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"is no JSON ({error}): {text!r}") from None
+    if not isinstance(fields, dict):
+        raise argparse.ArgumentTypeError(f"is {text!r}, expected fields of EgmaConfig as a JSON object")
+    return fields
 
 
 def _read_preset(path: Path) -> dict[str, Any]:
