@@ -5,6 +5,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch
 from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
 from tokenizers import normalizers, pre_tokenizers
@@ -44,7 +45,8 @@ def build_model(settings: TrainingSettings, rows: Dataset) -> tuple[EgmaModel, A
 
 
 def _gaze_kwargs(settings: TrainingSettings) -> dict[str, float]:
-    return {"sigma": settings.gaze_sigma, "lead": settings.gaze_lead_seconds}
+    given = {"sigma": settings.gaze_sigma, "lead": settings.gaze_lead_seconds}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _from_egma(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
@@ -52,18 +54,18 @@ def _from_egma(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
     config = EgmaConfig.from_pretrained(settings.model)
     if config.model_type != "egma":
         raise ValueError(f"{settings.model} is a '{config.model_type}' model, expected 'egma'")
-    for name, value in {**settings.egma_config, **settings.objective_weights}.items():
+    for name, value in settings.model_fields.items():
         setattr(config, name, value)
-    model = EgmaModel.from_pretrained(settings.model, config=config, use_safetensors=True)
+    # small updates vanish in the few bits of a model that was stored in half precision
+    model = EgmaModel.from_pretrained(settings.model, config=config, dtype=torch.float32, use_safetensors=True)
     processor = AutoProcessor.from_pretrained(settings.model)
-    processor.gaze_kwargs = _gaze_kwargs(settings)
+    processor.gaze_kwargs |= _gaze_kwargs(settings)
     return model, processor
 
 
 def _from_towers(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
     assert settings.vision_model and settings.text_model
-    fields = {**settings.egma_config, **settings.objective_weights}
-    model = EgmaModel.from_vision_text_pretrained(settings.vision_model, settings.text_model, **fields)
+    model = EgmaModel.from_vision_text_pretrained(settings.vision_model, settings.text_model, **settings.model_fields)
     tokenizer = AutoTokenizer.from_pretrained(settings.text_model)
     processor = EgmaProcessor.for_model(model.config, tokenizer, _gaze_kwargs(settings))
     try:
@@ -78,7 +80,7 @@ def _from_towers(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
 
 def _from_config(settings: TrainingSettings, rows: Dataset) -> tuple[EgmaModel, Any]:
     tokenizer = train_tokenizer(rows, settings.vocabulary_size, settings.max_length)
-    fields = {**settings.egma_config, **settings.objective_weights}
+    fields = settings.model_fields
     text_config = dict(fields.pop("text_config", None) or {})
     text_config |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     config = EgmaConfig(text_config=text_config, **fields)

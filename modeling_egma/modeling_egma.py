@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Self, cast
 
 import torch
@@ -16,8 +17,17 @@ from .configuration_egma import EgmaConfig, EgmaTextConfig, EgmaVisionConfig
 from .losses_egma import contrastive_alignment_loss, cross_modality_mapping_loss, gaze_alignment_loss
 
 MAX_LOGIT_SCALE = 100.0
-# backbones whose last_hidden_state comes before their final layer norm
-UNNORMALISED_BACKBONES = ("clip_vision_model",)
+# where the final layer norm of the backbones lies whose last_hidden_state comes before it
+FINAL_NORMS = {
+    "beit": "pooler.layernorm",
+    "chinese_clip_vision_model": "post_layernorm",
+    "clip_vision_model": "post_layernorm",
+    "convnext": "layernorm",
+    "convnextv2": "layernorm",
+    "data2vec-vision": "pooler.layernorm",
+    "hiera": "pooler.layernorm",
+    "mlcd_vision_model": "post_layernorm",
+}
 
 
 @dataclass
@@ -402,6 +412,8 @@ def _tower_from_pretrained(model_id: str, config: PreTrainedConfig) -> PreTraine
 
 
 def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
+    if FINAL_NORMS.get(config.model_type, "").startswith("pooler"):
+        return {}
     parameters = inspect.signature(cast(type, AutoModel._model_mapping[type(config)])).parameters
     return {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
 
@@ -414,13 +426,12 @@ def _width(config: PreTrainedConfig) -> int:
 def _patch_tokens(vision_model: PreTrainedModel, pixel_values: Tensor, **kwargs: Any) -> tuple[Tensor, Any]:
     """Patch tokens (B, P, width) after the backbone's final layer norm, without class and register tokens."""
     output = vision_model(pixel_values.to(vision_model.dtype), **(kwargs | {"return_dict": True}))
-    tokens = output.last_hidden_state
-    config = vision_model.config
-    if tokens.ndim == 4:
-        return tokens.flatten(2).mT, output
-    if config.model_type in UNNORMALISED_BACKBONES:
-        tokens = vision_model.get_submodule("post_layernorm")(tokens)
-    if not hasattr(config, "depths"):
+    config, is_map = vision_model.config, output.last_hidden_state.ndim == 4
+    tokens = output.last_hidden_state.flatten(2).mT if is_map else output.last_hidden_state
+    norm = attrgetter(FINAL_NORMS[config.model_type])(vision_model) if config.model_type in FINAL_NORMS else None
+    # a BEiT has one or the other
+    tokens = tokens if norm is None else norm(tokens)
+    if not is_map and not hasattr(config, "depths"):
         patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[0]
         cells = (pixel_values.shape[-2] // patch) * (pixel_values.shape[-1] // patch)
         tokens = tokens[:, tokens.shape[1] - cells :]
