@@ -19,14 +19,9 @@ from .losses_egma import contrastive_alignment_loss, cross_modality_mapping_loss
 MAX_LOGIT_SCALE = 100.0
 # where the final layer norm of the backbones lies whose last_hidden_state comes before it
 FINAL_NORMS = {
-    "beit": "pooler.layernorm",
-    "chinese_clip_vision_model": "post_layernorm",
-    "clip_vision_model": "post_layernorm",
-    "convnext": "layernorm",
-    "convnextv2": "layernorm",
-    "data2vec-vision": "pooler.layernorm",
-    "hiera": "pooler.layernorm",
-    "mlcd_vision_model": "post_layernorm",
+    **dict.fromkeys(("chinese_clip_vision_model", "clip_vision_model", "mlcd_vision_model"), "post_layernorm"),
+    **dict.fromkeys(("convnext", "convnextv2"), "layernorm"),
+    **dict.fromkeys(("beit", "data2vec-vision"), "pooler.layernorm"),
 }
 
 
@@ -412,10 +407,9 @@ def _tower_from_pretrained(model_id: str, config: PreTrainedConfig) -> PreTraine
 
 
 def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
-    if FINAL_NORMS.get(config.model_type, "").startswith("pooler"):
-        return {}
     parameters = inspect.signature(cast(type, AutoModel._model_mapping[type(config)])).parameters
-    return {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
+    needed = FINAL_NORMS.get(config.model_type, "").startswith("pooler")
+    return {"add_pooling_layer": needed} if "add_pooling_layer" in parameters else {}
 
 
 def _width(config: PreTrainedConfig) -> int:
