@@ -31,6 +31,8 @@ def load_whole_model(
 ) -> tuple[EgmaModel, Any]:
     """An `EgmaModel` with all of its weights, in evaluation mode on the CPU, and the processor that fits it.
 
+    The weights are float32 whatever was stored: small updates vanish in the few bits of half precision.
+
     Args:
         name: a folder or a Hub id.
         changes: fields of its `EgmaConfig` that shall be others.
@@ -52,7 +54,7 @@ def load_whole_model(
         if changes:
             config = type(config).from_dict(config.to_dict() | dict(changes))
         model, loading = EgmaModel.from_pretrained(
-            name, config=config, output_loading_info=True, ignore_mismatched_sizes=True
+            name, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
         processor = AutoProcessor.from_pretrained(name)
     except UserError:

@@ -18,6 +18,7 @@ from .towers_egma import (
     check_length,
     check_patches,
     entry_modules,
+    final_norm,
     text_positions,
     tower_from_config,
     tower_from_pretrained,
@@ -26,8 +27,6 @@ from .towers_egma import (
 
 MAX_LOGIT_SCALE = 100.0
 IGNORED_LABEL = -100  # of the cross-entropy
-# backbones whose last_hidden_state comes before their final layer norm
-UNNORMALISED_BACKBONES = ("clip_vision_model",)
 
 
 @dataclass
@@ -439,13 +438,11 @@ def _within(labels: Tensor, largest: int) -> bool:
 def _patch_tokens(vision_model: PreTrainedModel, pixel_values: Tensor, **kwargs: Any) -> tuple[Tensor, Any]:
     """Patch tokens (B, P, width) after the backbone's final layer norm, without class and register tokens."""
     output = vision_model(pixel_values.to(vision_model.dtype), **(kwargs | {"return_dict": True}))
-    tokens = output.last_hidden_state
-    config = vision_model.config
-    if tokens.ndim == 4:
-        return tokens.flatten(2).mT, output
-    if config.model_type in UNNORMALISED_BACKBONES:
-        tokens = vision_model.get_submodule("post_layernorm")(tokens)
-    if not hasattr(config, "depths"):
+    config, is_map = vision_model.config, output.last_hidden_state.ndim == 4
+    tokens = output.last_hidden_state.flatten(2).mT if is_map else output.last_hidden_state
+    norm = final_norm(vision_model)
+    tokens = tokens if norm is None else norm(tokens)
+    if not is_map and not hasattr(config, "depths"):
         patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[0]
         cells = (pixel_values.shape[-2] // patch) * (pixel_values.shape[-1] // patch)
         tokens = tokens[:, tokens.shape[1] - cells :]
