@@ -10,6 +10,7 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 
+from dataset_scripts.identity import model_identity
 from dataset_scripts.schema import UserError
 from egma_hub.card import model_card
 from modeling_egma import EgmaModel, EgmaProcessor
@@ -64,10 +65,12 @@ def stage_model(folder: Path, repo_id: str, results: Path | None, staged: Path) 
     processor.save_pretrained(staged)
     found = None if results is None else _results(results)
     pictures = [] if results is None or found is None else _copy_figures(results, staged, bool(found["generated"]))
+    model_card(folder, repo_id, found, pictures).save(staged / "README.md")
     if found is not None:
+        # saved anew, the same model is other files: the figures that go up are of those
+        found["model"]["identity"] = model_identity(staged)
         text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
         (staged / "results.json").write_text(text + "\n", encoding="utf-8")
-    model_card(folder, repo_id, found, pictures).save(staged / "README.md")
     return staged
 
 

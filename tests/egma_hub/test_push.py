@@ -203,10 +203,10 @@ def test_what_must_not_happen_is_refused(hub: FakeHub, folder: Path, results: Pa
     empty = push(hub, home, tmp_path, "lab/nothing")
     assert empty.returncode == 2 and "no trained model (" in empty.stderr
     other = json.loads((results / "results.json").read_text())
-    other["model"]["weights_digest"] = "0" * 16
+    other["model"]["identity"] = "0" * 16
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "results.json").write_text(json.dumps(other))
     wrong = push(hub, home, folder, "lab/wrong", "--results", tmp_path / "other")
-    assert wrong.returncode == 2 and "measured on weights 0000" in wrong.stderr
+    assert wrong.returncode == 2 and "measured on the model 0000" in wrong.stderr
     assert ("models", "lab/wrong") not in hub.repositories
     assert "no good" in push(hub, home, folder, "no good/id").stderr
