@@ -14,6 +14,7 @@ from egma_evaluation.corpus_protocols import CorpusProtocol, protocol_of, publis
 from egma_evaluation.embeddings import (
     ImageBank,
     ImageTextModel,
+    NotFinite,
     Processor,
     Readings,
     TextBank,
@@ -227,7 +228,7 @@ class Tasks:
             try:
                 details[name] = getattr(self, name)()
             except UserError as error:
-                if asked:
+                if asked or isinstance(error, NotFinite):
                     raise
                 details[name] = {"reason": str(error)}
             if cache is not None:

@@ -41,8 +41,8 @@ def push_model(
         overwrite: put it over what the repository holds.
 
     Raises:
-        UserError: no model in the folder, results of another model, no token, a repository that holds something, or
-            one that is public where a private one is asked for.
+        UserError: no model in the folder, weights that are not finite, results of another model, no token, a
+            repository that holds something, or one that is public where a private one is asked for.
     """
     require_pushable(repo_id)
     with tempfile.TemporaryDirectory() as staging:
@@ -60,6 +60,9 @@ def stage_model(folder: Path, repo_id: str, results: Path | None, staged: Path) 
         model, processor = EgmaModel.from_pretrained(folder), EgmaProcessor.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: no trained model ({' '.join(str(error).split())[:200]})") from None
+    broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise UserError(f"{folder}: {len(broken)} tensors hold NaN or an infinite number, such as {broken[0]}")
     staged.mkdir(parents=True)
     model.save_pretrained(staged)
     processor.save_pretrained(staged)

@@ -12,6 +12,8 @@ from torch import Tensor
 from transformers import Pipeline
 from transformers.image_utils import load_image
 
+from .losses_egma import similarity_maps
+
 TASK = "egma-grounding"
 BOX_FRACTION = 0.5
 
@@ -58,8 +60,7 @@ class EgmaGroundingPipeline(Pipeline):
     def _forward(self, inputs: dict[str, Any], **_: Any) -> dict[str, Any]:
         sentences, size = inputs.pop("sentences"), inputs.pop("size")
         output = self.model(**inputs)
-        grid = round(output.patch_embeds.shape[1] ** 0.5)
-        maps = (output.text_embeds @ output.patch_embeds[0].mT).unflatten(-1, (grid, grid))
+        maps = similarity_maps(output.patch_embeds, output.text_embeds)[0]
         scores = output.logits_per_image[0] / self.model._scale()
         return {"sentences": sentences, "size": size, "maps": maps.float(), "scores": scores.float()}
 
