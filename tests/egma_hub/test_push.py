@@ -204,7 +204,7 @@ def test_results_of_another_processor_are_refused(folder: Path, results: Path, t
     check_results(tmp_path / "other", measured)
     settings = tmp_path / "other" / "processor_config.json"
     settings.write_text(settings.read_text().replace("0.5", "0.4", 1))
-    with pytest.raises(UserError, match="were measured on the model [0-9a-f]{16}, and this one is [0-9a-f]{16}"):
+    with pytest.raises(UserError, match=r"were measured on the model [0-9a-f]{16}, and this one is [0-9a-f]{16}"):
         check_results(tmp_path / "other", measured)
     for none in ({}, {"model": {}}):  # of a version that did not say
         with pytest.raises(UserError, match="measured on the model None"):
