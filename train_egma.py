@@ -10,6 +10,7 @@ import math
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from transformers import get_cosine_schedule_with_warmup
 
+from dataset_scripts.identity import corpus_identity, model_identity
 from dataset_scripts.schema import UserError
 from egma_evaluation.stages import write_json
 from egma_hub.push import push_model, require_pushable
@@ -50,7 +52,7 @@ LASTING_SETTINGS = (
     *("contrastive_weight", "gaze_weight", "mapping_weight", "max_grad_norm"),
     *("model", "vision_model", "text_model", "egma_config", "vocabulary_size"),
     *("brightness", "contrast", "rotation_degrees", "scale_fraction", "shift_fraction", "crop_fraction"),
-    "flip_probability",
+    *("flip_probability", "max_grad_norm", "egma_config"),
 )
 
 
@@ -88,9 +90,22 @@ class Trainer:
     def training(self) -> TrainingModule:
         return self.accelerator.unwrap_model(self.module)
 
+    @cached_property
+    def origin(self) -> dict[str, str | None]:
+        """Identities of the corpora and of the models that the run starts from; all processes ask together."""
+        found: list[Any] = [None]
+        if self.accelerator.is_main_process:
+            models = (self.settings.model, self.settings.vision_model, self.settings.text_model)
+            found = [
+                {f"content of {folder}": corpus_identity(folder) for folder in self.data.folders}
+                | {f"content of {name}": model_identity(name) for name in models if name}
+            ]
+        broadcast_object_list(found)
+        return dict(found[0])
+
     def resume(self, folder: Path) -> None:
         """Stand where the checkpoint stood."""
-        lasting = {name: getattr(self.settings, name) for name in LASTING_SETTINGS}
+        lasting = {name: getattr(self.settings, name) for name in LASTING_SETTINGS} | self.origin
         state = load_checkpoint(self.accelerator, folder, self.training.model, self.optimizer.optimizer, lasting)
         self.step, self.best_step = state["step"], state["best_step"]
         self.best_loss = math.inf if state["best_loss"] is None else state["best_loss"]
@@ -111,7 +126,7 @@ class Trainer:
             "validations_without_gain": self.validations_without_gain,
             "schedule": schedule,
             "scaler": None if scaler is None else scaler.state_dict(),
-            "settings": dataclasses.asdict(self.settings),
+            "settings": dataclasses.asdict(self.settings) | self.origin,
         }
         save_checkpoint(self.accelerator, self.settings.output, self.training.model, self.optimizer.optimizer, state)
 
@@ -304,6 +319,7 @@ def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
 def _prepare_output(trainer: Trainer) -> None:
     """A new run wants a folder without a run in it."""
     settings, accelerator, output = trainer.settings, trainer.accelerator, trainer.settings.output
+    origin = trainer.origin
     used = [any(output.glob("checkpoint-*")) or (output / METRICS_FILE).exists()]
     broadcast_object_list(used)
     if used[0] and settings.resume is None:
@@ -311,7 +327,7 @@ def _prepare_output(trainer: Trainer) -> None:
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
         model, data = trainer.training.model, trainer.data.describe()
-        state = training_state(settings, accelerator, model, data, trainer.total_steps)
+        state = training_state(settings, accelerator, model, data, trainer.total_steps) | {"origin": origin}
         write_json(output / "training_state.json", state)
     accelerator.wait_for_everyone()
 

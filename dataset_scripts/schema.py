@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
 import pyarrow as pa
-from datasets import Dataset, Features, Image, List, NamedSplit, Value
+from datasets import Dataset, Features, Image, List, NamedSplit, Value, config
+
+from dataset_scripts.identity import stamp
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -153,8 +155,10 @@ def load_readings(directory: str | Path, split: Split) -> Dataset:
             f"{directory}: no split '{split}' (data/{split}-*.parquet); "
             + (f"it has {', '.join(found)}" if found else "it holds no converted corpus at all")
         )
-    # not load_dataset, which tells the Hub that it was called
-    rows = Dataset.from_parquet([str(path) for path in files], split=NamedSplit(split))
+    # not load_dataset, which tells the Hub that it was called; its cache knows a file by path and time alone
+    stamps = hashlib.sha256(" ".join(map(stamp, files)).encode()).hexdigest()
+    cache = Path(config.HF_DATASETS_CACHE) / f"egma-{stamps[:16]}"
+    rows = Dataset.from_parquet([str(path) for path in files], split=NamedSplit(split), cache_dir=str(cache))
     assert isinstance(rows, Dataset)
     missing = [name for name in FEATURES if name not in rows.column_names]
     if missing:
@@ -168,15 +172,3 @@ def is_generated(directory: str | Path) -> bool:
     """Whether the corpus says of itself, in its conversion report, that no patient is behind it."""
     report = Path(directory) / "conversion_report.json"
     return report.is_file() and bool(json.loads(report.read_text(encoding="utf-8")).get("generated", False))
-
-
-def fingerprint(directory: str | Path) -> str:
-    """Digest of the shards' names, sizes and last kilobytes, where Parquet keeps counts and statistics."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(directory).glob("data/*.parquet")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size} ".encode())
-        with path.open("rb") as stream:
-            stream.seek(max(0, size - 1024))
-            digest.update(stream.read())
-    return digest.hexdigest()[:16]

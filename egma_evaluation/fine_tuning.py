@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from dataset_scripts.schema import ABSENT, PRESENT, UserError
 from egma_evaluation.bootstrap import Array, PatientBootstrap
-from egma_evaluation.embeddings import Images, Processor, Readings
+from egma_evaluation.embeddings import Images, Processor, Readings, finite
 from egma_evaluation.linear_probe import SplitLabels, by_fraction, mean_auroc, trainable_classes
 from egma_evaluation.zero_shot import Labels
 from egma_training.frozen import split_statistics
@@ -115,7 +115,7 @@ def _scores(classifier: EgmaForImageClassification, images: Images, labels: Labe
     classifier.eval()
     every = np.arange(len(labels.readings))
     parts = [
-        classifier(images.pixels(ids).to(classifier.device)).logits.double().cpu()
+        finite("image", ids, classifier(images.pixels(ids).to(classifier.device)).logits.double().cpu())
         for ids, _ in _batches(labels, every, batch_size)
     ]
     return torch.cat(parts).numpy()

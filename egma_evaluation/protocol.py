@@ -1,12 +1,12 @@
 """`evaluate_model`: all protocols on one split of a converted corpus, every image and sentence encoded once."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dataset_scripts.identity import corpus_identity
 from dataset_scripts.schema import PRESENT, Reading, Split, UserError, is_generated, load_readings
 from egma_evaluation.bootstrap import CONFIDENCE, PatientBootstrap, paired_difference, patient, without_draws
 from egma_evaluation.class_retrieval import class_retrieval
@@ -14,6 +14,7 @@ from egma_evaluation.corpus_protocols import CorpusProtocol, protocol_of, publis
 from egma_evaluation.embeddings import (
     ImageBank,
     ImageTextModel,
+    NotFinite,
     Processor,
     Readings,
     TextBank,
@@ -227,7 +228,7 @@ class Tasks:
             try:
                 details[name] = getattr(self, name)()
             except UserError as error:
-                if asked:
+                if asked or isinstance(error, NotFinite):
                     raise
                 details[name] = {"reason": str(error)}
             if cache is not None:
@@ -313,16 +314,16 @@ class Tasks:
 
 
 def describe_data(data: str | Path | Readings, readings: Sequence[Reading], split: Split) -> dict[str, Any]:
-    """What was evaluated: counts, and a digest of the readings' names by which two runs can be compared."""
-    names = "\n".join(f"{reading['source']} {reading['image_id']} {reading['reading_id']}" for reading in readings)
+    """What was evaluated: counts, and the identity of the corpus, None of rows, by which two runs can be compared."""
+    folder = Path(data).resolve() if isinstance(data, str | Path) else None
     return {
-        "name": Path(data).resolve().name if isinstance(data, str | Path) else None,
+        "name": None if folder is None else folder.name,
+        "identity": None if folder is None else corpus_identity(folder),
         "split": split,
         "sources": sorted({reading["source"] for reading in readings}),
         "readings": len(readings),
         "images": len({reading["image_id"] for reading in readings}),
         "patients": len({patient(reading) for reading in readings}),
-        "digest": hashlib.sha256(names.encode()).hexdigest()[:16],
     }
 
 

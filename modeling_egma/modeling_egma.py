@@ -13,7 +13,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClass
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_egma import EgmaConfig, EgmaTextConfig, EgmaVisionConfig
-from .losses_egma import contrastive_alignment_loss, cross_modality_mapping_loss, gaze_alignment_loss
+from .losses_egma import (
+    contrastive_alignment_loss,
+    cross_modality_mapping_loss,
+    gaze_alignment_loss,
+    grid_of,
+    similarity_maps,
+)
 from .towers_egma import (
     check_length,
     check_patches,
@@ -218,11 +224,14 @@ class EgmaModel(EgmaPreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
     ) -> Tensor:
-        """Where every sentence looks in every image: cosines on the patch grid of the square frame, (B, N, G, G)."""
+        """Where every sentence looks in every image: cosines on the patch grid of the square frame, (B, N, G, G).
+
+        Raises:
+            ValueError: a map is not finite; any place in it would be taken for its peak.
+        """
         _, patches = self.encode_images(pixel_values)
         sentences = self.encode_text(input_ids, attention_mask, token_type_ids)
-        grid = _grid_of(patches)
-        return (sentences @ patches.mT).unflatten(-1, (grid, grid))
+        return similarity_maps(patches, sentences)
 
     @can_return_tuple
     def forward(
@@ -463,16 +472,6 @@ def _normalised(embeds: Tensor) -> Tensor:
     return F.normalize(embeds.to(torch.promote_types(embeds.dtype, torch.float32)), dim=-1)
 
 
-def _grid_of(patches: Tensor) -> int:
-    count = patches.shape[-2]
-    grid = round(count**0.5)
-    if grid * grid != count:
-        raise ValueError(
-            f"{count} patches are no square grid; expected square images, as EgmaImageProcessor makes them"
-        )
-    return grid
-
-
 def _checked_rows(sentence_to_image: Tensor | None, patches: Tensor, sentences: Tensor) -> Tensor:
     images, count = len(patches), len(sentences)
     if sentence_to_image is None:
@@ -494,7 +493,7 @@ def _check_gaze(heatmaps: Tensor | None, mask: Tensor | None, patches: Tensor, s
         return
     if heatmaps is None or mask is None:
         raise ValueError("gaze_heatmaps and gaze_mask go together: pass both, or neither when no image has gaze")
-    grid = _grid_of(patches)
+    grid = grid_of(patches)
     if heatmaps.shape != (len(sentences), grid, grid):
         raise ValueError(
             f"gaze_heatmaps has shape {tuple(heatmaps.shape)}, expected {(len(sentences), grid, grid)}: one map a "
