@@ -132,7 +132,7 @@ REPORT = """# EGMA on generated data
 Every picture, report and recording here is **generated** (the phantom corpus); no patient exists, and no figure says
 anything about real radiographs. Both models start from the same weights, see the same images and sentences in the same
 order and have the same losses; `EGMA` also sees where the (generated) reader looked. Zero-shot figures use the {score}
-score. All figures in percent, on patients that no model saw, with bootstrap 95 % intervals over patients.
+score. All figures in percent, on patients that no model saw, with 95 % intervals over patients.
 
 {table}
 
