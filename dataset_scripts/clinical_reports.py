@@ -28,7 +28,7 @@ _HEADING = re.compile(  # the colon of "5:30" ends none
 _RULE = re.compile(r"^[ \t]*_{5,}[ \t]*$", re.MULTILINE)
 _PARAGRAPH = re.compile(r"\n[ \t]*\n")
 _TITLE = re.compile(r"^[ \t]*(?:WET READ|FINAL REPORT|(?:FINAL )?ADDENDUM)[ \t]*$", re.IGNORECASE | re.MULTILINE)
-_PROSE = re.compile(r"[a-z]{3}.*[.!?]$", re.DOTALL)
+_WORD_OF_PROSE = re.compile("[a-z]{3}")
 _SIMILARITY = 0.86  # finds imprssion, finidngs and finding
 
 _NAMES = {
@@ -126,7 +126,7 @@ def description(report: str, study_id: str | None = None) -> Description:
     own = [section for section in sections if section.part == sections[-1].part] or [_Section(0, "", "")]
     has_heading = len(own) > 1
     opening = (own[0].text if has_heading else _PARAGRAPH.split(own[0].text)[0]).strip()
-    is_prose = _PROSE.search(opening) is not None
+    is_prose = opening.endswith((".", "!", "?")) and _WORD_OF_PROSE.search(opening) is not None
     found = _found(
         ("findings_and_impression", _findings_and_impression(sections)),
         ("last_paragraph", _later_paragraphs(own[-1].text)),

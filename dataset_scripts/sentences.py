@@ -166,4 +166,4 @@ def _cut(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _has_word(text: str) -> bool:
-    return any(character.isalnum() for character in text)
+    return any(character.isalnum() or character in "%°" for character in text)

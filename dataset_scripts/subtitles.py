@@ -22,9 +22,8 @@ _TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
 _CUE_TIMES = re.compile(rf"\s*{_TIME}\s*{_ARROW}\s*{_TIME}(?:\s.*)?", re.ASCII)
 _TIME_INSIDE = re.compile(f"<{_TIME}>", re.ASCII)
 _BREAK = re.compile(r"<br\s*/?>|\\[Nnh]")
-_MARK_UP = re.compile(
-    r"</?[A-Za-z][^<>]*>|\{\\[^{}]*\}|^\s*-\s+", re.MULTILINE
-)  # tags, styles of ASS, speakers' dashes
+# tags, styles of ASS and MicroDVD, speakers' dashes
+_MARK_UP = re.compile(r"</?[A-Za-z][^<>]*>|\{(?:\\|[A-Za-z]:)[^{}]*\}|^[ \t]*-[ \t]+", re.MULTILINE)
 _MARKED = re.compile(r"<([A-Za-z]+)[^<>]*>([^<>]*)</\1>")
 _VTT_BLOCKS = ("WEBVTT", "NOTE", "STYLE", "REGION")
 _TOUCHING_SECONDS = 0.1
