@@ -18,11 +18,10 @@ def valid_fixations(
 ) -> Fixations | None:
     """Keep the fixations that lie in the image, sorted by their start; None when there is none.
 
-    A table whose times run backwards is sorted, and noted: what comes after reads a scan path. The second of two rows
-    with the same place and time is dropped. No two fixations overlap, so that their durations are the time that the
-    eye rested: one that lies within another's time is dropped, as the shorter reports of a fixation that grows from
-    row to row (of the same start the longest stays, of those the last); one that lasts into the next ends where that
-    begins, as noted.
+    A table whose times run backwards is sorted, and noted: what comes after reads a scan path. No two fixations
+    overlap, so that their durations are the time that the eye rested: one that lies within another's time is dropped,
+    as a repeated row and the shorter reports of a fixation that grows from row to row (of the same start the longest
+    stays, of those the last); one that lasts into the next ends where that begins, as noted.
 
     Args:
         columns: `x`, `y`, `start`, `duration` and any optional columns of `schema.Fixations`, (F,) each, as fractions
@@ -44,7 +43,6 @@ def valid_fixations(
         "outside_image": ~((x >= 0) & (x < 1) & (y >= 0) & (y < 1)),
         "negative_duration": duration < 0,
         "no_duration": ~(duration > 0),
-        "duplicate": _repeats(columns),
     }
     keep = np.ones(len(x), dtype=bool)
     ledger.enter(table, len(x))
@@ -84,14 +82,6 @@ def _one_after_another(
         ledger.note("fixations_end_where_the_next_begins", f"{where}: {told}")
         kept["duration"][trimmed] = room[trimmed]
     return kept
-
-
-def _repeats(columns: dict[str, FloatArray]) -> BoolArray:
-    """(F,) whether an earlier row has the same place and time."""
-    repeated = np.ones(len(columns["x"]), dtype=bool)
-    rows = np.stack([columns[name] for name in ("start", "duration", "x", "y")], axis=1)
-    repeated[np.unique(rows, axis=0, return_index=True)[1]] = False
-    return repeated
 
 
 def _as_fixations(columns: dict[str, FloatArray]) -> Fixations:

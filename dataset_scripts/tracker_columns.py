@@ -196,31 +196,34 @@ def require_possible_times(start: FloatArray, duration: FloatArray, name: str) -
 
 
 def _position_unit(columns: Sequence[Column], values: Sequence[FloatArray], source: Source) -> str:
-    """The unit of both columns of positions, noted; `values` without what a lost eye left."""
+    """The unit of both columns of positions, noted, "" where there is none; `values` without those of a lost eye."""
     told = {
-        column.name: _named_unit(column, source.options.coordinates) or _shown_position_unit(column, shown, source)
+        column.name: _named_unit(column, source.options.coordinates) or _shown_position_unit(shown)
         for column, shown in zip(columns, values, strict=True)
     }
-    units = {unit.partition("_")[0] for unit in told.values()}
+    units = {unit.partition("_")[0] for unit in told.values()} - {""}
     if len(units) > 1:
         raise UserError(f"{source.path.name}: columns {', '.join(told)} differ in their unit; expected the same")
+    if not units and values[0].size:
+        raise UserError(
+            f"{source.path.name}: cannot tell pixels from fractions ({_share_near_one(np.concatenate(values)):.0%} of "
+            "the positions lie in -0.5 ... 1.5); name the columns x_pixels, y_pixels or x_fraction, y_fraction, or set "
+            "--coordinates"
+        )
     _note_units("positions", told, source)
-    return units.pop()
+    return units.pop() if units else ""
 
 
-def _shown_position_unit(column: Column, values: FloatArray, source: Source) -> str:
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return ""
-    share = ((values >= -0.5) & (values <= 1.5)).mean()
-    if share >= 0.95 and (values != np.round(values)).any():
+def _shown_position_unit(values: FloatArray) -> str:
+    share = _share_near_one(values)
+    if share >= 0.95 and (values[np.isfinite(values)] % 1).any():
         return "fractions_by_their_values"
-    if share <= 0.05:
-        return "pixels_by_their_values"
-    raise UserError(
-        f"{source.path.name}: cannot tell pixels from fractions ({share:.0%} of column {column.name} lie in "
-        "-0.5 ... 1.5); name the columns x_pixels, y_pixels or x_fraction, y_fraction, or set --coordinates"
-    )
+    return "pixels_by_their_values" if share <= 0.05 else ""
+
+
+def _share_near_one(values: FloatArray) -> float:
+    values = values[np.isfinite(values)]
+    return float(((values >= -0.5) & (values <= 1.5)).mean()) if values.size else np.nan
 
 
 def column_numbers(rows: list[Row], column: Column, source: Source) -> FloatArray:
@@ -253,7 +256,7 @@ def positions_on_image(
     if frame.screen is None:
         return (x / frame.width, y / frame.height, lost) if unit == "pixels" else (x, y, lost)
     left, top, right, bottom = frame.screen
-    if (max(frame.screen) <= 1.5) != (unit == "fractions"):
+    if unit and (max(frame.screen) <= 1.5) != (unit == "fractions"):
         raise UserError(
             f"{source.path.name}: positions are in {unit}; expected the image's edges on the screen in them"
         )

@@ -68,7 +68,8 @@ def read_gaze(source: Source) -> Fixations | None:
 def _valid(
     columns: dict[str, FloatArray], table: str, source: Source, lost: BoolArray | None = None
 ) -> Fixations | None:
-    require_possible_times(columns["start"], columns["duration"], source.path.name)
+    if table == FIXATION_TABLE and source.is_eye:
+        require_possible_times(columns["start"], columns["duration"], source.path.name)
     frame = source.frame
     if frame.width_degrees is not None:
         sigma_x = 1 / frame.width_degrees

@@ -123,7 +123,7 @@ def test_fixations_backwards_negative_and_repeated(tree, images, tmp_path):
     readings, report = convert("reflacx", tree, tmp_path / "out", images=images)
     assert readings[raw.PHASE_1]["fixations"]["start"] == [1.0, 2.0]
     dropped = report["tables"]["REFLACX/fixations.csv"]["dropped"]
-    assert dropped["duplicate"]["first"] == [f"{raw.PHASE_1} row 3"]
+    assert dropped["within_another_fixation"]["first"] == [f"{raw.PHASE_1} row 2"]
     assert dropped["negative_duration"]["first"] == [f"{raw.PHASE_1} row 4"]
     assert {f"{raw.PHASE_1} row 5", f"{raw.PHASE_1} row 6"} <= set(dropped["not_a_number"]["first"])
     assert report["notes"]["fixations_sorted_by_start"]["count"] == 1

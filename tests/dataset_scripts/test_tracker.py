@@ -338,7 +338,7 @@ def test_bad_fixations_are_dropped_and_counted(tmp_path):
     assert found["start"] == [0.1, 0.5] and report["notes"]["fixations_sorted_by_start"]["count"] == 1
     dropped = report["tables"]["fixations"]["dropped"]
     assert {reason: found["count"] for reason, found in dropped.items()} == {
-        "duplicate": 1, "not_a_number": 3, "no_duration": 1, "negative_duration": 1, "outside_image": 3,
+        "within_another_fixation": 1, "not_a_number": 3, "no_duration": 1, "negative_duration": 1, "outside_image": 3,
     }  # fmt: skip
     assert dropped["outside_image"]["first"] == ["r1 row 8", "r1 row 9", "r1 row 10"]
 

@@ -65,6 +65,21 @@ def test_units_that_no_eye_can_have_are_refused_whoever_says_them(tmp_path, head
             files={"gaze.csv": fixations(header, of_start, of_second)}, **options)  # fmt: skip
 
 
+def test_a_mouse_may_rest_longer_than_an_eye(tmp_path):
+    lines = ["x,y,start_s,duration_s", "25.5,10.5,0,90"]
+    refused(tmp_path, "fixations last 90 s", files={"gaze.csv": lines})
+    (tmp_path / "mouse").mkdir()
+    assert gaze(tmp_path / "mouse", lines, ",device", ",mouse")[0]["duration"] == [90.0]
+
+
+def test_a_column_of_positions_that_shows_no_unit_takes_the_others(tmp_path):
+    """Half the fixations lie on the image's upper edge, where pixels and fractions are both 0."""
+    lines = ["x,y,start_s,duration_s", *(f"{30 + n},{20 * (n % 2)},{n},0.3" for n in range(8))]
+    found, report = gaze(tmp_path, lines)
+    assert found["y"] == [0.0, 0.4] * 4 and found["x"][0] == 0.3
+    assert report["notes"]["positions_in_pixels_by_their_values"]["first"] == ["r1: x"]
+
+
 def test_samples_in_a_unit_that_no_tracker_has_are_dropped(tmp_path):
     lines = ["x,y,time_ms", *(f"25.5,10.5,{n / 60:.4f}" for n in range(30))]
     refused(tmp_path, "samples_too_close: .*is the unit of the times right", files={"gaze.csv": lines})
