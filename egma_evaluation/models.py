@@ -22,6 +22,7 @@ LOADING_ERRORS = (
 
 def load_model(name: str | Path) -> tuple[Any, Any]:
     """The model, on a GPU if there is one, and its processor, as `load_whole_model` gives them."""
+    model: Any
     model, processor = load_whole_model(name)
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), processor
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer, BertConfig, ResNetConfig, SwinConfig
+from transformers import AutoTokenizer, BertConfig, PreTrainedConfig, ResNetConfig, SwinConfig
 from transformers.image_utils import PILImageResampling
 
 from dataset_scripts.schema import UserError
@@ -105,7 +105,7 @@ def convert(source: Path, text_heads: int | None = None) -> tuple[EgmaModel, Lay
     return _loaded(source, kept, config), layout, dropped
 
 
-def processor_of(layout: Layout, config: EgmaConfig, tokenizer: Any) -> EgmaProcessor:
+def processor_of(layout: Layout, config: PreTrainedConfig, tokenizer: Any) -> EgmaProcessor:
     """What the weights were trained with: a black square frame, one grey mean and deviation, sentences of 77 tokens.
 
     Raises:

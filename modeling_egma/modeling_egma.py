@@ -13,6 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClass
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_egma import EgmaConfig, EgmaTextConfig, EgmaVisionConfig
+from .labels_egma import classification_labels
 from .losses_egma import (
     contrastive_alignment_loss,
     cross_modality_mapping_loss,
@@ -32,7 +33,6 @@ from .towers_egma import (
 )
 
 MAX_LOGIT_SCALE = 100.0
-IGNORED_LABEL = -100  # of the cross-entropy
 
 
 @dataclass
@@ -404,8 +404,8 @@ class EgmaForImageClassification(EgmaPreTrainedModel):
         loss = None
         if labels is not None:
             # a copy, so that what this batch is taken for is not saved as what the model is for
-            config = copy.copy(self.config)
-            labels, config.problem_type = _classification_labels(labels, logits, config.problem_type)
+            config: Any = copy.copy(self.config)
+            labels, config.problem_type = classification_labels(labels, logits, config.problem_type)
             loss = self.loss_function(labels, logits, config)
         return ImageClassifierOutput(
             loss=loss,
@@ -413,35 +413,6 @@ class EgmaForImageClassification(EgmaPreTrainedModel):
             hidden_states=output.hidden_states,
             attentions=getattr(output, "attentions", None),
         )
-
-
-def _classification_labels(labels: Tensor, logits: Tensor, problem_type: str | None) -> tuple[Tensor, str]:
-    """The labels as the loss takes them, and the kind of problem that they state where none is given."""
-    count = logits.shape[-1]
-    several = labels.ndim == 2 or count == 1
-    kind = problem_type or ("multi_label_classification" if several else "single_label_classification")
-    if kind == "single_label_classification":
-        integers = not (labels.is_floating_point() or labels.is_complex())
-        if labels.shape != logits.shape[:1] or not integers or not _within(labels[labels != IGNORED_LABEL], count - 1):
-            raise ValueError(
-                f"labels of {labels.dtype} and shape {tuple(labels.shape)}, expected a whole number from 0 to "
-                f"{count - 1} for each of {len(logits)} images, or 0 and 1 in the shape {tuple(logits.shape)}"
-            )
-        return labels.long(), kind
-    if count == 1 and labels.ndim == 1:
-        labels = labels[:, None]
-    is_regression = kind == "regression"
-    if labels.shape != logits.shape or not (is_regression or _within(labels, 1)):
-        raise ValueError(
-            f"labels of shape {tuple(labels.shape)}, expected {tuple(logits.shape)}: "
-            + ("a number" if is_regression else "0 or 1, nothing below or above,")
-            + " for each image and label"
-        )
-    return labels.to(logits.dtype), kind
-
-
-def _within(labels: Tensor, largest: int) -> bool:
-    return bool(((labels >= 0) & (labels <= largest)).all())
 
 
 def _patch_tokens(vision_model: PreTrainedModel, pixel_values: Tensor, **kwargs: Any) -> tuple[Tensor, Any]:

@@ -177,7 +177,9 @@ def _misshapen(name: str, there: Any, here: Any) -> str:
 def _is_after(name: str, stages: int) -> bool:
     """Whether a tensor belongs to a stage after the first `stages`, or leads there."""
     match = re.search(r"\b(?:layers|stages|block)\.(\d+)\.", name)
-    return bool(match) and (int(match[1]) >= stages or (int(match[1]) == stages - 1 and ".downsample." in name))
+    if match is None:
+        return False
+    return int(match[1]) >= stages or (int(match[1]) == stages - 1 and ".downsample." in name)
 
 
 def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:

@@ -27,7 +27,7 @@ def test_onnx_is_the_model_for_any_number_of_images_and_words(
         assert (tmp_path / "onnx" / f"{name}.onnx").stat().st_size > 1000
     assert tiny_model.config._attn_implementation == before
     assert main([str(tmp_path / "nowhere"), "--output", str(tmp_path / "out")]) == 2
-    assert "nowhere: no EGMA model" in capsys.readouterr().err
+    assert "nowhere: no such folder" in capsys.readouterr().err
 
 
 def test_torch_export_gives_the_same(tiny_model: EgmaModel) -> None:

@@ -222,7 +222,7 @@ def test_what_must_not_happen_is_refused(hub: FakeHub, folder: Path, results: Pa
     hub.repositories["models", "lab/twice"].private = False
     assert "exists and is public" in push(hub, home, folder, "lab/twice", "--overwrite").stderr
     empty = push(hub, home, tmp_path, "lab/nothing")
-    assert empty.returncode == 2 and "no trained model (" in empty.stderr
+    assert empty.returncode == 2 and "no EGMA model can be loaded from it (" in empty.stderr
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
     weights = load_file(broken / "model.safetensors")
