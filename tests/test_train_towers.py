@@ -49,7 +49,7 @@ def test_two_processes_train_past_parameters_without_gradient(
     mp.spawn(train_in_process, ([*places, "--config", str(preset), "--max_steps", "3"],), nprocs=2)
     said = capfd.readouterr().out
     assert said.count("are frozen: ") == 1
-    assert "17 parameters that nothing learnt depends on are frozen: vision_model.embeddings.mask_token, text_" in said
+    assert "17 parameters get no gradient and are frozen: vision_model.embeddings.mask_token, text_" in said
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3]
 
