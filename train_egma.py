@@ -76,8 +76,8 @@ class Trainer:
         optimizer = make_optimizer(model, settings, accelerator.device)
         self.module, self.optimizer = accelerator.prepare(make_module(model, settings), optimizer)
         steps_per_epoch = self.data.batches_per_epoch / settings.gradient_accumulation_steps
-        self.total_steps = settings.max_steps or max(1, round(settings.epochs * steps_per_epoch))
-        self.evaluation_steps = settings.evaluation_steps or max(1, round(steps_per_epoch))
+        self.total_steps = settings.max_steps or whole_steps(settings.epochs * steps_per_epoch)
+        self.evaluation_steps = settings.evaluation_steps or whole_steps(steps_per_epoch)
         warmup = round(settings.warmup_fraction * self.total_steps)
         self.schedule = get_cosine_schedule_with_warmup(optimizer, warmup, self.total_steps)
         self.watch = Watch(accelerator, settings.output, settings.log_steps)
@@ -302,13 +302,18 @@ class Trainer:
         if not accelerator.is_main_process:
             return
         # copied, so that a run that was cut off here finds its best model again
-        shutil.copytree(output / "best", output, dirs_exist_ok=True)
-        shutil.rmtree(output / "best")
+        if (output / "best").exists():
+            shutil.copytree(output / "best", output, dirs_exist_ok=True)
+            shutil.rmtree(output / "best")
         if cut := self.data.truncated_sentences:
             self.watch.say(f"{cut} sentences were cut to {self.processor.max_length} tokens on the main process")
         self.watch.say(
             f"best validation loss {self.best_loss:.4f} at step {self.best_step}; model and processor are in {output}"
         )
+
+
+def whole_steps(steps: float) -> int:
+    return max(1, round(steps))
 
 
 def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def split_statistics(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]
 
     The first are to stay in evaluation mode: then micro batches, processes and a whole batch see the same.
     """
-    held, dependent = [], []
+    held: list[nn.Module] = []
+    dependent: list[nn.Module] = []
     for tower in model.children():
         layers = [layer for layer in tower.modules() if isinstance(layer, _NormBase)]
         learned = any(_has_learned(layer) for layer in layers)
@@ -71,7 +72,7 @@ def frozen_notes(model: nn.Module, unreached: list[str]) -> list[str]:
     notes, held = [], split_statistics(model)[0]
     if unreached:
         first = ", ".join(unreached[:NAMED]) + (" ..." if len(unreached) > NAMED else "")
-        notes.append(f"{len(unreached)} parameters that nothing learnt depends on are frozen: {first}")
+        notes.append(f"{len(unreached)} parameters get no gradient and are frozen: {first}")
     if held:
         notes.append(f"running statistics of {len(held)} {type(held[0]).__name__} layers stay as they were learned")
     return notes
