@@ -10,6 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from dataset_scripts.identity import program_identity, stamp
 from dataset_scripts.schema import UserError
 from dataset_scripts.writer import STATE, read_json, replace_json
 
@@ -59,27 +60,22 @@ def discard(folder: Path) -> None:
 
 
 def fingerprint(*roots: Path) -> str:
-    """A digest of this program and of the names, sizes and times of files: of tables surely, of deep images not."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
+    """A digest of this program and of the names and stamps of files: of tables surely, of deep images not."""
+    digest = hashlib.sha256(program_identity(Path(__file__).parent).encode())
     for root in roots:
-        for line in _listing(root.resolve(), LISTED_DEPTH) if root.is_dir() else [_stamp(root)]:
+        for line in _listing(root.resolve(), LISTED_DEPTH) if root.is_dir() else [f"{root} {stamp(root)}"]:
             digest.update(line.encode(errors="surrogateescape") + b"\n")
     return digest.hexdigest()
 
 
 def _listing(folder: Path, depth: int) -> Iterator[str]:
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith(".") or entry.name in ("Thumbs.db", "desktop.ini"):
+            continue  # of the system that looked at the folder
         if not entry.is_dir(follow_symlinks=False):
-            yield _stamp(Path(entry.path))
+            yield f"{entry.path} {stamp(Path(entry.path))}"
         elif depth > 1:
             yield from _listing(Path(entry.path), depth - 1)
-
-
-def _stamp(path: Path) -> str:
-    known = path.lstat()
-    return f"{path} {known.st_size} {known.st_mtime_ns}"
 
 
 @contextmanager

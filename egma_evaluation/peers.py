@@ -11,6 +11,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from dataset_scripts.schema import UserError
+from modeling_egma.towers_egma import encoder_faults
 
 
 class Peer(nn.Module):
@@ -93,7 +94,11 @@ def load_peer(name: str) -> tuple[Peer, PeerProcessor]:
         UserError: it cannot be loaded.
     """
     try:
-        model = AutoModel.from_pretrained(name, use_safetensors=True).eval()
+        model, loading = AutoModel.from_pretrained(
+            name, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        if faults := encoder_faults(model, loading):
+            raise ValueError(f"the weights do not fill it: {faults}")
         peer = Peer(model)
         image_processor = AutoImageProcessor.from_pretrained(name)
         tokenizer = AutoTokenizer.from_pretrained(name) if peer.has_text else None

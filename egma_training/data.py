@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import BatchFeature
 
-from dataset_scripts.schema import Split, UserError, fingerprint, is_generated, load_readings
+from dataset_scripts.identity import corpus_identity
+from dataset_scripts.schema import Split, UserError, is_generated, load_readings
 from egma_training.arguments import TrainingSettings
 from egma_training.augmentation import Augmentation, text_number
 from egma_training.sampling import EpochPlan, gaze_subset
@@ -80,11 +81,11 @@ class TrainingData:
         return [self.validation[place] for place in (looked_at or with_text)[:count]]
 
     def describe(self) -> dict[str, Any]:
-        """Counts and fingerprints of the corpora, for `training_state.json`."""
+        """Counts and identities of the corpora, for `training_state.json`."""
         weights: Sequence[float | None] = self.weights or [None] * len(self.folders)
         return {
             folder.resolve().name: {
-                "fingerprint": fingerprint(folder),
+                "fingerprint": corpus_identity(folder),
                 "generated": is_generated(folder),
                 "weight": w,
                 **{
@@ -165,9 +166,8 @@ class ReadingCollator:
     With `positives: text_match` also `report_ids` (B,) and `sentence_ids` (N,), equal for equal texts.
     """
 
-    def __init__(self, processor: Any, max_length: int, settings: TrainingSettings | None = None) -> None:
+    def __init__(self, processor: Any, settings: TrainingSettings | None = None) -> None:
         self.processor = processor
-        self.max_length = max_length
         self.settings = settings
         self.epoch = 0
 
@@ -181,7 +181,6 @@ class ReadingCollator:
             gaze=[row["fixations"] for row in rows],
             spans=[[_span(sentence) for sentence in row["sentences"]] for row in rows],
             frame_affines=None if augmentation is None else augmentation.frame_affines(rows),
-            max_length=self.max_length,
         )
         if augmentation is not None:
             deviation = float(np.mean(self.processor.image_processor.image_std))

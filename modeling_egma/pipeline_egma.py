@@ -15,6 +15,7 @@ from transformers import (
     ZeroShotImageClassificationPipeline,
 )
 
+from .losses_egma import similarity_maps
 from .pictures_egma import as_picture
 
 TASK = "egma-grounding"
@@ -63,8 +64,7 @@ class EgmaGroundingPipeline(Pipeline):
     def _forward(self, inputs: dict[str, Any], **_: Any) -> dict[str, Any]:
         sentences, size = inputs.pop("sentences"), inputs.pop("size")
         output = self.model(**inputs)
-        grid = round(output.patch_embeds.shape[1] ** 0.5)
-        maps = (output.text_embeds @ output.patch_embeds[0].mT).unflatten(-1, (grid, grid))
+        maps = similarity_maps(output.patch_embeds, output.text_embeds)[0]
         scores = output.logits_per_image[0] / self.model._scale()
         return {"sentences": sentences, "size": size, "maps": maps.float(), "scores": scores.float()}
 

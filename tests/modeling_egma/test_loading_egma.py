@@ -129,6 +129,7 @@ def test_every_file_of_the_package_travels_with_the_weights(saved):
         "pictures_egma.py",
         "pipeline_egma.py",
         "processing_egma.py",
+        "towers_egma.py",
     }
     auto_map = json.loads((saved / "egma" / "config.json").read_text())["auto_map"]
     assert auto_map["AutoModel"] == auto_map["AutoModelForZeroShotImageClassification"] == "modeling_egma.EgmaModel"
