@@ -83,18 +83,18 @@ def _check_bits(image: Image.Image) -> None:
     has_channels = image.mode in ("LA", "RGB", "RGBA")
     if has_channels and (image.format not in (None, *EIGHT_BIT_FORMATS) or _is_cut(image)):
         raise ValueError(
-            f"a {image.format} picture of several channels with 16 bits each, or maybe, is cut to 8 as it is opened: "
-            "window or rescale it to 8 bits first"
+            f"a {image.format} picture of several channels which has, or may have, 16 bits each: Pillow cuts them to "
+            "8 as it opens them; window or rescale it to 8 bits first"
         )
 
 
 def _is_cut(image: Image.Image) -> bool:
     """Whether Pillow reads 16 bits a channel as 8: the raw mode says so until the file is decoded."""
-    path = getattr(image, "filename", "")
-    if path and not image.tile and Path(path).is_file():  # type: ignore[attr-defined]
+    tiles, path = getattr(image, "tile", ()), getattr(image, "filename", "")
+    if not tiles and path and Path(path).is_file():
         with Image.open(path) as undecoded:
-            return _is_cut(undecoded) if undecoded.tile else False  # type: ignore[attr-defined]
-    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+            tiles = getattr(undecoded, "tile", ())
+    return any(";16" in str(tile[3]) for tile in tiles)
 
 
 def _on_black(image: Image.Image) -> Image.Image:
