@@ -11,14 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModel, AutoProcessor
-
 import modeling_egma  # noqa: F401  registers the Auto classes
 from dataset_scripts.identity import program_identity
 from dataset_scripts.resume import fingerprint
 from dataset_scripts.schema import UserError, load_readings
 from egma_evaluation.figures import GalleryRow, heatmap_gallery, training_curves
 from egma_evaluation.gallery import gallery_rows
+from egma_evaluation.models import load_whole_model
 from egma_evaluation.stages import ROOT, Stage, evaluation, run_stages, training, write_json
 
 RUNS = {"no_gaze": 0.0, "egma": 1.0}
@@ -117,8 +116,7 @@ def results_table(results: dict[str, Any]) -> str:
 
 
 def _gallery(model_folder: Path, data: Path) -> list[GalleryRow]:
-    model = AutoModel.from_pretrained(model_folder).eval()
-    return gallery_rows(model, AutoProcessor.from_pretrained(model_folder), load_readings(data, "test"))
+    return gallery_rows(*load_whole_model(model_folder), load_readings(data, "test"))
 
 
 def _cell(values: dict[str, Any], key: str) -> str:
@@ -134,7 +132,7 @@ REPORT = """# EGMA on generated data
 Every picture, report and recording here is **generated** (the phantom corpus); no patient exists, and no figure says
 anything about real radiographs. Both models start from the same weights, see the same images and sentences in the same
 order and have the same losses; `EGMA` also sees where the (generated) reader looked. Zero-shot figures use the {score}
-score. All figures in percent, on patients that no model saw, with bootstrap 95 % intervals over patients.
+score. All figures in percent, on patients that no model saw, with 95 % intervals over patients.
 
 {table}
 

@@ -70,6 +70,8 @@ def fingerprint(*roots: Path) -> str:
 
 def _listing(folder: Path, depth: int) -> Iterator[str]:
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith(".") or entry.name in ("Thumbs.db", "desktop.ini"):
+            continue  # of the system that looked at the folder
         if not entry.is_dir(follow_symlinks=False):
             yield f"{entry.path} {stamp(Path(entry.path))}"
         elif depth > 1:

@@ -8,8 +8,9 @@ recording's clock. What a corpus does not know is null, never a made-up value.
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
+import pyarrow as pa
 from datasets import Dataset, Features, Image, List, NamedSplit, Value, config
 
 from dataset_scripts.identity import stamp
@@ -125,6 +126,19 @@ def _features() -> Features:
 FEATURES = _features()
 
 
+def _with_plain_lists(described: Any) -> Any:
+    """Features as JSON, lists as [item], which every version since 3.0 reads: the type List came with 4.0."""
+    if not isinstance(described, dict):
+        return described
+    if described.get("_type") == "List":
+        return [_with_plain_lists(described["feature"])]
+    return {name: _with_plain_lists(value) for name, value in described.items()}
+
+
+_METADATA = json.dumps({"info": {"features": _with_plain_lists(FEATURES.to_dict())}})
+ARROW_SCHEMA: pa.Schema = FEATURES.arrow_schema.with_metadata({"huggingface": _METADATA})
+
+
 def load_readings(directory: str | Path, split: Split) -> Dataset:
     """Open one split of a converted corpus.
 
@@ -136,7 +150,7 @@ def load_readings(directory: str | Path, split: Split) -> Dataset:
         raise UserError(f"{directory}: no such folder; expected a corpus written by `python -m dataset_scripts.build`")
     files = sorted(directory.glob(f"data/{split}-*.parquet"))
     if not files:
-        found = sorted({path.name.split("-")[0] for path in directory.glob("data/*.parquet")})
+        found = sorted({path.name.split("-")[0] for path in directory.glob("data/[!.]*.parquet")})
         raise UserError(
             f"{directory}: no split '{split}' (data/{split}-*.parquet); "
             + (f"it has {', '.join(found)}" if found else "it holds no converted corpus at all")

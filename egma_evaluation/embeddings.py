@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset_scripts.schema import Reading, UserError
+from modeling_egma.pictures_egma import as_picture
 
 Readings: TypeAlias = Dataset | Sequence[Reading]
 Processor = Callable[..., Mapping[str, Tensor]]
@@ -96,7 +97,7 @@ class Images:
 
     def pixels(self, ids: Iterable[str]) -> Tensor:
         """(B, 3, H, W) of the images, in their order."""
-        images = [self.rows[self.place[image_id]]["image"].convert("RGB") for image_id in ids]
+        images = [as_picture(self.rows[self.place[image_id]]["image"]).convert("RGB") for image_id in ids]
         return self.processor(images=images, return_tensors="pt")["pixel_values"]
 
 

@@ -1,38 +1,94 @@
-"""Any EGMA model by its name, or a sentence on why it cannot be had."""
+"""Any EGMA model by its name, whole and fitting its processor, or a sentence on why it cannot be had."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoProcessor
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoProcessor
 
-import modeling_egma  # noqa: F401  registers the Auto classes
 from dataset_scripts.schema import UserError
+from modeling_egma import EgmaModel
+from modeling_egma.towers_egma import check_patches, loading_faults
+
+# what transformers raises over a folder that is not as it should be
+LOADING_ERRORS = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError),
+    *(SafetensorError, StrictDataclassError),
+)
 
 
-def load_model(name: str) -> tuple[Any, Any]:
-    """The model, on a GPU if there is one, and its processor.
+def load_model(name: str | Path) -> tuple[Any, Any]:
+    """The model, on a GPU if there is one, and its processor, as `load_whole_model` gives them."""
+    model, processor = load_whole_model(name)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), processor
+
+
+def load_whole_model(
+    name: str | Path,
+    changes: Mapping[str, Any] | None = None,
+    max_length: int | None = None,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
+) -> tuple[EgmaModel, Any]:
+    """An `EgmaModel` with all of its weights, in evaluation mode on the CPU, and the processor that fits it.
+
+    Args:
+        name: a folder or a Hub id.
+        changes: fields of its `EgmaConfig` that shall be others.
+        max_length: tokens of a sentence, where they shall be fewer than the processor keeps.
+        dtype: of the weights, `"auto"` as they were stored; small updates vanish in the few bits of half precision.
 
     Raises:
-        UserError: nothing to load, another kind of model, or weights that do not fill it.
+        UserError: nothing to load, another kind of model, an adapter, weights that do not fill it, or a processor of
+            another model.
     """
-    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):  # no id on the Hub
+    name = str(name)
+    is_folder = Path(name).is_dir()
+    if not is_folder and (name.startswith((".", "/", "~")) or name.count("/") > 1):  # no id on the Hub
         raise UserError(f"{name}: no such folder; expected one with an EGMA model")
+    if (Path(name) / "adapter_config.json").is_file():
+        raise _adapter(name)
     try:
         config = AutoConfig.from_pretrained(name)
-        if config.model_type != "egma":
-            raise UserError(f"{name}: a model of type '{config.model_type}'; expected an EGMA model")
-        model, loading = AutoModel.from_pretrained(name, output_loading_info=True)
-        processor = AutoProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        source = "it" if Path(name).is_dir() else "the Hub, and no such folder is here"
-        raise UserError(f"{name}: no EGMA model can be loaded from {source} ({reason})") from error
-    if loading["missing_keys"]:
-        missing = ", ".join(sorted(loading["missing_keys"])[:3])
-        raise UserError(
-            f"{name}: the weights lack {len(loading['missing_keys'])} tensors of the model, such as {missing}"
+        _check_kind(name, config)
+        if changes:
+            config = type(config).from_dict(config.to_dict() | dict(changes))
+        model, loading = EgmaModel.from_pretrained(
+            name, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), processor
+        processor = AutoProcessor.from_pretrained(name)
+    except UserError:
+        raise
+    except LOADING_ERRORS as error:
+        source = "it" if is_folder else "the Hub, and no such folder is here"
+        raise UserError(f"{name}: no EGMA model can be loaded from {source} ({_first_line(error)})") from error
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise _adapter(name)
+    if faults := loading_faults(loading):
+        raise UserError(f"{name}: the weights do not fill an EGMA model: {faults}")
+    try:
+        check_patches(model)
+        return model, processor.fit(config, max_length)
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{name}: {_first_line(error)}") from error
+
+
+def _check_kind(name: str, config: Any) -> None:
+    if config.model_type != "egma":
+        raise UserError(f"{name}: a model of type '{config.model_type}'; expected an EGMA model")
+    kinds = config.architectures or [EgmaModel.__name__]
+    if EgmaModel.__name__ not in kinds:
+        raise UserError(f"{name}: holds an {', '.join(kinds)}; expected a whole EgmaModel, images and text")
+
+
+def _adapter(name: str) -> UserError:
+    return UserError(
+        f"{name}: an adapter, which is no model without its base; expected a whole EgmaModel: load base and adapter, "
+        "`merge_and_unload()` them, and save that"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -14,6 +14,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from dataset_scripts.schema import UserError
 from egma_evaluation.embeddings import inference
+from egma_evaluation.models import LOADING_ERRORS
+from modeling_egma.towers_egma import encoder_faults, text_positions
 
 # by the type of model, as trained: sentences of any length with a mask over what fills them up, or all of the longest
 # length without one. SigLIP 2 of one image size has SigLIP's type; a tokenizer does not say which of both it is for
@@ -113,14 +115,14 @@ def load_peer(name: str) -> tuple[Peer, PeerProcessor]:
         _check_kind(name, kind, peer.has_text)
         image_processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False) if peer.has_text else None
-        length = 0 if tokenizer is None else _positions(model.text_model)
+        length = 0 if tokenizer is None else text_positions(model.text_model) or 0
         if tokenizer is not None and kind not in FILLED:
-            length = min(length, tokenizer.model_max_length)
+            length = min(length or tokenizer.model_max_length, tokenizer.model_max_length)
         processor = PeerProcessor(image_processor, tokenizer, length, kind in FILLED, name)
         _check_alone(peer, processor)
     except UserError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+    except (*LOADING_ERRORS, IndexError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{name}: no model of CLIP's or SigLIP's kind can be loaded from it ({reason})") from error
     return peer, processor
@@ -128,13 +130,15 @@ def load_peer(name: str) -> tuple[Peer, PeerProcessor]:
 
 def _load(name: str) -> Any:
     settings: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32}
-    model, loading = AutoModel.from_pretrained(name, output_loading_info=True, **settings)
-    missing = sorted(loading["missing_keys"])
-    if missing and all(key.startswith("pooler.") for key in missing):
-        return AutoModel.from_pretrained(name, add_pooling_layer=False, **settings)
-    if missing:
-        raise UserError(f"{name}: the weights lack {len(missing)} tensors of the model, such as {missing[0]}")
-    return model
+    model, loading = AutoModel.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True, **settings)
+    faults = encoder_faults(model, loading)
+    poolers = [key for key in loading["missing_keys"] if "pooler." in key]
+    if poolers and hasattr(model, "get_text_features"):
+        faults = faults or f"they lack {poolers[0]}"
+    if faults:
+        raise ValueError(f"the weights do not fill it: {faults}")
+    # a pooler that nobody trained is left out, and the mean token taken
+    return AutoModel.from_pretrained(name, add_pooling_layer=False, **settings) if poolers else model
 
 
 def _check_kind(name: str, kind: str, has_text: bool) -> None:
@@ -143,18 +147,6 @@ def _check_kind(name: str, kind: str, has_text: bool) -> None:
     if has_text and kind not in (*MASKED, *FILLED):
         known = ", ".join((*MASKED, *FILLED))
         raise UserError(f"{name}: how a model of type '{kind}' was trained to read is not known here; expected {known}")
-
-
-def _positions(text_tower: nn.Module) -> int:
-    """Tokens that the tower has places for; RoBERTa's kind counts them from after its padding."""
-    found = [
-        module
-        for path, module in text_tower.named_modules()
-        if path.endswith(("position_embedding", "position_embeddings")) and isinstance(module, nn.Embedding)
-    ]
-    if not found:
-        raise ValueError("its text tower has no embeddings of positions")
-    return found[0].num_embeddings - (0 if found[0].padding_idx is None else found[0].padding_idx + 1)
 
 
 def _check_alone(peer: Peer, processor: PeerProcessor) -> None:

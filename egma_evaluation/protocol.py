@@ -8,7 +8,7 @@ from typing import Any
 
 from dataset_scripts.identity import corpus_identity
 from dataset_scripts.schema import PRESENT, Reading, Split, UserError, is_generated, load_readings
-from egma_evaluation.bootstrap import CONFIDENCE, PatientBootstrap, paired_difference, patient, without_draws
+from egma_evaluation.bootstrap import CONFIDENCE, PatientBootstrap, patient, without_draws
 from egma_evaluation.class_retrieval import class_retrieval
 from egma_evaluation.corpus_protocols import CorpusProtocol, protocol_of, published_figures, with_no_finding
 from egma_evaluation.embeddings import (
@@ -31,11 +31,12 @@ from egma_evaluation.prompts import Prompts, draw_prompts, load_prompts
 from egma_evaluation.report import HEADLINE_LABELS, headline, headline_figures
 from egma_evaluation.result_figures import draw_figures
 from egma_evaluation.retrieval import report_sentences, retrieval
+from egma_evaluation.statistics.pairs import holm
 from egma_evaluation.task_cache import TaskCache
 from egma_evaluation.zero_shot import Pooling, zero_shot, zero_shot_classes
 from modeling_egma.processing_egma import GAZE_DEFAULTS
 
-PROTOCOL_VERSION = "2"
+PROTOCOL_VERSION = "3"
 TASKS = (
     *("zero_shot", "retrieval", "class_retrieval", "pointing_game", "grounding", "gaze_agreement"),
     *("linear_probe", "fine_tuning"),
@@ -130,23 +131,26 @@ def evaluate_model(
     }
     for name, (other, other_processor) in (others or {}).items():
         found = programs(other, other_processor).run(caches.get(name), asked=False)
-        beside = _beside(details, score, found, other.config.zero_shot_score)
+        beside = _beside(details, score, found, other.config.zero_shot_score, resampling)
         results.setdefault("baselines", {})[name] = beside
+    correct_for_many(results.get("baselines", {}))
     return results | {"details": without_draws(details)}
 
 
-def _beside(details: Mapping[str, Any], score: str, found: Mapping[str, Any], found_score: str) -> dict[str, Any]:
+def _beside(
+    details: Mapping[str, Any], score: str, found: Mapping[str, Any], found_score: str, bootstrap: PatientBootstrap
+) -> dict[str, Any]:
     """What `results.json` holds of another model."""
     return {
         **headline(found, found_score),
         "zero_shot_score": found_score,
-        "differences": differences(details, score, found, found_score),
+        "differences": differences(details, score, found, found_score, bootstrap),
         "details": without_draws(found),
     }
 
 
 def differences(
-    details: Mapping[str, Any], score: str, others: Mapping[str, Any], other_score: str
+    details: Mapping[str, Any], score: str, others: Mapping[str, Any], other_score: str, bootstrap: PatientBootstrap
 ) -> dict[str, dict[str, Any]]:
     """The first model's headline figures less the second's, by key, where both have one over the same entries."""
     first, second = headline_figures(details, score), headline_figures(others, other_score)
@@ -155,8 +159,15 @@ def differences(
         one, other = first.get(key), second.get(key)
         if one is None or other is None or one["value"] is None or other["value"] is None or one["n"] != other["n"]:
             continue
-        found[key] = asdict(paired_difference(one, other))
+        found[key] = asdict(bootstrap.difference(one, other))
     return found
+
+
+def correct_for_many(others: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add `p_holm` to the differences of all headline figures from all other models, which are one family."""
+    family = [of for other in others.values() for of in other["differences"].values() if of["p_value"] is not None]
+    for difference, p_value in zip(family, holm([of["p_value"] for of in family]), strict=True):
+        difference["p_holm"] = p_value
 
 
 @dataclass(frozen=True)

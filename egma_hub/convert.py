@@ -3,7 +3,8 @@
     python -m egma_hub.convert SOURCE --output DIR [--tokenizer ID]
 
 Every tensor of SOURCE is used, dropped by a rule with a name, or an error. A `.bin` is read with torch's
-`weights_only=True` and in no other way.
+`weights_only=True` and in no other way. The processor beside the model prepares pictures and text as the weights had
+them.
 """
 
 import argparse
@@ -12,20 +13,37 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer, BertConfig, ResNetConfig, SwinConfig
+from transformers.image_utils import PILImageResampling
 
 from dataset_scripts.schema import UserError
 from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
+from modeling_egma.towers_egma import loading_faults
 
 TOKENIZER = "emilyalsentzer/Bio_ClinicalBERT"
-MEDCLIP_TEXT_LAYERS = [1, 2, -1]  # of the hidden states, the embeddings being 0
+# of both, from their repositories (RyanWangZf/MedCLIP, MoMarky/EGMA): grey values, frame, and tokens of a text
+IMAGE_MEAN, IMAGE_STD = 0.5862785803043838, 0.27950088968644304
+MAX_LENGTH = 77
 HEAD_WIDTH = 64  # of BERT's attention; no tensor's shape tells it
 IMAGE_SIZE = 224
+
+
+class Layout(NamedTuple):
+    """Whose checkpoint it is: which hidden states of the text are averaged, and how pictures are resized."""
+
+    name: str
+    text_layers: int | list[int]
+    resample: PILImageResampling
+
+
+MEDCLIP = Layout("MedCLIP", [1, 2, -1], PILImageResampling.BICUBIC)
+AUTHORS_EGMA = Layout("the authors' EGMA", 4, PILImageResampling.BILINEAR)
+ONLY_THE_AUTHORS = r"(.*\.)?word_local_atten_layer\..*|vision_model\.projection_head[12]\..*"
 
 VISION, TEXT = "vision_model.model.", "text_model.model."
 RENAMED = {
@@ -36,6 +54,7 @@ RENAMED = {
 }
 DROPPED = {
     "indices that the model computes": r".*\.(position_ids|relative_position_index)$",
+    "projections of earlier stages, which no score uses": r"vision_model\.projection_head[12]\..*",
     "word-to-region attention, which the objective does not have": r"(.*\.)?word_local_atten_layer\..*",
     "the text encoder's unused pooler": r"text_model\.model\.pooler\..*",
     "a classifier's leftovers": r"(vision_model\.(model\.)?)?(classifier|head)\..*|vision_model\.model\.fc\.bias",
@@ -49,8 +68,8 @@ RESNET_RULES = (
 )
 
 
-def convert(source: Path, text_heads: int | None = None) -> tuple[EgmaModel, dict[str, list[str]]]:
-    """The model, and the dropped keys by rule.
+def convert(source: Path, text_heads: int | None = None) -> tuple[EgmaModel, Layout, dict[str, list[str]]]:
+    """The model, whose layout it had, and the dropped keys by rule.
 
     Args:
         text_heads: attention heads of the text encoder; None: one for each 64 of its width.
@@ -62,6 +81,7 @@ def convert(source: Path, text_heads: int | None = None) -> tuple[EgmaModel, dic
     dropped: dict[str, list[str]] = {}
     kept: dict[str, Tensor] = {}
     unknown = []
+    layout = AUTHORS_EGMA if any(re.fullmatch(ONLY_THE_AUTHORS, name) for name in tensors) else MEDCLIP
     is_resnet = f"{VISION}conv1.weight" in tensors
     for name, value in tensors.items():
         rule = next((title for title, pattern in DROPPED.items() if re.fullmatch(pattern, name)), None)
@@ -80,7 +100,24 @@ def convert(source: Path, text_heads: int | None = None) -> tuple[EgmaModel, dic
             + (f"{'; ' if unknown else ''}nothing for {', '.join(sorted(lacking))}" if lacking else "")
             + f"; expected {VISION}* of a Swin or a ResNet, {TEXT}* of a BERT, {', '.join(RENAMED)}"
         )
-    return _loaded(source, kept, _config(source, kept, is_resnet, text_heads)), dropped
+    config = _config(source, kept, is_resnet, text_heads)
+    config.text_layers = layout.text_layers
+    return _loaded(source, kept, config), layout, dropped
+
+
+def processor_of(layout: Layout, config: EgmaConfig, tokenizer: Any) -> EgmaProcessor:
+    """What the weights were trained with: a black square frame, one grey mean and deviation, sentences of 77 tokens.
+
+    Raises:
+        UserError: a tokenizer of another vocabulary.
+    """
+    try:
+        processor = EgmaProcessor.for_model(config, tokenizer, max_length=MAX_LENGTH)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    images = processor.image_processor
+    images.image_mean, images.image_std, images.resample = [IMAGE_MEAN] * 3, [IMAGE_STD] * 3, layout.resample
+    return processor
 
 
 def read_tensors(source: Path) -> dict[str, Tensor]:
@@ -130,7 +167,6 @@ def _config(source: Path, tensors: Mapping[str, Tensor], is_resnet: bool, text_h
             vision_config=_resnet_config(tensors) if is_resnet else _swin_config(tensors),
             text_config=_bert_config(tensors, text_heads),
             projection_dim=tensors["visual_projection.weight"].shape[0],
-            text_layers=MEDCLIP_TEXT_LAYERS,
         )
     except KeyError as error:
         raise UserError(f"{source}: lacks {error} of a {'ResNet' if is_resnet else 'Swin'} or a BERT") from None
@@ -187,14 +223,8 @@ def _loaded(source: Path, tensors: dict[str, Tensor], config: EgmaConfig) -> Egm
         config.save_pretrained(folder)
         save_file(tensors, Path(folder) / "model.safetensors", metadata={"format": "pt"})
         model, info = EgmaModel.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True)
-    counters = [name for name in info["missing_keys"] if not name.endswith("num_batches_tracked")]
-    for kind, names in (
-        ("lacks", counters),
-        ("has unknown", info["unexpected_keys"]),
-        ("misshapes", info["mismatched_keys"]),
-    ):
-        if names:
-            raise UserError(f"{source}: {kind} {len(names)} tensors, such as {sorted(map(str, names))[0]}")
+    if faults := loading_faults(info):
+        raise UserError(f"{source}: the weights do not fill the model that their shapes tell: {faults}")
     return model
 
 
@@ -210,16 +240,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.output.exists() and any(options.output.iterdir()):
             raise UserError(f"{options.output}: is not empty")
-        model, dropped = convert(options.source, options.text_heads)
+        model, layout, dropped = convert(options.source, options.text_heads)
         try:
             tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
         except (OSError, ValueError) as error:
             raise UserError(f"{options.tokenizer}: no tokenizer ({str(error).splitlines()[0]})") from None
+        processor = processor_of(layout, model.config, tokenizer)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     model.save_pretrained(options.output)
-    EgmaProcessor.for_model(model.config, tokenizer).save_pretrained(options.output)
+    processor.save_pretrained(options.output)
+    print(f"layout of {layout.name}: pictures and text are prepared as it does")
     for rule, names in dropped.items():
         print(f"dropped: {len(names)} tensors, {rule}")
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters in {options.output}")

@@ -16,17 +16,16 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoProcessor
 
-import modeling_egma  # noqa: F401  registers the Auto classes
 from dataset_scripts.schema import UserError
+from egma_evaluation.models import load_whole_model
 from egma_evaluation.protocol import evaluate_model
 from modeling_egma import EgmaModel
 
 TOLERANCE = 1e-4
 # sizes of the export and, to see that they do not matter, of the check
 TRACED, CHECKED = (2, 3, 12), (3, 5, 7)
-MOST = 4096  # images or sentences at a time
+MOST = 4096  # images or sentences at a time, or tokens of a text encoder without a limit
 
 
 class Part(NamedTuple):
@@ -78,7 +77,7 @@ def example_inputs(model: EgmaModel, sizes: tuple[int, int, int]) -> dict[str, T
     """Random inputs of (images, sentences, length); the last token of the first sentence is padding."""
     images, sentences, length = sizes
     config: Any = model.config
-    side = config.vision_config.image_size
+    side = config.image_side
     generator = torch.Generator().manual_seed(0)
     mask = torch.ones(sentences, length, dtype=torch.long)
     mask[0, -1] = 0
@@ -111,7 +110,7 @@ def export_onnx(model: EgmaModel, output: Path) -> dict[str, float]:
                 path,
                 input_names=list(part.inputs),
                 output_names=list(part.outputs),
-                dynamic_shapes=_dynamic(part, _longest(model)),
+                dynamic_shapes=_dynamic(part, model.text_positions or MOST),
                 dynamo=True,
                 external_data=False,
                 verbose=False,
@@ -122,10 +121,6 @@ def export_onnx(model: EgmaModel, output: Path) -> dict[str, float]:
                 f"{path}: differs from the model by {differences[name]:.2g}, expected less than {TOLERANCE:g}"
             )
     return differences
-
-
-def _longest(model: EgmaModel) -> int:
-    return int(getattr(model.config.text_config, "max_position_embeddings", 512))
 
 
 def _dynamic(part: Part, longest: int) -> dict[str, dict[int, Any]]:
@@ -179,16 +174,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--int8-on", type=Path, metavar="CORPUS", help="measure int8's loss of AUROC on its test split")
     options = parser.parse_args(argv)
     try:
-        try:
-            model = AutoModel.from_pretrained(options.folder)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{options.folder}: no EGMA model ({str(error).strip().splitlines()[0]})") from None
-        if not isinstance(model, EgmaModel):
-            raise UserError(f"{options.folder}: a {type(model).__name__}, expected an EGMA model")
+        model, processor = load_whole_model(options.folder)
         for name, difference in export_onnx(model, options.output).items():
             print(f"{options.output / name}.onnx: {difference:.2g} from the model")
         if options.int8_on is not None:
-            loss = int8_loss(model, AutoProcessor.from_pretrained(options.folder), options.int8_on)
+            loss = int8_loss(model, processor, options.int8_on)
             low, high = loss["difference"]["interval"]
             print(
                 f"int8: zero-shot AUROC {100 * loss['int8']:.1f}, float32 {100 * loss['float32']:.1f}; "

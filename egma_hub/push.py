@@ -12,8 +12,8 @@ from huggingface_hub.utils._validators import validate_repo_id
 
 from dataset_scripts.identity import model_identity
 from dataset_scripts.schema import UserError
+from egma_evaluation.models import load_whole_model
 from egma_hub.card import model_card
-from modeling_egma import EgmaModel, EgmaProcessor
 
 # these show no image and no report
 FIGURES_WITHOUT_PATIENTS = ("roc.png", "confusion.png", "tsne.png")
@@ -56,10 +56,7 @@ def stage_model(folder: Path, repo_id: str, results: Path | None, staged: Path) 
     Model and processor are loaded and saved, so that what goes up is known to load and brings today's code. Whatever
     else lies in the folder stays: checkpoints and logs hold paths and names of readings.
     """
-    try:
-        model, processor = EgmaModel.from_pretrained(folder), EgmaProcessor.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: no trained model ({' '.join(str(error).split())[:200]})") from None
+    model, processor = load_whole_model(folder, dtype="auto")
     broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
     if broken:
         raise UserError(f"{folder}: {len(broken)} tensors hold NaN or an infinite number, such as {broken[0]}")

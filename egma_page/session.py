@@ -99,7 +99,7 @@ class PageModel:
             raise UserError("Choose an image first.")
         if session.image is None:
             with inference(self.model):
-                pixels = self.processor(images=[session.picture.image.convert("RGB")])["pixel_values"]
+                pixels = self.processor(images=[session.picture.image])["pixel_values"]
                 session.image = ImageBank({IMAGE_ID: 0}, *image_embeddings(self.model, pixels, [IMAGE_ID]))
         return session.image
 
@@ -128,11 +128,7 @@ class PageModel:
 
     def cut(self, sentences: Sequence[str]) -> list[bool]:
         """Whether each of the sentences is longer than the model reads."""
-        if not sentences:
-            return []
-        limit = self.processor.tokenizer.model_max_length
-        lengths = [len(ids) for ids in self.processor.tokenizer(list(sentences), verbose=False)["input_ids"]]
-        return [length > limit for length in lengths]
+        return list(self.processor.is_cut(sentences))
 
     def maps(self, session: Session, sentences: Sequence[str]) -> Tensor:
         """(n, G, G) cosines of the sentences with the patches of the session's picture, on the square frame."""

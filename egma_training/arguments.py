@@ -3,7 +3,9 @@
 import argparse
 import dataclasses
 import difflib
+import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from modeling_egma import EgmaConfig
 
 POSITIVES = ("diagonal", "text_match")
 OBJECTIVE_WEIGHTS = ("contrastive_weight", "gaze_weight", "mapping_weight")
+OBJECTIVE_FIELDS = (*OBJECTIVE_WEIGHTS, "gaze_sentence_weight", "gaze_label_threshold", "mapping_threshold")
 
 
 @dataclass
@@ -41,9 +44,11 @@ class TrainingSettings:
     egma_config: dict = field(  # type: ignore[type-arg]
         default_factory=dict, metadata={"help": "fields of EgmaConfig for a new model, as JSON"}
     )
-    contrastive_weight: float | None = field(default=None, metadata={"help": "overrides the model's"})
-    gaze_weight: float | None = field(default=None, metadata={"help": "overrides the model's"})
-    mapping_weight: float | None = field(default=None, metadata={"help": "overrides the model's"})
+    contrastive_weight: float | None = field(
+        default=None, metadata={"help": "of the contrastive term; 1 when not given"}
+    )
+    gaze_weight: float | None = field(default=None, metadata={"help": "of the gaze term; 1 when not given"})
+    mapping_weight: float | None = field(default=None, metadata={"help": "of the mapping term; 1 when not given"})
     vocabulary_size: int = field(default=4000, metadata={"help": "WordPiece entries when the text encoder is new"})
     max_length: int = field(default=64, metadata={"help": "tokens a sentence; what is cut is counted"})
 
@@ -73,8 +78,13 @@ class TrainingSettings:
         default="diagonal",
         metadata={"help": "'diagonal': every other report is a negative; 'text_match': not one of the same text"},
     )
-    gaze_sigma: float = field(default=0.05, metadata={"help": "width of a fixation, fraction of the frame's side"})
-    gaze_lead_seconds: float = field(default=0.0, metadata={"help": "by how much the eyes run ahead of speech"})
+    gaze_sigma: float | None = field(
+        default=None,
+        metadata={"help": "width of a fixation, fraction of the frame's side; the model's, 0.05 for a new one"},
+    )
+    gaze_lead_seconds: float | None = field(
+        default=None, metadata={"help": "by how much the eyes run ahead of speech; the model's, 0 for a new one"}
+    )
 
     brightness: float = field(default=0.0, metadata={"help": "augmentation: largest change, fraction of full scale"})
     contrast: float = field(default=0.0, metadata={"help": "augmentation: largest relative change"})
@@ -128,19 +138,22 @@ class TrainingSettings:
         return Path(str(self.output_dir))
 
     @property
-    def objective_weights(self) -> dict[str, float]:
-        """The weights that were given, by the name that `EgmaConfig` has for them."""
-        given = {name: getattr(self, name) for name in OBJECTIVE_WEIGHTS}
-        return {name: weight for name, weight in given.items() if weight is not None}
+    def model_fields(self) -> dict[str, Any]:
+        """Fields of `EgmaConfig`: the objective, which a run has of its own, and what else was given."""
+        defaults = {item.name: item.default for item in dataclasses.fields(EgmaConfig) if item.name in OBJECTIVE_FIELDS}
+        weights = {name: getattr(self, name) for name in OBJECTIVE_WEIGHTS}
+        given = {name: weight for name, weight in weights.items() if weight is not None}
+        return defaults | self.egma_config | given
 
 
 def parse_settings(argv: list[str]) -> TrainingSettings:
-    """Command line over preset over defaults.
+    """Command line over preset over defaults; so the fields of `egma_config`, one by one.
 
     Raises:
         UserError: an unknown or ill-typed field, a preset that cannot be read, values that do not fit each other.
     """
     parser = _Parser([TrainingSettings], allow_abbrev=False)  # type: ignore[list-item]
+    parser.set_type("egma_config", _json_fields)
     preset = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     preset.add_argument("--config")
     paths = preset.parse_known_args(argv)[0].config
@@ -148,8 +161,10 @@ def parse_settings(argv: list[str]) -> TrainingSettings:
         values = _read_preset(Path(path.strip()))
         _check_known(path, values, _names(TrainingSettings))
         _check_types(path, values, parser)
-        parser.set_defaults(**values)
+        fields = {"egma_config": parser.get_default("egma_config") | values.get("egma_config", {})}
+        parser.set_defaults(**values | fields)
     given, unknown = parser.parse_known_args(argv)
+    given.egma_config = parser.get_default("egma_config") | given.egma_config
     if unknown:
         options = [name for name in unknown if name.startswith("--")] or unknown
         _check_known("command line", [name.lstrip("-").split("=")[0] for name in options], _names(TrainingSettings))
@@ -158,12 +173,25 @@ def parse_settings(argv: list[str]) -> TrainingSettings:
 
 
 class _Parser(HfArgumentParser):
+    def set_type(self, name: str, convert: Callable[[str], Any]) -> None:
+        next(action for action in self._actions if action.dest == name).type = convert
+
     def error(self, message: str) -> Any:
         raise UserError(f"command line: {message}")
 
 
 def _names(dataclass_type: type) -> list[str]:
     return [item.name for item in dataclasses.fields(dataclass_type) if not item.name.startswith("_")]
+
+
+def _json_fields(text: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"is no JSON ({error}): {text!r}") from None
+    if not isinstance(fields, dict):
+        raise argparse.ArgumentTypeError(f"is {text!r}, expected fields of EgmaConfig as a JSON object")
+    return fields
 
 
 def _read_preset(path: Path) -> dict[str, Any]:

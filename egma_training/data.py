@@ -166,9 +166,8 @@ class ReadingCollator:
     With `positives: text_match` also `report_ids` (B,) and `sentence_ids` (N,), equal for equal texts.
     """
 
-    def __init__(self, processor: Any, max_length: int, settings: TrainingSettings | None = None) -> None:
+    def __init__(self, processor: Any, settings: TrainingSettings | None = None) -> None:
         self.processor = processor
-        self.max_length = max_length
         self.settings = settings
         self.epoch = 0
 
@@ -182,7 +181,6 @@ class ReadingCollator:
             gaze=[row["fixations"] for row in rows],
             spans=[[_span(sentence) for sentence in row["sentences"]] for row in rows],
             frame_affines=None if augmentation is None else augmentation.frame_affines(rows),
-            max_length=self.max_length,
         )
         if augmentation is not None:
             deviation = float(np.mean(self.processor.image_processor.image_std))

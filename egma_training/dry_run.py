@@ -15,7 +15,8 @@ TIMED_STEPS = 2
 def dry_run(trainer: "Trainer") -> None:
     """Forward, backward and update on the first batches; prints the figures and writes nothing."""
     settings, accelerator, model = trainer.settings, trainer.accelerator, trainer.training.model
-    collator = ReadingCollator(trainer.processor, settings.max_length, settings)
+    trainer.announce()
+    collator = ReadingCollator(trainer.processor, settings)
     batches = trainer.data.batches(collator, 0)
     seconds = []
     for _ in range(TIMED_STEPS):

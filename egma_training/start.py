@@ -6,19 +6,22 @@ from typing import Any
 import datasets
 import numpy as np
 from datasets import Dataset
-from huggingface_hub.errors import StrictDataclassError
 from tokenizers import normalizers, pre_tokenizers
-from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, BertTokenizer, set_seed
+from transformers import AutoImageProcessor, AutoTokenizer, BertTokenizer, set_seed
 from transformers.utils import logging
 
 from dataset_scripts.schema import UserError
+from egma_evaluation.models import LOADING_ERRORS, load_whole_model
 from egma_training.arguments import TrainingSettings
 from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
+from modeling_egma.towers_egma import check_patches
 
 logger = logging.get_logger(__name__)
 
 STATISTICS_IMAGES = 200
 SMALLEST_DEVIATION = 0.01
+# of the image processor that a vision backbone was trained with; the frame is ours
+TOWER_PREPROCESSING = ("image_mean", "image_std", "resample", "do_normalize", "rescale_factor")
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -36,7 +39,9 @@ def build_model(settings: TrainingSettings, rows: Dataset) -> tuple[EgmaModel, A
             model, processor = _from_towers(settings)
         else:
             model, processor = _from_config(settings, rows)
-    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+    except UserError:
+        raise
+    except LOADING_ERRORS as error:
         raise UserError(f"cannot build the model: {' '.join(str(error).split())}") from error
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable()
@@ -44,48 +49,45 @@ def build_model(settings: TrainingSettings, rows: Dataset) -> tuple[EgmaModel, A
 
 
 def _gaze_kwargs(settings: TrainingSettings) -> dict[str, float]:
-    return {"sigma": settings.gaze_sigma, "lead": settings.gaze_lead_seconds}
+    given = {"sigma": settings.gaze_sigma, "lead": settings.gaze_lead_seconds}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _from_egma(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
     assert settings.model
-    config = EgmaConfig.from_pretrained(settings.model)
-    if config.model_type != "egma":
-        raise ValueError(f"{settings.model} is a '{config.model_type}' model, expected 'egma'")
-    for name, value in {**settings.egma_config, **settings.objective_weights}.items():
-        setattr(config, name, value)
-    model = EgmaModel.from_pretrained(settings.model, config=config, use_safetensors=True)
-    processor = AutoProcessor.from_pretrained(settings.model)
-    processor.gaze_kwargs = _gaze_kwargs(settings)
+    model, processor = load_whole_model(settings.model, settings.model_fields, settings.max_length)
+    processor.gaze_kwargs |= _gaze_kwargs(settings)
     return model, processor
 
 
 def _from_towers(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
     assert settings.vision_model and settings.text_model
-    fields = {**settings.egma_config, **settings.objective_weights}
-    model = EgmaModel.from_vision_text_pretrained(settings.vision_model, settings.text_model, **fields)
+    model = EgmaModel.from_vision_text_pretrained(settings.vision_model, settings.text_model, **settings.model_fields)
     tokenizer = AutoTokenizer.from_pretrained(settings.text_model)
-    processor = EgmaProcessor.for_model(model.config, tokenizer, _gaze_kwargs(settings))
+    processor = EgmaProcessor.for_model(model.config, tokenizer, _gaze_kwargs(settings), settings.max_length)
     try:
         stock = AutoImageProcessor.from_pretrained(settings.vision_model)
     except OSError:
         logger.warning(f"{settings.vision_model} has no image processor; grey values are normalised to [-1, 1]")
     else:
-        processor.image_processor.image_mean = stock.image_mean
-        processor.image_processor.image_std = stock.image_std
+        for name in TOWER_PREPROCESSING:
+            if getattr(stock, name, None) is not None:
+                setattr(processor.image_processor, name, getattr(stock, name))
     return model, processor
 
 
 def _from_config(settings: TrainingSettings, rows: Dataset) -> tuple[EgmaModel, Any]:
     tokenizer = train_tokenizer(rows, settings.vocabulary_size, settings.max_length)
-    fields = {**settings.egma_config, **settings.objective_weights}
+    fields = settings.model_fields
     text_config = dict(fields.pop("text_config", None) or {})
     text_config |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     config = EgmaConfig(text_config=text_config, **fields)
-    processor = EgmaProcessor.for_model(config, tokenizer, _gaze_kwargs(settings))
+    processor = EgmaProcessor.for_model(config, tokenizer, _gaze_kwargs(settings), settings.max_length)
     mean, deviation = grey_statistics(rows)
     processor.image_processor.image_mean, processor.image_processor.image_std = [mean] * 3, [deviation] * 3
-    return EgmaModel(config), processor
+    model = EgmaModel(config)
+    check_patches(model)
+    return model, processor
 
 
 def grey_statistics(rows: Dataset) -> tuple[float, float]:

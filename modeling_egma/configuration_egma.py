@@ -142,12 +142,16 @@ class EgmaConfig(PreTrainedConfig):
         return tower
 
     @property
+    def image_side(self) -> int:
+        """Side of the square frame in pixels: the vision backbone's own size."""
+        return _side(self.vision_config, "image_size")
+
+    @property
     def grid_size(self) -> int:
-        """G, patches along each side of the square frame, for images of the vision backbone's own size."""
+        """G, patches along each side of the square frame."""
         tower = self.vision_tower_config
-        image_size, patch_size = _side(tower.image_size), _side(tower.patch_size)
         depths = getattr(tower, "depths", None)
-        cells = image_size // patch_size
+        cells = self.image_side // _side(tower, "patch_size")
         # every stage after the first halves the resolution
         for _ in range(len(depths) - 1 if depths else 0):
             cells = (cells + 1) // 2
@@ -168,8 +172,13 @@ class EgmaTextConfig(EgmaConfig):
     model_type = "egma_text_model"
 
 
-def _side(size: int | list[int] | tuple[int, ...]) -> int:
-    return size if isinstance(size, int) else size[0]
+def _side(tower: Any, name: str) -> int:
+    """A length of the vision backbone along both axes; ResNet and PVT state none, and take it from their config."""
+    size = getattr(tower, name, None)
+    sides = {size} if isinstance(size, int) else set(size or ())
+    known = len(sides) == 1 and all(isinstance(side, int) and side >= 1 for side in sides)
+    _check(known, f"{name} of the vision backbone ('{tower.model_type}')", size, "a side in pixels, in its config.json")
+    return int(sides.pop())
 
 
 def _check(good: bool, name: str, value: object, expected: str) -> None:

@@ -1,13 +1,13 @@
 """EGMA models: two encoders, one embedding space, gaze-guided alignment of patches and sentences."""
 
-import inspect
+import copy
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils.generic import ModelOutput, can_return_tuple
@@ -20,10 +20,19 @@ from .losses_egma import (
     grid_of,
     similarity_maps,
 )
+from .towers_egma import (
+    check_length,
+    check_patches,
+    entry_modules,
+    final_norm,
+    text_positions,
+    tower_from_config,
+    tower_from_pretrained,
+    width,
+)
 
 MAX_LOGIT_SCALE = 100.0
-# backbones whose last_hidden_state comes before their final layer norm
-UNNORMALISED_BACKBONES = ("clip_vision_model",)
+IGNORED_LABEL = -100  # of the cross-entropy
 
 
 @dataclass
@@ -84,7 +93,7 @@ class EgmaPreTrainedModel(PreTrainedModel):
         """Make the encoders' inputs carry gradients, for adapters on frozen, checkpointed encoders."""
         hook = _require_output_grads
         towers = [getattr(self, name) for name in ("vision_model", "text_model") if hasattr(self, name)]
-        entries = [module for tower in towers for module in _entry_modules(tower)]
+        entries = [module for tower in towers for module in entry_modules(tower)]
         self._require_grads_hooks = [module.register_forward_hook(hook) for module in entries]
         self._require_grads_hook = self._require_grads_hooks[0]
 
@@ -96,10 +105,11 @@ class EgmaModel(EgmaPreTrainedModel):
         super().__init__(config)
         vision_config, text_config = config.vision_tower_config, config.text_config
         assert isinstance(text_config, PreTrainedConfig)
-        self.vision_model = _tower_from_config(vision_config)
-        self.text_model = _tower_from_config(text_config)
-        self.visual_projection = nn.Linear(_width(vision_config), config.projection_dim, bias=False)
-        self.text_projection = nn.Linear(_width(text_config), config.projection_dim, bias=False)
+        self.vision_model = tower_from_config(vision_config)
+        self.text_model = tower_from_config(text_config)
+        self.text_positions = text_positions(self.text_model)
+        self.visual_projection = nn.Linear(width(vision_config), config.projection_dim, bias=False)
+        self.text_projection = nn.Linear(width(text_config), config.projection_dim, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         self.post_init()
 
@@ -111,12 +121,16 @@ class EgmaModel(EgmaPreTrainedModel):
 
         Args:
             config: fields of `EgmaConfig`.
+
+        Raises:
+            ValueError: weights that do not fill their encoder, or a vision encoder without a grid of patches.
         """
         vision_config, text_config = AutoConfig.from_pretrained(vision_id), AutoConfig.from_pretrained(text_id)
         egma_config = EgmaConfig(vision_config=vision_config, text_config=text_config, **config)
         model = cls(egma_config)
-        model.vision_model = _tower_from_pretrained(vision_id, egma_config.vision_tower_config)
-        model.text_model = _tower_from_pretrained(text_id, text_config)
+        model.vision_model = tower_from_pretrained(vision_id, egma_config.vision_tower_config, egma_config.vision_stage)
+        model.text_model = tower_from_pretrained(text_id, text_config)
+        check_patches(model)
         return model.eval()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -129,12 +143,17 @@ class EgmaModel(EgmaPreTrainedModel):
         """As in transformers; the saved folder also opens as `AutoModelForZeroShotImageClassification`."""
         if self._auto_class is not None:
             # a relative import, so that its file travels with this one
-            from .pipeline_egma import TASK, EgmaGroundingPipeline
+            from .pipeline_egma import STOCK_TASKS, TASK, EgmaGroundingPipeline
 
-            zero_shot = {"AutoModelForZeroShotImageClassification": "modeling_egma.EgmaModel"}
-            self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **zero_shot}
-            grounding = {"impl": f"pipeline_egma.{EgmaGroundingPipeline.__name__}", "pt": ["AutoModel"]}
-            self.config.custom_pipelines = {TASK: grounding | {"type": "multimodal"}}
+            zero_shot = "AutoModelForZeroShotImageClassification"
+            own = {zero_shot: "modeling_egma.EgmaModel"}
+            self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **own}
+            stock = "zero-shot-image-classification"
+            tasks = {TASK: (EgmaGroundingPipeline, "AutoModel"), stock: (STOCK_TASKS[stock], zero_shot)}
+            self.config.custom_pipelines = {
+                task: {"impl": f"pipeline_egma.{pipeline.__name__}", "pt": [auto_class], "type": "multimodal"}
+                for task, (pipeline, auto_class) in tasks.items()
+            }
         return super().save_pretrained(save_directory, *args, **kwargs)
 
     @can_return_tuple
@@ -162,6 +181,7 @@ class EgmaModel(EgmaPreTrainedModel):
             `last_hidden_state` (N, L, width), the mean of the last `config.text_layers` layers; `pooler_output`
             (N, D), the projected mean over real tokens, not normalised.
         """
+        check_length(input_ids, self.text_positions)
         kwargs.pop("output_hidden_states", None)
         if token_type_ids is not None:
             kwargs["token_type_ids"] = token_type_ids
@@ -312,8 +332,8 @@ class EgmaVisionModel(EgmaPreTrainedModel):
 
     def __init__(self, config: EgmaVisionConfig) -> None:
         super().__init__(config)
-        self.vision_model = _tower_from_config(config.vision_tower_config)
-        self.visual_projection = nn.Linear(_width(config.vision_tower_config), config.projection_dim, bias=False)
+        self.vision_model = tower_from_config(config.vision_tower_config)
+        self.visual_projection = nn.Linear(width(config.vision_tower_config), config.projection_dim, bias=False)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -333,8 +353,9 @@ class EgmaTextModel(EgmaPreTrainedModel):
     def __init__(self, config: EgmaTextConfig) -> None:
         super().__init__(config)
         assert isinstance(config.text_config, PreTrainedConfig)
-        self.text_model = _tower_from_config(config.text_config)
-        self.text_projection = nn.Linear(_width(config.text_config), config.projection_dim, bias=False)
+        self.text_model = tower_from_config(config.text_config)
+        self.text_positions = text_positions(self.text_model)
+        self.text_projection = nn.Linear(width(config.text_config), config.projection_dim, bias=False)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -356,8 +377,8 @@ class EgmaForImageClassification(EgmaPreTrainedModel):
     def __init__(self, config: EgmaConfig) -> None:
         super().__init__(config)
         self.num_labels = int(config.num_labels or 0)
-        self.vision_model = _tower_from_config(config.vision_tower_config)
-        self.classifier = nn.Linear(_width(config.vision_tower_config), self.num_labels)
+        self.vision_model = tower_from_config(config.vision_tower_config)
+        self.classifier = nn.Linear(width(config.vision_tower_config), self.num_labels)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -370,7 +391,11 @@ class EgmaForImageClassification(EgmaPreTrainedModel):
         """Classify images (B, 3, H, W).
 
         Args:
-            labels: (B,) class indices, or (B, num_labels) 0/1 for several findings an image.
+            labels: (B,) class indices, or (B, num_labels) 0/1 for several findings an image, of any number type; with
+                one label also (B,) 0/1. `config.problem_type` overrides what their shape says.
+
+        Raises:
+            ValueError: labels of another shape or range.
         """
         if pixel_values is None:
             raise ValueError("EgmaForImageClassification needs pixel_values")
@@ -378,7 +403,10 @@ class EgmaForImageClassification(EgmaPreTrainedModel):
         logits = self.classifier(tokens.mean(dim=1))
         loss = None
         if labels is not None:
-            loss = self.loss_function(labels, logits, self._typed_for(labels))
+            # a copy, so that what this batch is taken for is not saved as what the model is for
+            config = copy.copy(self.config)
+            labels, config.problem_type = _classification_labels(labels, logits, config.problem_type)
+            loss = self.loss_function(labels, logits, config)
         return ImageClassifierOutput(
             loss=loss,
             logits=logits,
@@ -386,50 +414,44 @@ class EgmaForImageClassification(EgmaPreTrainedModel):
             attentions=getattr(output, "attentions", None),
         )
 
-    def _typed_for(self, labels: Tensor) -> PreTrainedConfig:
-        if self.config.problem_type is None:
-            several = labels.ndim == 2
-            self.config.problem_type = "multi_label_classification" if several else "single_label_classification"
-        return self.config
+
+def _classification_labels(labels: Tensor, logits: Tensor, problem_type: str | None) -> tuple[Tensor, str]:
+    """The labels as the loss takes them, and the kind of problem that they state where none is given."""
+    count = logits.shape[-1]
+    several = labels.ndim == 2 or count == 1
+    kind = problem_type or ("multi_label_classification" if several else "single_label_classification")
+    if kind == "single_label_classification":
+        integers = not (labels.is_floating_point() or labels.is_complex())
+        if labels.shape != logits.shape[:1] or not integers or not _within(labels[labels != IGNORED_LABEL], count - 1):
+            raise ValueError(
+                f"labels of {labels.dtype} and shape {tuple(labels.shape)}, expected a whole number from 0 to "
+                f"{count - 1} for each of {len(logits)} images, or 0 and 1 in the shape {tuple(logits.shape)}"
+            )
+        return labels.long(), kind
+    if count == 1 and labels.ndim == 1:
+        labels = labels[:, None]
+    is_regression = kind == "regression"
+    if labels.shape != logits.shape or not (is_regression or _within(labels, 1)):
+        raise ValueError(
+            f"labels of shape {tuple(labels.shape)}, expected {tuple(logits.shape)}: "
+            + ("a number" if is_regression else "0 or 1, nothing below or above,")
+            + " for each image and label"
+        )
+    return labels.to(logits.dtype), kind
 
 
-def _tower_from_config(config: PreTrainedConfig) -> PreTrainedModel:
-    # both towers and the projections share one dtype, whatever the towers' checkpoints were saved in
-    return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **_without_pooler(config))
-
-
-def _tower_from_pretrained(model_id: str, config: PreTrainedConfig) -> PreTrainedModel:
-    # an earlier vision stage has a layer norm of its own, whose width the checkpoint's last one does not fit
-    return AutoModel.from_pretrained(
-        model_id,
-        config=config,
-        dtype=torch.get_default_dtype(),
-        use_safetensors=True,
-        ignore_mismatched_sizes=True,
-        **_without_pooler(config),
-    )
-
-
-def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
-    parameters = inspect.signature(cast(type, AutoModel._model_mapping[type(config)])).parameters
-    return {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
-
-
-def _width(config: PreTrainedConfig) -> int:
-    sizes = getattr(config, "hidden_sizes", None)
-    return sizes[-1] if sizes else config.hidden_size
+def _within(labels: Tensor, largest: int) -> bool:
+    return bool(((labels >= 0) & (labels <= largest)).all())
 
 
 def _patch_tokens(vision_model: PreTrainedModel, pixel_values: Tensor, **kwargs: Any) -> tuple[Tensor, Any]:
     """Patch tokens (B, P, width) after the backbone's final layer norm, without class and register tokens."""
     output = vision_model(pixel_values.to(vision_model.dtype), **(kwargs | {"return_dict": True}))
-    tokens = output.last_hidden_state
-    config = vision_model.config
-    if tokens.ndim == 4:
-        return tokens.flatten(2).mT, output
-    if config.model_type in UNNORMALISED_BACKBONES:
-        tokens = vision_model.get_submodule("post_layernorm")(tokens)
-    if not hasattr(config, "depths"):
+    config, is_map = vision_model.config, output.last_hidden_state.ndim == 4
+    tokens = output.last_hidden_state.flatten(2).mT if is_map else output.last_hidden_state
+    norm = final_norm(vision_model)
+    tokens = tokens if norm is None else norm(tokens)
+    if not is_map and not hasattr(config, "depths"):
         patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[0]
         cells = (pixel_values.shape[-2] // patch) * (pixel_values.shape[-1] // patch)
         tokens = tokens[:, tokens.shape[1] - cells :]
@@ -479,12 +501,6 @@ def _check_gaze(heatmaps: Tensor | None, mask: Tensor | None, patches: Tensor, s
         )
     if mask.shape != (len(patches),):
         raise ValueError(f"gaze_mask has shape {tuple(mask.shape)}, expected ({len(patches)},)")
-
-
-def _entry_modules(tower: nn.Module) -> list[nn.Module]:
-    """The modules through which an encoder's input enters: token embeddings, or the patch convolution."""
-    kinds = (nn.Embedding, nn.Conv2d)
-    return [next(module for module in tower.modules() if isinstance(module, kinds))]
 
 
 def _require_output_grads(module: nn.Module, inputs: Any, output: Tensor) -> None:

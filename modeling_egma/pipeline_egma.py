@@ -1,4 +1,4 @@
-"""`pipeline("egma-grounding")`: where in an image a model finds each of some sentences."""
+"""`pipeline("egma-grounding")`: where in an image a model finds each of some sentences; our door in stock pipelines."""
 
 # mypy: disable-error-code="assignment, override, misc, operator, union-attr"
 # transformers types its base class by what the base class does, which is nothing
@@ -7,12 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from transformers import Pipeline
-from transformers.image_utils import load_image
+from transformers import (
+    ImageClassificationPipeline,
+    ImageFeatureExtractionPipeline,
+    Pipeline,
+    ZeroShotImageClassificationPipeline,
+)
 
+from .image_processing_egma import EgmaImageProcessor
 from .losses_egma import similarity_maps
+from .pictures_egma import as_picture
 
 TASK = "egma-grounding"
 BOX_FRACTION = 0.5
@@ -33,7 +38,7 @@ class EgmaGroundingPipeline(Pipeline):
     _load_tokenizer = False
 
     def __call__(self, image: Any, sentences: str | list[str], **kwargs: Any) -> Any:
-        """Ground `sentences` in `image` (PIL, a path, or an address).
+        """Ground `sentences` in `image`, in any form that `pictures_egma.as_picture` takes.
 
         Raises:
             ValueError: no sentence, or an empty one; `box_fraction` outside 0 ... 1.
@@ -53,7 +58,7 @@ class EgmaGroundingPipeline(Pipeline):
         return {}, {}, {} if box_fraction is None else {"box_fraction": box_fraction}
 
     def preprocess(self, inputs: dict[str, Any], **_: Any) -> dict[str, Any]:
-        image = inputs["image"] if isinstance(inputs["image"], Image.Image) else load_image(inputs["image"])
+        image = as_picture(inputs["image"])
         batch = self.processor(images=[image], text=inputs["sentences"])
         return {"sentences": inputs["sentences"], "size": (image.height, image.width), **batch}
 
@@ -79,6 +84,35 @@ class EgmaGroundingPipeline(Pipeline):
                 {"sentence": text, "score": score, "heat_map": heat_map, "peak": (int(x), int(y)), "box": box}
             )
         return results
+
+
+class _OwnDoor(Pipeline):
+    """A stock pipeline makes any picture RGB, alpha cut off, before our image processor sees it: our door is first."""
+
+    def preprocess(self, image: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(self.image_processor, EgmaImageProcessor):
+            image = as_picture(image)
+        return super().preprocess(image, *args, **kwargs)
+
+
+class EgmaZeroShotImageClassificationPipeline(_OwnDoor, ZeroShotImageClassificationPipeline):
+    """`pipeline("zero-shot-image-classification")`."""
+
+
+class EgmaImageClassificationPipeline(_OwnDoor, ImageClassificationPipeline):
+    """`pipeline("image-classification")`."""
+
+
+class EgmaImageFeatureExtractionPipeline(_OwnDoor, ImageFeatureExtractionPipeline):
+    """`pipeline("image-feature-extraction")`."""
+
+
+# stock pipelines in every other way, and for every other model
+STOCK_TASKS = {
+    "zero-shot-image-classification": EgmaZeroShotImageClassificationPipeline,
+    "image-classification": EgmaImageClassificationPipeline,
+    "image-feature-extraction": EgmaImageFeatureExtractionPipeline,
+}
 
 
 def _box(grid_map: Tensor, size: tuple[int, int], fraction: float) -> tuple[float, float, float, float]:

@@ -1,22 +1,26 @@
 """Images, reports and recordings -> the inputs of `EgmaModel`."""
 
+import copy
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase
-from transformers.image_utils import get_image_size
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 from transformers.utils import logging
 
 from .gaze_egma import Span, compose, gaze_matrices, sentence_windows, square_frame, transform_fixations
 from .image_processing_egma import EgmaImageProcessor, warp_frames
+from .pictures_egma import picture_list
+from .towers_egma import text_positions_of
 
 logger = logging.get_logger(__name__)
 
+UNLIMITED = 10**9  # tokens; a tokenizer without a limit states 1e30
+TOKENIZER_LOCK = threading.Lock()  # a fast tokenizer keeps what a call asks for while it works
 GAZE_DEFAULTS = {"sigma": 0.05, "lead": 0.0}
 
 
@@ -57,16 +61,73 @@ class EgmaProcessor(ProcessorMixin):
         self.gaze_kwargs = GAZE_DEFAULTS | (gaze_kwargs or {})
         self.truncated_sentences = 0
         super().__init__(image_processor, tokenizer, **kwargs)
+        if tokenizer is not None:
+            stated = tokenizer.init_kwargs.get("max_length")
+            tokenizer.model_max_length = min(tokenizer.model_max_length, stated or UNLIMITED)
+            _settle(tokenizer)
 
     @classmethod
     def for_model(
-        cls, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, gaze_kwargs: dict[str, float] | None = None
+        cls,
+        config: PreTrainedConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        gaze_kwargs: dict[str, float] | None = None,
+        max_length: int | None = None,
     ) -> Self:
-        """The processor that fits a model: frame size and patch grid come from its `EgmaConfig`."""
-        size = config.vision_config.image_size
-        side = size if isinstance(size, int) else size[0]
-        images = EgmaImageProcessor(size={"height": side, "width": side})
-        return cls(images, tokenizer, grid_size=config.grid_size, gaze_kwargs=gaze_kwargs)
+        """The processor that fits a model: frame size, patch grid and length of text come from its `EgmaConfig`.
+
+        Args:
+            max_length: tokens of a sentence, where they shall be fewer than tokenizer and text encoder allow.
+
+        Raises:
+            ValueError: a tokenizer of another vocabulary.
+        """
+        images = EgmaImageProcessor(size={"height": config.image_side, "width": config.image_side})
+        processor = cls(images, copy.deepcopy(tokenizer), grid_size=config.grid_size, gaze_kwargs=gaze_kwargs)
+        return processor.fit(config, max_length)
+
+    def fit(self, config: PreTrainedConfig, max_length: int | None = None) -> Self:
+        """Cut sentences where the model of `config` ends, or at `max_length`; `max_length` of this object says where.
+
+        Raises:
+            ValueError: the tokenizer, the frame or the patch grid is of another model.
+        """
+        limits = (self.tokenizer.model_max_length, text_positions_of(config.text_config), max_length)
+        self.tokenizer.model_max_length = min(limit for limit in limits if limit is not None)
+        if self.tokenizer.pad_token_id is None:
+            raise ValueError("the tokenizer has no padding token; sentences of different length make no batch")
+        largest, vocabulary = max(self.tokenizer.get_vocab().values()), getattr(config.text_config, "vocab_size", None)
+        if vocabulary is not None and largest >= vocabulary:
+            raise ValueError(
+                f"the tokenizer counts to {largest}, expected at most {vocabulary - 1}: the text encoder knows "
+                f"{vocabulary} entries"
+            )
+        size, side = self.image_processor.size, config.image_side
+        height, width = size.get("height"), size.get("width")
+        if (height, width, self.grid_size) != (side, side, config.grid_size):
+            raise ValueError(
+                f"the processor makes pictures of {height} x {width} px for a grid of {self.grid_size}, expected "
+                f"{side} x {side} px and {config.grid_size}, which are the model's"
+            )
+        return self
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens that are kept of a sentence; None: all."""
+        limit = self.tokenizer.model_max_length
+        return int(limit) if limit < UNLIMITED else None
+
+    def is_cut(self, sentences: Sequence[str], max_length: int | None = None) -> list[bool]:
+        """Whether each of the sentences has more tokens than are kept of it (`max_length`, or this object's)."""
+        limit = max_length or self.max_length or UNLIMITED
+        with TOKENIZER_LOCK:
+            ids = self.tokenizer(list(sentences), verbose=False)["input_ids"] if sentences else []
+        return [len(tokens) > limit for tokens in ids]
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, without what the last call left in the tokenizer."""
+        _settle(self.tokenizer)
+        return super().save_pretrained(*args, **kwargs)
 
     @property
     def model_input_names(self) -> list[str]:
@@ -84,7 +145,7 @@ class EgmaProcessor(ProcessorMixin):
         """Prepare a batch.
 
         Args:
-            images: B images; PIL or arrays.
+            images: B images, in any form that `pictures_egma.as_picture` takes.
             text: prompts, or one list of sentences an image (reports).
             gaze: one recording an image, None where there is none: columns `x`, `y` in fractions of the image and
                 `start`, `duration` in seconds, with the optional columns of `gaze_egma.gaze_matrix`.
@@ -106,7 +167,9 @@ class EgmaProcessor(ProcessorMixin):
         reports = _reports(text)
         if reports is not None:
             text = [sentence for report in reports for sentence in report]
-        images = _image_list(images)
+        if images is not None:
+            names = ("do_rescale", "do_convert_rgb", "input_data_format")
+            images = picture_list(images, **{name: self._image_setting(name, kwargs) for name in names})
         _check_counts(images, reports, gaze, spans)
         if frame_affines is not None and (images is None or len(frame_affines) != len(images)):
             raise ValueError(
@@ -148,19 +211,23 @@ class EgmaProcessor(ProcessorMixin):
             # all reports of the batch are empty: no sentence, of length 1
             empty = torch.zeros(0, 1, dtype=torch.long)
             return BatchFeature(dict(batch) | {"input_ids": empty, "attention_mask": empty.clone()})
-        batch = super().__call__(images=images, text=text, **kwargs)
-        if text is not None:
-            limit = (kwargs.get("text_kwargs") or kwargs).get("max_length", self.tokenizer.model_max_length)
-            self._count_truncated(text, limit, np.asarray(batch["input_ids"]).shape[-1])
+        if text is None:
+            return super().__call__(images=images, **kwargs)
+        settings = dict(kwargs.pop("text_kwargs", None) or {})
+        asked = (settings.pop("max_length", None), kwargs.pop("max_length", None), self.max_length)
+        settings["max_length"] = min((one for one in asked if one is not None), default=None)
+        with TOKENIZER_LOCK:
+            batch = super().__call__(images=images, text=text, text_kwargs=settings, **kwargs)
+            _settle(self.tokenizer)
+        if (kwargs | settings).get("truncation", True):
+            self._count_truncated(text, settings["max_length"], np.asarray(batch["input_ids"]).shape[-1])
         return batch
 
-    def _count_truncated(self, sentences: Any, limit: int, length: int) -> None:
-        if length < limit:
+    def _count_truncated(self, sentences: Any, limit: int | None, length: int) -> None:
+        if limit is None or length < limit:
             return
         sentences = [sentences] if isinstance(sentences, str) else list(sentences)
-        lengths = [len(ids) for ids in self.tokenizer(sentences, verbose=False)["input_ids"]]
-        cut = sum(full > limit for full in lengths)
-        if cut:
+        if cut := sum(self.is_cut(sentences, limit)):
             self.truncated_sentences += cut
             logger.warning_once(f"sentences of more than {limit} tokens are cut; `truncated_sentences` counts them")
 
@@ -186,7 +253,7 @@ class EgmaProcessor(ProcessorMixin):
             raise ValueError(
                 "gaze cannot follow do_center_crop and do_pad; crop by frame_affines (gaze_egma.frame_crop)"
             )
-        maps = [square_frame(*_width_and_height(image)) if pads else square_frame(1, 1) for image in images]
+        maps = [square_frame(*image.size) if pads else square_frame(1, 1) for image in images]
         if frame_affines is None:
             return maps
         return [compose(affine, first) for affine, first in zip(frame_affines, maps, strict=True)]
@@ -206,6 +273,16 @@ class EgmaProcessor(ProcessorMixin):
         return torch.cat(maps), mask
 
 
+def _settle(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Take out what the last call, or the file, set: it would be saved, and cut what is not said to be cut."""
+    for name in ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of"):
+        tokenizer.init_kwargs.pop(name, None)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+
+
 def _for_reading(row: int, function: Any, *args: Any) -> Any:
     try:
         return function(*args)
@@ -221,22 +298,6 @@ def _reports(text: Any) -> list[list[str]] | None:
         if not isinstance(report, list | tuple) or not all(isinstance(sentence, str) for sentence in report):
             raise ValueError(f"text {row} is {report!r}, expected a list of sentences as in the other reports")
     return [list(report) for report in text]
-
-
-def _image_list(images: Any) -> list[Any] | None:
-    if images is None:
-        return None
-    if isinstance(images, list | tuple):
-        return list(images)
-    batched = isinstance(images, np.ndarray | Tensor) and images.ndim == 4
-    return list(images) if batched else [images]
-
-
-def _width_and_height(image: Any) -> tuple[int, int]:
-    if isinstance(image, Image.Image):
-        return image.size
-    height, width = get_image_size(np.asarray(image))
-    return width, height
 
 
 def _sentence_rows(reports: list[list[str]]) -> Tensor:

@@ -13,10 +13,12 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from dataset_scripts.identity import corpus_identity, program_identity
-from dataset_scripts.schema import ABSENT, FEATURES, PRESENT, SPLITS, Split, UserError, load_readings
+from dataset_scripts.schema import ABSENT, ARROW_SCHEMA, PRESENT, SPLITS, Split, UserError, load_readings
 
 Row = dict[str, Any]
 Edit = Callable[[Row, np.random.Generator], Row]
@@ -71,8 +73,8 @@ def _write_edited(source: Path, partial: Path, split: Split, edit: Edit, seed: i
             name = [seed, SPLITS.index(split), *row["reading_id"].encode()]
             yield edit(row, np.random.default_rng(name))
 
-    shard = datasets.Dataset.from_list(list(edited()), features=FEATURES)
-    shard.to_parquet(partial / "data" / f"{split}-00000-of-00001.parquet")
+    shard = pa.Table.from_pylist(list(edited()), schema=ARROW_SCHEMA)
+    pq.write_table(shard, partial / "data" / f"{split}-00000-of-00001.parquet")
 
 
 def marked(finding: str, value: int | None) -> Edit:

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
-from transformers import AutoModel, AutoProcessor
 
-import modeling_egma  # noqa: F401  registers the Auto classes
 from dataset_scripts.schema import PRESENT, Box, UserError, load_readings
 from egma_evaluation.embeddings import encode_images, encode_texts, records
+from egma_evaluation.models import load_whole_model
 from egma_evaluation.pointing import Target, finding_targets, peak_credit, target_maps
 from egma_evaluation.prompts import load_prompts
 from egma_evaluation.study.corpora import marker_box
@@ -29,7 +28,7 @@ def finding_figures(model_folder: Path, data: Path, finding: str) -> dict[str, f
     chosen = {finding: prompts[finding]}
     rows = load_readings(data, "test")
     readings = records(rows)
-    model, processor = AutoModel.from_pretrained(model_folder).eval(), AutoProcessor.from_pretrained(model_folder)
+    model, processor = load_whole_model(model_folder)
     images = encode_images(model, processor, rows, BATCH_SIZE)
     texts = encode_texts(model, processor, chosen[finding], BATCH_SIZE)
     labels = finding_labels(readings, [finding])

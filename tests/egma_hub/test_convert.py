@@ -1,17 +1,29 @@
 """Checkpoints with the original names, made from plain transformers modules, converted and run side by side."""
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoModel, BertConfig, BertModel, ResNetConfig, ResNetModel, SwinConfig, SwinModel
+from transformers import (
+    AutoModel,
+    AutoProcessor,
+    BertConfig,
+    BertModel,
+    ResNetConfig,
+    ResNetModel,
+    SwinConfig,
+    SwinModel,
+)
 
 from dataset_scripts.schema import UserError
-from egma_hub.convert import convert, main
-from modeling_egma import EgmaModel
+from egma_hub.convert import AUTHORS_EGMA, MEDCLIP, convert, main, processor_of
+from modeling_egma import EgmaConfig, EgmaModel
 
 HEADS, DIM = 2, 24
 
@@ -51,12 +63,12 @@ def torchvision_name(name: str) -> str:
     return f"{block}.{kind[parts[7]]}{int(parts[6]) + 1}.{parts[8]}"
 
 
-@pytest.fixture(params=["swin", "resnet", "resnet with fc"])
+@pytest.fixture(params=["swin", "authors", "resnet", "resnet with fc"])
 def published(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, nn.Module, BertModel, dict[str, Tensor]]:
     torch.manual_seed(4)
     text = bert()
     heads = {"text_model.projection_head.weight": torch.randn(DIM, 16), "logit_scale": torch.tensor([2.5])}
-    if request.param == "swin":
+    if request.param in ("swin", "authors"):
         vision: Any = swin()
         tensors = {f"vision_model.model.{name}": value for name, value in on_disk(vision, tmp_path / "swin").items()}
         heads["vision_model.projection_head.weight"] = torch.randn(DIM, 32)
@@ -73,16 +85,18 @@ def published(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, nn.
         heads[projection] = torch.randn(DIM, 32)
     tensors |= {f"text_model.model.{name}": value for name, value in on_disk(text, tmp_path / "bert").items()}
     tensors["text_model.model.embeddings.position_ids"] = torch.arange(40)[None]
-    tensors["word_local_atten_layer.weight"] = torch.zeros(3)
+    if request.param == "authors":
+        tensors["word_local_atten_layer.weight"] = torch.zeros(3)
+        tensors |= {f"vision_model.projection_head{stage}.weight": torch.zeros(DIM, 16) for stage in (1, 2)}
     tensors |= heads
-    path = tmp_path / "pytorch_model.bin"
+    path = tmp_path / f"{request.param.split()[0]}.bin"
     torch.save({name: value.clone() for name, value in tensors.items()}, path)
     return path, vision, text, heads
 
 
 def test_forward_is_that_of_the_plain_towers(published: Any, record_difference: Any) -> None:
     path, vision, text, heads = published
-    model, dropped = convert(path, text_heads=HEADS)
+    model, layout, dropped = convert(path, text_heads=HEADS)
     pixels, ids = torch.randn(2, 3, 224, 224), torch.randint(1, 60, (2, 7))
     with torch.no_grad():
         pooled = vision(pixels).pooler_output.flatten(1)
@@ -90,16 +104,55 @@ def test_forward_is_that_of_the_plain_towers(published: Any, record_difference: 
         expected = pooled @ projection.T
         found = model.get_image_features(pixels).pooler_output
         states = text(ids, output_hidden_states=True).hidden_states
-        words = torch.stack([states[1], states[2], states[-1]]).mean(dim=0).mean(dim=1)
+        averaged = states[-4:] if path.stem == "authors" else (states[1], states[2], states[-1])
+        words = torch.stack(tuple(averaged)).mean(dim=0).mean(dim=1)
         expected_text = words @ heads["text_model.projection_head.weight"].T
         found_text = model.get_text_features(ids, torch.ones_like(ids)).pooler_output
     for name, one, other in (("image", found, expected), ("text", found_text, expected_text)):
         difference = float((one - other).abs().max() / other.abs().max())
         record_difference(f"converted {name} tower to the plain one", difference)
         assert difference < 1e-6
-    assert float(model.logit_scale.detach()) == 2.5 and model.config.text_layers == [1, 2, -1]
+    assert float(model.logit_scale.detach()) == 2.5
+    assert layout is (AUTHORS_EGMA if path.stem == "authors" else MEDCLIP)
     names = [name for of_rule in dropped.values() for name in of_rule]
-    assert "word_local_atten_layer.weight" in names and "text_model.model.embeddings.position_ids" in names
+    assert "text_model.model.embeddings.position_ids" in names
+    only_theirs = {"word_local_atten_layer.weight", "vision_model.projection_head1.weight"}
+    assert only_theirs <= set(names) if path.stem == "authors" else not only_theirs & set(names)
+
+
+def as_published(image: Image.Image, resample: Image.Resampling) -> np.ndarray:
+    """Their preprocessing, written on its own: grey, black square, 224 pixels, one mean and deviation."""
+    side = max(224, *image.size)
+    square = Image.new("L", (side, side), 0)
+    square.paste(image, (int((side - image.width) / 2), int((side - image.height) / 2)))
+    grey = np.asarray(square.resize((224, 224), resample)) / 255
+    return np.stack([(grey - 0.5862785803043838) / 0.27950088968644304] * 3)
+
+
+@pytest.mark.parametrize("size", [(300, 421), (640, 511), (224, 224), (1000, 230)])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_pixels_are_those_that_the_weights_were_trained_with(
+    published: Any, tmp_path: Path, tokenizer: Any, size: tuple[int, int], mode: str
+) -> None:
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    arguments = [str(published[0]), "--output", str(tmp_path / "out"), "--text-heads", str(HEADS)]
+    assert main([*arguments, "--tokenizer", str(tmp_path / "tokenizer")]) == 0
+    processor = AutoProcessor.from_pretrained(tmp_path / "out")
+    noise = np.random.default_rng(0).integers(0, 256, (size[1] // 8 + 1, size[0] // 8 + 1), dtype=np.uint8)
+    image = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+    theirs = Image.Resampling.BILINEAR if published[0].stem == "authors" else Image.Resampling.BICUBIC
+    pixels = processor(images=[image.convert(mode)])["pixel_values"][0].numpy()
+    assert np.abs(pixels - as_published(image, theirs)).max() < 1e-5
+
+
+@pytest.mark.parametrize("stated", [10**30, 512, 20])
+def test_sentences_end_where_the_weights_were_trained_to(stated: int, tokenizer: Any) -> None:
+    config = EgmaConfig(text_config=BertConfig(vocab_size=64))
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.model_max_length = stated
+    assert processor_of(MEDCLIP, config, tokenizer).max_length == min(77, stated)
+    with pytest.raises(UserError, match="the text encoder knows 9 entries"):
+        processor_of(MEDCLIP, EgmaConfig(text_config=BertConfig(vocab_size=9)), tokenizer)
 
 
 def test_program_writes_a_folder_that_loads(published: Any, tmp_path: Path, tokenizer: Any, capsys: Any) -> None:
@@ -107,7 +160,8 @@ def test_program_writes_a_folder_that_loads(published: Any, tmp_path: Path, toke
     arguments = [str(published[0]), "--output", str(tmp_path / "out"), "--text-heads", str(HEADS)]
     assert main([*arguments, "--tokenizer", str(tmp_path / "tokenizer")]) == 0
     said = capsys.readouterr().out
-    assert "dropped: 1 tensors, word-to-region attention" in said and "parameters in" in said
+    assert "dropped: 2 tensors, the text encoder's unused pooler" in said and "parameters in" in said
+    assert ("layout of the authors' EGMA" if published[0].stem == "authors" else "layout of MedCLIP") in said
     assert isinstance(AutoModel.from_pretrained(tmp_path / "out"), EgmaModel)
     assert main([*arguments, "--tokenizer", str(tmp_path / "tokenizer")]) == 2
     assert "is not empty" in capsys.readouterr().err
@@ -121,8 +175,8 @@ def test_every_key_is_used_dropped_or_an_error(published: Any, tmp_path: Path) -
             r"unknown keys decoder\.weight \(1 in all\); expected vision",
         ),
         (lambda t: t.pop("logit_scale"), "nothing for logit_scale"),
-        (lambda t: t.pop("text_model.model.encoder.layer.1.output.dense.weight"), "lacks 1 tensors"),
-        (lambda t: t.update({"text_model.model.extra.weight": torch.zeros(1)}), "has unknown 1 tensors"),
+        (lambda t: t.pop("text_model.model.encoder.layer.1.output.dense.weight"), "they lack 1 tensors"),
+        (lambda t: t.update({"text_model.model.extra.weight": torch.zeros(1)}), "they hold unknown 1 tensors"),
     ):
         changed = dict(tensors)
         change(changed)

@@ -51,8 +51,8 @@ def centre_of(weights: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("move", MOVES)
 def test_gaze_follows(processor: Any, move: str) -> None:
     rows = [reading(f"{move} {k}", 0.35 + 0.03 * k, 0.6 - 0.02 * k) for k in range(8)]
-    batch = ReadingCollator(processor, 16, settings("unused", **MOVES[move]))(rows)
-    still = ReadingCollator(processor, 16)(rows)
+    batch = ReadingCollator(processor, settings("unused", **MOVES[move]))(rows)
+    still = ReadingCollator(processor)(rows)
     moved = 0
     for place in range(len(rows)):
         pixels, unmoved = (one["pixel_values"][place].mean(dim=0) for one in (batch, still))
@@ -69,14 +69,14 @@ def test_gaze_follows(processor: Any, move: str) -> None:
 
 def test_a_flip_mirrors_both(phantom_data: Path, processor: Any) -> None:
     rows = [reading("a", 0.3, 0.5)]
-    still = ReadingCollator(processor, 16)(rows)
-    flipped = ReadingCollator(processor, 16, settings(phantom_data, flip_probability=1))(rows)
+    still = ReadingCollator(processor)(rows)
+    flipped = ReadingCollator(processor, settings(phantom_data, flip_probability=1))(rows)
     assert torch.allclose(flipped["pixel_values"], still["pixel_values"].flip(-1), atol=1e-4)
     assert torch.allclose(flipped["gaze_heatmaps"], still["gaze_heatmaps"].flip(-1), atol=1e-5)
 
 
 def test_draws_depend_on_reading_and_epoch_and_not_on_their_neighbours(processor: Any) -> None:
-    collator = ReadingCollator(processor, 16, settings("unused", rotation_degrees=20, contrast=0.3, brightness=0.2))
+    collator = ReadingCollator(processor, settings("unused", rotation_degrees=20, contrast=0.3, brightness=0.2))
     a, b = reading("a", 0.4, 0.4), reading("b", 0.4, 0.4)
     alone, together = collator([a])["pixel_values"][0], collator([b, a])["pixel_values"]
     assert torch.equal(alone, together[1])
@@ -87,13 +87,13 @@ def test_draws_depend_on_reading_and_epoch_and_not_on_their_neighbours(processor
 
 def test_brightness_and_contrast_stay_within_their_bounds(processor: Any) -> None:
     row = reading("a", 0.4, 0.4)
-    still = ReadingCollator(processor, 16)([row])["pixel_values"]
+    still = ReadingCollator(processor)([row])["pixel_values"]
     deviation = float(np.mean(processor.image_processor.image_std))
     for name in "abcdef":
-        bright = ReadingCollator(processor, 16, settings("unused", brightness=0.1))([row | {"reading_id": name}])
+        bright = ReadingCollator(processor, settings("unused", brightness=0.1))([row | {"reading_id": name}])
         change = (bright["pixel_values"] - still) * deviation
         assert change.std() < 1e-5 and 0 < change.abs().max() <= 0.1 + 1e-5
-        contrast = ReadingCollator(processor, 16, settings("unused", contrast=0.1))([row | {"reading_id": name}])
+        contrast = ReadingCollator(processor, settings("unused", contrast=0.1))([row | {"reading_id": name}])
         factor = contrast["pixel_values"].std() / still.std()
         assert 0.9 <= factor <= 1.1 and factor != 1
         assert contrast["pixel_values"].mean() == pytest.approx(float(still.mean()), abs=1e-4)

@@ -20,7 +20,7 @@ def settings(data: Any, **changes: Any) -> TrainingSettings:
 
 
 def stream(one: TrainingSettings, processor: Any, first: int = 0, rank: int = 0, world: int = 1):
-    return TrainingData(one, rank, world).batches(ReadingCollator(processor, 16, one), first)
+    return TrainingData(one, rank, world).batches(ReadingCollator(processor, one), first)
 
 
 def ids_of(batches: Any, count: int) -> list[list[str]]:
@@ -72,7 +72,7 @@ def test_corpora_are_mixed_by_weight(phantom_data: Path, processor: Any, streami
     mixed = settings(f"{phantom_data},{other}", data_weights="3,1", streaming=streaming, shuffle_buffer=8)
     data = TrainingData(mixed, 0, 1)
     assert data.has_gaze
-    batches = list(itertools.islice(data.batches(ReadingCollator(processor, 16, mixed), 0), data.batches_per_epoch))
+    batches = list(itertools.islice(data.batches(ReadingCollator(processor, mixed), 0), data.batches_per_epoch))
     names = [name for batch in batches for name in batch["reading_ids"]]
     share = np.mean([name.startswith("other") for name in names])
     assert abs(share - 0.25) < 0.12
@@ -105,10 +105,10 @@ def test_a_corpus_without_gaze_has_none(phantom_data: Path, tmp_path: Path, stre
 def test_streamed_gaze_ratio_keeps_about_that_share_of_the_gaze(phantom_data: Path, processor: Any) -> None:
     half = settings(phantom_data, streaming=True, gaze_ratio=0.5)
     data = TrainingData(half, 0, 1)
-    batches = list(itertools.islice(data.batches(ReadingCollator(processor, 16, half), 0), data.batches_per_epoch))
+    batches = list(itertools.islice(data.batches(ReadingCollator(processor, half), 0), data.batches_per_epoch))
     share = torch.cat([batch["gaze_mask"] for batch in batches]).float().mean()
     assert 0.25 < share < 0.75
-    again = TrainingData(half, 0, 1).batches(ReadingCollator(processor, 16, half), 0)
+    again = TrainingData(half, 0, 1).batches(ReadingCollator(processor, half), 0)
     assert [batch["gaze_mask"].tolist() for batch in itertools.islice(again, 2)] == [
         batch["gaze_mask"].tolist() for batch in batches[:2]
     ]
@@ -117,7 +117,7 @@ def test_streamed_gaze_ratio_keeps_about_that_share_of_the_gaze(phantom_data: Pa
 @pytest.mark.parametrize("world", [1, 3])
 def test_validation_counts_every_reading_once(phantom_data: Path, processor: Any, world: int) -> None:
     shares = [
-        list(TrainingData(settings(phantom_data), rank, world).validation_batches(ReadingCollator(processor, 16)))
+        list(TrainingData(settings(phantom_data), rank, world).validation_batches(ReadingCollator(processor)))
         for rank in range(world)
     ]
     assert len({len(share) for share in shares}) == 1
@@ -149,10 +149,11 @@ def test_text_match_gives_the_objective_its_numbers(phantom_data: Path, processo
 
 def test_cut_sentences_are_counted_in_workers_too(phantom_data: Path, processor: Any) -> None:
     counts = []
+    processor.tokenizer.model_max_length = 5
     for workers in (0, 2):
         one = settings(phantom_data, num_workers=workers)
         data = TrainingData(one, 0, 1)
-        list(itertools.islice(data.batches(ReadingCollator(processor, 5, one), 0), data.batches_per_epoch))
+        list(itertools.islice(data.batches(ReadingCollator(processor, one), 0), data.batches_per_epoch))
         counts.append(data.truncated_sentences)
     assert counts[0] == counts[1] > 0
 

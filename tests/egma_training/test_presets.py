@@ -61,3 +61,33 @@ def test_the_second_preset_is_checked_too(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("gaze_wait: 1\n")
     with pytest.raises(UserError, match=r"bad\.yaml: unknown field 'gaze_wait'; did you mean 'gaze_weight'"):
         parse_settings(["--config", f"{CONFIGS / 'phantom.yaml'},{tmp_path / 'bad.yaml'}", *PLACES])
+
+
+def test_fields_of_the_model_go_over_the_presets_one_by_one(tmp_path: Path) -> None:
+    (tmp_path / "wide.yaml").write_text("egma_config: {projection_dim: 48, text_layers: 2}\n")
+    presets = f"{CONFIGS / 'phantom.yaml'},{tmp_path / 'wide.yaml'}"
+    shipped = yaml.safe_load((CONFIGS / "phantom.yaml").read_text())["egma_config"]
+    assert parse_settings(["--config", presets, *PLACES]).egma_config == shipped | {
+        "projection_dim": 48,
+        "text_layers": 2,
+    }
+    given = ["--config", presets, *PLACES, "--egma_config", '{"projection_dim": 64}']
+    assert parse_settings(given).egma_config == shipped | {"projection_dim": 64, "text_layers": 2}
+    assert parse_settings([*PLACES, *TOWERS, "--egma-config", '{"vision_stage": 3}']).egma_config == {"vision_stage": 3}
+    assert parse_settings([*PLACES, *TOWERS]).egma_config == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ('{"projection_dim": 64', "is no JSON"),
+        ("projection_dim=64", "is no JSON"),
+        ("", "is no JSON"),
+        ("[1]", r"is '\[1\]', expected fields of EgmaConfig as a JSON object"),
+        ("null", "is 'null', expected fields"),
+        ('{"projektion_dim": 64}', "unknown field 'projektion_dim'; did you mean 'projection_dim'"),
+    ],
+)
+def test_fields_of_the_model_that_are_none_are_refused(given: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        parse_settings([*PLACES, *TOWERS, "--egma_config", given])

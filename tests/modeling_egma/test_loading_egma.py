@@ -122,8 +122,10 @@ def test_every_file_of_the_package_travels_with_the_weights(saved):
         "image_processing_egma.py",
         "losses_egma.py",
         "modeling_egma.py",
+        "pictures_egma.py",
         "pipeline_egma.py",
         "processing_egma.py",
+        "towers_egma.py",
     }
     auto_map = json.loads((saved / "egma" / "config.json").read_text())["auto_map"]
     assert auto_map["AutoModel"] == auto_map["AutoModelForZeroShotImageClassification"] == "modeling_egma.EgmaModel"

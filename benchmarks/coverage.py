@@ -1,0 +1,139 @@
+"""How often the 95 % intervals hold and equal models are called different: `python -m benchmarks.coverage`.
+
+Generated scores whose true figure is known, 2,000 repetitions a cell. A repetition has two models of the same quality,
+correlated within the patient and with each other. Coverage is that of the first one's interval and may not lie below
+LOWEST_COVERAGE, the type I error of the paired test not outside of TYPE_ONE, each by a one-sided test at 5 %.
+See benchmarks/README.md.
+"""
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+from scipy.stats import binom
+
+from benchmarks.parts import run_parts
+from egma_evaluation.statistics.auroc import auroc_interval, placements
+from egma_evaluation.statistics.pairs import Ranked, auroc_difference, sign_flip
+from egma_evaluation.statistics.proportions import Array, wilson
+
+REPETITIONS, FLIPS = 2000, 400
+PATIENTS, IMAGES, PREVALENCES, AUROCS = (60, 200, 600, 2000), (1, 2), (0.03, 0.1, 0.5), (0.5, 0.7, 0.9, 0.95, 0.99)
+SHARES = (0.005, 0.02, 0.1, 0.5, 0.922)
+LOWEST_COVERAGE, TYPE_ONE, LEVEL = 0.93, (0.03, 0.07), 0.05
+SHARED = 0.5  # of the variance of a score: by the images of a patient, and by both models
+
+
+class Cell(NamedTuple):
+    """`value` is the AUROC, or the share of hits where there is no prevalence.
+
+    `unseen`: share of the positive patients whose scores are those of negative ones; the others stand out the more.
+    """
+
+    patients: int
+    images: int
+    prevalence: float | None
+    value: float
+    unseen: float = 0.0
+
+
+def auroc_cells(unseen: float = 0.0, patients: Sequence[int] = PATIENTS) -> list[Cell]:
+    """`unseen` as a multiple of 1 - AUROC; at most 1, which is half of what is lost."""
+    grid = itertools.product(patients, IMAGES, PREVALENCES, AUROCS)
+    return [Cell(*sizes, auroc, unseen * (1 - auroc)) for *sizes, auroc in grid]
+
+
+def share_cells() -> list[Cell]:
+    return [
+        Cell(patients, images, None, share) for patients, images, share in itertools.product(PATIENTS, IMAGES, SHARES)
+    ]
+
+
+def noise(cell: Cell, random: np.random.Generator) -> Array:
+    """(2, patients, images) of variance 1 for two models."""
+
+    def one() -> Array:
+        own = random.normal(size=(cell.patients, cell.images))
+        if cell.images == 1:
+            return own
+        return np.sqrt(SHARED) * random.normal(size=(cell.patients, 1)) + np.sqrt(1 - SHARED) * own
+
+    both = one()
+    return np.stack([np.sqrt(SHARED) * both + np.sqrt(1 - SHARED) * one() for _ in range(2)])
+
+
+def sick_patients(cell: Cell, random: np.random.Generator) -> NDArray[np.bool_]:
+    """(patients,) at least two of either kind."""
+    while True:
+        sick = random.random(cell.patients) < (cell.prevalence or 0.0)
+        if 2 <= sick.sum() <= cell.patients - 2:
+            return sick
+
+
+def auroc_repetition(cell: Cell, flipped: NDArray[np.bool_], random: np.random.Generator) -> tuple[float, float, float]:
+    """Both ends of the interval and the p-value."""
+    sick = sick_patients(cell, random)
+    seen = sick & (random.random(cell.patients) >= cell.unseen)
+    shift = np.sqrt(2) * ndtri((cell.value - cell.unseen / 2) / (1 - cell.unseen))
+    scores = (noise(cell, random) + shift * seen[:, None]).reshape(2, -1)
+    positive, unit = np.repeat(sick, cell.images), np.repeat(np.arange(cell.patients), cell.images)
+    found = auroc_interval([placements(scores[0], positive, unit, cell.patients)])
+    assert found is not None
+    models = [[Ranked.of(score, positive, unit)] for score in scores]
+    return *found[0], sign_flip(*auroc_difference(*models, cell.patients), flipped)[1]
+
+
+def share_repetition(cell: Cell, flipped: NDArray[np.bool_], random: np.random.Generator) -> tuple[float, float, float]:
+    hits = (ndtr(noise(cell, random)) < cell.value).sum(axis=2).astype(np.float64)
+    entries = np.full(cell.patients, float(cell.images))
+    interval = wilson(hits[0], entries)
+    assert interval is not None
+    added, weights = (hits[0] - hits[1]) / entries.sum(), entries / entries.sum()
+    return *interval, sign_flip(added, weights, flipped)[1]
+
+
+def measured(cell: Cell, repetitions: int) -> dict[str, Any]:
+    """Coverage, mean width and type I error of a cell, and whether they are what they should be."""
+    random = np.random.default_rng(
+        [cell.patients, cell.images, int(1e4 * (cell.prevalence or 0)), int(1e4 * cell.value)]
+    )
+    flipped = random.random((FLIPS, cell.patients)) < 0.5
+    repetition = share_repetition if cell.prevalence is None else auroc_repetition
+    low, high, p_values = np.array([repetition(cell, flipped, random) for _ in range(repetitions)]).T
+    covered, refused = int(((low <= cell.value) & (cell.value <= high)).sum()), int((p_values <= LEVEL).sum())
+    least, most = (binom(repetitions, share) for share in TYPE_ONE)
+    return cell._asdict() | {
+        "repetitions": repetitions,
+        "coverage": covered / repetitions,
+        "coverage_holds": bool(binom.cdf(covered, repetitions, LOWEST_COVERAGE) >= LEVEL),
+        "width": float((high - low).mean()),
+        "type_one": refused / repetitions,
+        "type_one_too_low": bool(least.cdf(refused) < LEVEL),
+        "type_one_too_high": bool(most.sf(refused - 1) < LEVEL),
+    }
+
+
+def run(name: str, cells: Iterable[Cell], folder: Path, repetitions: int = REPETITIONS) -> list[dict[str, Any]]:
+    """Measure the cells, print them and write `coverage_NAME.json`."""
+    print(f"\n{name}\n| patients | images | prevalence | value | coverage | width | type I error |\n{'|---' * 7}|")
+    results = []
+    for cell in cells:
+        found = measured(cell, repetitions)
+        results.append(found)
+        coverage = f"{found['coverage']:.3f}{'' if found['coverage_holds'] else ' below'}"
+        error = ("", " below")[found["type_one_too_low"]] + ("", " above")[found["type_one_too_high"]]
+        line = (*cell[:4], coverage, f"{found['width']:.3f}", f"{found['type_one']:.3f}{error}")
+        print(f"| {' | '.join('' if value is None else str(value) for value in line)} |", flush=True)
+    (folder / f"coverage_{name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return results
+
+
+if __name__ == "__main__":
+    parts = {"auroc": auroc_cells(), "auroc_unseen": auroc_cells(1.0, PATIENTS[1:3]), "shares": share_cells()}
+    run_parts(__doc__, {name: partial(run, name, cells) for name, cells in parts.items()})

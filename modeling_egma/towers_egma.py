@@ -1,0 +1,189 @@
+"""Encoders of other people: built, loaded with nothing left to chance, and what they can take."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+
+SHOWN_NAMES = 3
+# what a model computes itself, and what only stands in for masked input
+NOT_WEIGHTS = r"(.*\.)?(position_ids|token_type_ids|relative_position_index|inv_freq|num_batches_tracked|mask_token)"
+UNUSED_POOLER = r"(.*\.)?pooler\..*"
+FINAL_NORM = r"(layer)?norm\..*"
+# where the final layer norm of the backbones lies whose last_hidden_state comes before it
+FINAL_NORMS = {
+    **dict.fromkeys(("chinese_clip_vision_model", "clip_vision_model", "mlcd_vision_model"), "post_layernorm"),
+    **dict.fromkeys(("convnext", "convnextv2"), "layernorm"),
+    **dict.fromkeys(("beit", "data2vec-vision"), "pooler.layernorm"),
+}
+POSITION_TABLES = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
+
+
+def tower_from_config(config: PreTrainedConfig) -> PreTrainedModel:
+    # both towers and the projections share one dtype, whatever the towers' checkpoints were saved in
+    return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **_without_pooler(config))
+
+
+def tower_from_pretrained(model_id: str, config: PreTrainedConfig, stages: int | None = None) -> PreTrainedModel:
+    """An encoder with its own weights, every one of them.
+
+    Args:
+        stages: the first ones that are kept of a hierarchical encoder; None: all.
+
+    Raises:
+        ValueError: the checkpoint does not fill the encoder, or has more layers than it.
+    """
+    tower, info = AutoModel.from_pretrained(
+        model_id,
+        config=config,
+        dtype=torch.get_default_dtype(),
+        use_safetensors=True,
+        # misshapen tensors are named below; an earlier stage has a layer norm of its own
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **_without_pooler(config),
+    )
+    if faults := encoder_faults(tower, info, stages):
+        raise ValueError(f"{model_id}: the weights do not fill a '{config.model_type}' encoder: {faults}")
+    return cast(PreTrainedModel, tower)
+
+
+def encoder_faults(tower: PreTrainedModel, info: Mapping[str, Any], stages: int | None = None) -> str:
+    """`loading_faults` without what an encoder may lack (a pooler) and its checkpoint may hold (heads over it)."""
+    own = {name.partition(".")[0] for name in tower.state_dict()}
+
+    def is_expected(kind: str, name: str) -> bool:
+        if kind == "unexpected_keys" and name.partition(".")[0] not in own:
+            return True
+        if stages is not None and _is_after(name, stages):
+            return True
+        is_unused = bool(re.fullmatch(UNUSED_POOLER, name)) and not _normalises_in_pooler(tower.config)
+        return is_unused or (stages is not None and bool(re.fullmatch(FINAL_NORM, name)))
+
+    return loading_faults(info, is_expected)
+
+
+def loading_faults(info: Mapping[str, Any], is_expected: Callable[[str, str], bool] = lambda kind, name: False) -> str:
+    """What is wrong with a load, in words; empty when every weight is there and none is left over.
+
+    Args:
+        info: as `from_pretrained(..., output_loading_info=True, ignore_mismatched_sizes=True)` gives it.
+        is_expected: whether a name may be among those of a kind (`missing_keys`, `unexpected_keys`).
+    """
+    said = []
+    for kind, verb in (("missing_keys", "lack"), ("unexpected_keys", "hold unknown"), ("mismatched_keys", "misshape")):
+        keys = {key if isinstance(key, str) else key[0]: key for key in info[kind]}
+        names = [name for name in sorted(keys) if not re.fullmatch(NOT_WEIGHTS, name) and not is_expected(kind, name)]
+        if names:
+            shown = [name if keys[name] == name else _misshapen(*keys[name]) for name in names[:SHOWN_NAMES]]
+            said.append(f"they {verb} {len(names)} tensors, such as {', '.join(shown)}")
+    return "; ".join(said)
+
+
+def width(config: PreTrainedConfig) -> int:
+    """Width of an encoder's tokens.
+
+    Raises:
+        ValueError: the configuration is of no single encoder.
+    """
+    sizes = getattr(config, "hidden_sizes", None)
+    found = sizes[-1] if sizes else getattr(config, "hidden_size", None)
+    if found is None:
+        raise ValueError(f"a '{config.model_type}' states no hidden_size; expected an encoder of images or text alone")
+    return int(found)
+
+
+def text_positions(tower: nn.Module) -> int | None:
+    """Tokens that a text encoder has places for, special ones included; None: it states no limit.
+
+    RoBERTa and its kin start counting after the padding token's id.
+    """
+    limits = [getattr(tower.config, "max_position_embeddings", None)]
+    for name, module in tower.named_modules():
+        if name.rpartition(".")[2] in POSITION_TABLES and isinstance(module, nn.Embedding):
+            before = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - before)
+    known = [limit for limit in limits if limit is not None and limit > 0]
+    return min(known) if known else None
+
+
+def text_positions_of(config: PreTrainedConfig) -> int | None:
+    """`text_positions` of the encoder that `config` describes, which is not given any memory."""
+    with torch.device("meta"):
+        return text_positions(tower_from_config(config))
+
+
+def check_length(input_ids: Tensor, positions: int | None) -> None:
+    """Raise ValueError for sentences that the text encoder has no places for."""
+    if positions is not None and input_ids.shape[-1] > positions:
+        raise ValueError(
+            f"a sentence of {input_ids.shape[-1]} tokens; the text encoder has {positions} positions: cut it, as "
+            "EgmaProcessor does, or call the tokenizer with truncation=True"
+        )
+
+
+@torch.no_grad()
+def check_patches(model: Any) -> None:
+    """The vision encoder gives `grid_size ** 2` tokens of a picture as the processor makes it, twice the same.
+
+    Raises:
+        ValueError: it refuses such a picture (channels, size), gives other tokens, or draws at random (masking).
+    """
+    config, was_training = model.config, model.training
+    side, kind = config.image_side, config.vision_config.model_type
+    picture = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(model.device)
+    what = f"a picture of 3 channels and {side} x {side} px"
+    model.eval()
+    try:
+        first, second = (model.get_image_features(picture).last_hidden_state for _ in range(2))
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"the vision encoder ('{kind}') does not take {what}: {reason}") from error
+    finally:
+        model.train(was_training)
+    if first.shape[1] != config.grid_size**2:
+        raise ValueError(
+            f"the vision encoder ('{kind}') gives {first.shape[1]} tokens for {what}, expected {config.grid_size**2}: "
+            f"a grid of {config.grid_size} x {config.grid_size} patches"
+        )
+    if not torch.allclose(first, second, rtol=1e-3, atol=1e-4, equal_nan=True):
+        raise ValueError(f"the vision encoder ('{kind}') gives other tokens at the second look at {what}")
+
+
+def final_norm(tower: PreTrainedModel) -> nn.Module | None:
+    """The layer norm that an encoder's last_hidden_state still lacks; None: it has been through its own.
+
+    A BEiT normalises either in its encoder or in its pooler.
+    """
+    place = FINAL_NORMS.get(tower.config.model_type)
+    return None if place is None else attrgetter(place)(tower)
+
+
+def entry_modules(tower: nn.Module) -> list[nn.Module]:
+    """The modules through which an encoder's input enters: token embeddings, or the patch convolution."""
+    kinds = (nn.Embedding, nn.Conv2d)
+    return [next(module for module in tower.modules() if isinstance(module, kinds))]
+
+
+def _misshapen(name: str, there: Any, here: Any) -> str:
+    return f"{name} of {tuple(there)}, expected {tuple(here)}"
+
+
+def _is_after(name: str, stages: int) -> bool:
+    """Whether a tensor belongs to a stage after the first `stages`, or leads there."""
+    match = re.search(r"\b(?:layers|stages|block)\.(\d+)\.", name)
+    return bool(match) and (int(match[1]) >= stages or (int(match[1]) == stages - 1 and ".downsample." in name))
+
+
+def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
+    parameters = inspect.signature(cast(type, AutoModel._model_mapping[type(config)])).parameters
+    return {"add_pooling_layer": _normalises_in_pooler(config)} if "add_pooling_layer" in parameters else {}
+
+
+def _normalises_in_pooler(config: PreTrainedConfig) -> bool:
+    return FINAL_NORMS.get(config.model_type, "").startswith("pooler")
