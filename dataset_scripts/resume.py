@@ -34,7 +34,8 @@ def partial_folder(output: Path, conversion: dict[str, Any]) -> Iterator[Path]:
         conversion: JSON that says all that the result depends on; another conversion's folder is not gone on with.
 
     Raises:
-        UserError: `output` exists, another process is at it, or the partial folder is another conversion's.
+        UserError: `output` exists, another process is at it, the partial folder is another conversion's, or a file of
+            the source was written since it began.
     """
     require_free(output)
     output = output.resolve()
@@ -104,3 +105,12 @@ def _require_same(folder: Path, conversion: dict[str, Any]) -> None:
             f"{folder}: an interrupted conversion with another {', '.join(others)}; go on with the command that began "
             "it, or delete that folder to start afresh"
         )
+    elif changed := _written_after(folder / CONVERSION, Path(conversion["source"])):
+        raise UserError(f"{changed}: written after the conversion began; delete {folder} to start afresh")
+
+
+def _written_after(mark: Path, root: Path) -> Path | None:
+    """A file of the source, however deep, that is younger than `mark`; what was made of an older one would stay."""
+    begun = mark.stat().st_ctime_ns
+    files = (Path(folder, name) for folder, _, names in os.walk(root) for name in names)
+    return next((path for path in files if path.stat(follow_symlinks=False).st_ctime_ns > begun), None)
