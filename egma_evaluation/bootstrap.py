@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from dataset_scripts.schema import Reading
 from egma_evaluation.statistics.auroc import auroc_interval, placements, scarcer_patients
 from egma_evaluation.statistics.pairs import SIGN_FLIPS, Ranked, auroc_difference, disagreeing_patients, sign_flip
-from egma_evaluation.statistics.proportions import CONFIDENCE, WILSON, Array, Interval, wilson
+from egma_evaluation.statistics.proportions import CONFIDENCE, WILSON, Interval, wilson
 
+Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 
 BOOTSTRAP = "percentile bootstrap"
@@ -197,7 +198,7 @@ class PatientBootstrap:
             return found
         if "ranked" in one:
             models = [[Ranked.from_json(of_class) for of_class in ranked["ranked"]] for ranked in (one, other)]
-            added, weights = auroc_difference(*models, len(self.unit))
+            added, weights = auroc_difference(models[0], models[1], len(self.unit))
         else:
             added, weights = np.zeros(len(self.unit)), np.zeros(len(self.unit))
             added[one["patients"]] = (np.array(one["sums"]) - np.array(other["sums"])) / first["n"]

@@ -84,7 +84,7 @@ def _text_to_image(
     figures = {}
     for k in _cutoffs(scores.shape[1]):
         statistic, first = weighted_precision(scores, relevant, k), -np.sort(-scores, axis=1)[:, k - 1, None]
-        shown = (scores >= first).any(axis=0)
+        shown: NDArray[np.bool_] = np.asarray(scores >= first, dtype=bool).any(axis=0)
         figures[f"precision_at_{k}"] = bootstrap.figure(statistic, readings, rests_on=shown).to_json()
     return figures
 

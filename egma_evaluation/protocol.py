@@ -8,7 +8,7 @@ from typing import Any
 
 from dataset_scripts.identity import corpus_identity
 from dataset_scripts.schema import PRESENT, Reading, Split, UserError, is_generated, load_readings
-from egma_evaluation.bootstrap import CONFIDENCE, PatientBootstrap, patient, without_draws
+from egma_evaluation.bootstrap import PatientBootstrap, patient, without_draws
 from egma_evaluation.class_retrieval import class_retrieval
 from egma_evaluation.corpus_protocols import CorpusProtocol, protocol_of, published_figures, with_no_finding
 from egma_evaluation.embeddings import (
@@ -32,6 +32,7 @@ from egma_evaluation.report import HEADLINE_LABELS, headline, headline_figures
 from egma_evaluation.result_figures import draw_figures
 from egma_evaluation.retrieval import report_sentences, retrieval
 from egma_evaluation.statistics.pairs import holm
+from egma_evaluation.statistics.proportions import CONFIDENCE
 from egma_evaluation.task_cache import TaskCache
 from egma_evaluation.zero_shot import Pooling, zero_shot, zero_shot_classes
 from modeling_egma.processing_egma import GAZE_DEFAULTS

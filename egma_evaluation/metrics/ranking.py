@@ -19,7 +19,7 @@ def held_share(before: ArrayLike, tied: ArrayLike, k: int) -> Array:
 
 def exact(shares: ArrayLike) -> Array:
     """Shares that were added up from parts, so that all is 1 and not 1 less a rounding."""
-    return np.round(shares, DECIMALS)
+    return np.asarray(shares, dtype=np.float64).round(DECIMALS)
 
 
 def precision_at_k(scores: Array, relevant: NDArray[np.bool_], k: int) -> Array:

@@ -55,12 +55,12 @@ def placements(scores: Array, positive: NDArray[np.bool_], unit: NDArray[np.int6
         raise ValueError("expected finite scores of positives and of negatives")
     own, others = scores[positive], scores[~positive]
     above, below = share_below(own, others), 1 - share_below(others, own)
-    counts = [np.bincount(unit[kind], minlength=patients).astype(np.float64) for kind in (positive, ~positive)]
-    return Placements(
-        float(above.mean()),
-        *(counts[0], np.bincount(unit[positive], above, patients)),
-        *(counts[1], np.bincount(unit[~positive], below, patients)),
-    )
+
+    def sums(values: Array, kind: NDArray[np.bool_]) -> Array:
+        return np.bincount(unit[kind], values, patients).astype(np.float64)
+
+    sick, healthy = (sums(np.ones(int(kind.sum())), kind) for kind in (positive, ~positive))
+    return Placements(float(above.mean()), sick, sums(above, positive), healthy, sums(below, ~positive))
 
 
 def scarcer_patients(classes: Sequence[Placements]) -> float:

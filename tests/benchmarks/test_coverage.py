@@ -10,7 +10,7 @@ from benchmarks.coverage import Cell, auroc_cells, measured, run, share_cells
 
 
 def test_cells_are_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cells = [Cell(60, 2, 0.1, 0.9), Cell(60, 1, None, 0.02), Cell(60, 1, 0.03, 0.99, 0.01)]
+    cells = [Cell(60, 2, 0.1, 0.9), Cell(60, 1, None, 0.02), Cell(60, 1, 0.1, 0.95, 0.05, 3)]
     results = run("tiny", cells, tmp_path, repetitions=60)
     assert json.loads((tmp_path / "coverage_tiny.json").read_text()) == results
     assert all(found["coverage_holds"] and not found["type_one_too_high"] for found in results)
