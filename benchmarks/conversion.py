@@ -20,8 +20,8 @@ import pyarrow.csv as pacsv
 from PIL import Image
 
 from benchmarks.parts import ROOT, run_parts
-from dataset_scripts import images
-from dataset_scripts.report import Ledger
+from dataset_scripts.images import pictures as images
+from dataset_scripts.ledger import Ledger
 
 GAZE_ROWS, GAZE_IMAGES = 1_500_000, 1_083
 GAZE_COLUMNS = (
@@ -37,8 +37,8 @@ MEMORY_INTERVAL_SECONDS = 0.1
 OURS = """
 import sys, time
 from pathlib import Path
-from dataset_scripts.egd_fixations import KnownIds, read_fixations
-from dataset_scripts.report import Ledger
+from dataset_scripts.corpora.egd_fixations import KnownIds, read_fixations
+from dataset_scripts.ledger import Ledger
 ids = [f"{n:044x}" for n in range(int(sys.argv[2]))]
 start = time.perf_counter()
 table = read_fixations(Path(sys.argv[1]), KnownIds(ids), Ledger())

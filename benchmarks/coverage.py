@@ -19,10 +19,10 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
 from benchmarks.parts import run_parts
-from egma_evaluation.bootstrap import FEW_PATIENTS
-from egma_evaluation.statistics.auroc import auroc_interval, placements
-from egma_evaluation.statistics.pairs import Ranked, auroc_difference, disagreeing_patients, sign_flip
-from egma_evaluation.statistics.proportions import Array, wilson
+from egma.evaluation.statistics.auroc import auroc_interval, placements
+from egma.evaluation.statistics.bootstrap import FEW_PATIENTS
+from egma.evaluation.statistics.pairs import Ranked, auroc_difference, disagreeing_patients, sign_flip
+from egma.evaluation.statistics.proportions import Array, wilson
 
 REPETITIONS, FLIPS = 2000, 400
 PATIENTS, IMAGES, PREVALENCES, AUROCS = (60, 200, 600, 2000), (1, 2), (0.03, 0.1, 0.5), (0.5, 0.7, 0.9, 0.95, 0.99)

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch.nn.functional import normalize
 
-from egma_evaluation.bootstrap import PatientBootstrap
-from egma_evaluation.class_retrieval import class_retrieval
-from egma_evaluation.corpus_protocols import PROTOCOLS
-from egma_evaluation.embeddings import ImageBank, TextBank
-from egma_evaluation.prompts import draw_prompts
-from egma_evaluation.zero_shot import class_scores, zero_shot
+from egma.evaluation.protocols.class_retrieval import class_retrieval
+from egma.evaluation.protocols.published import PROTOCOLS
+from egma.evaluation.protocols.zero_shot import class_scores, zero_shot
+from egma.evaluation.statistics.bootstrap import PatientBootstrap
+from egma.inference.embeddings import ImageBank, TextBank
+from egma.inference.prompts import draw_prompts
 
 DRAWS, DIMENSION, PATCHES, IMAGES_PER_CLASS = 1000, 512, 49, 200
 

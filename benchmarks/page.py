@@ -20,8 +20,8 @@ from transformers import BertConfig, BertTokenizer, SwinConfig
 from benchmarks.parts import ROOT, run_parts
 from dataset_scripts import build
 from dataset_scripts.phantom import write_phantom
-from egma_evaluation.embeddings import inference, text_embeddings
-from egma_evaluation.models import load_model
+from egma.inference.embeddings import inference, text_embeddings
+from egma.inference.models import load_model
 from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
 
 READINGS, REPEATS = 60, 10

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.parts import ROOT, run_parts
-from egma_training.sampling import EpochPlan
+from egma.training.sampling import EpochPlan
 from modeling_egma.losses_egma import TILE_BYTES, late_interaction_logits, pad_reports, tiled_interaction
 
 READINGS, STEPS, WARM_STEPS = 400, 12, 2

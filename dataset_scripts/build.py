@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Never
 
 from tqdm import tqdm
 
-from dataset_scripts import (
+from dataset_scripts.corpora import (
     chexpert,
     egd,
     image_text,
@@ -30,13 +30,13 @@ from dataset_scripts import (
     siim_gaze,
     tracker,
 )
-from dataset_scripts.card import dataset_card
-from dataset_scripts.conversion import Options, Plan, ordered_map
-from dataset_scripts.push import push, require_pushable
-from dataset_scripts.report import Ledger, Tally
-from dataset_scripts.resume import discard, fingerprint, partial_folder, require_free
+from dataset_scripts.ledger import Ledger, Tally
+from dataset_scripts.output.card import dataset_card
+from dataset_scripts.output.push import push, require_pushable
+from dataset_scripts.output.resume import discard, fingerprint, partial_folder, require_free
+from dataset_scripts.output.writer import CorpusWriter, write_json
+from dataset_scripts.plan import Options, Plan, ordered_map
 from dataset_scripts.schema import UserError
-from dataset_scripts.writer import CorpusWriter, write_json
 
 
 class Corpus(NamedTuple):

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from transformers import pipeline
 
-from dataset_scripts.conversion import Dropped
-from dataset_scripts.images import encode_image
-from dataset_scripts.report import Ledger
+from dataset_scripts.images.pictures import encode_image
+from dataset_scripts.ledger import Ledger
+from dataset_scripts.plan import Dropped
 from dataset_scripts.schema import UserError
-from egma_evaluation.embeddings import Images
-from egma_page.inputs import open_picture, picture_of
+from egma.inference.embeddings import Images
+from egma.page.inputs import open_picture, picture_of
 from modeling_egma import EgmaForImageClassification, EgmaVisionConfig, EgmaVisionModel
 
 SIDE = 112  # of the tiny model's frame, so that nothing is resized

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-import evaluate_egma
-import train_egma
 from dataset_scripts import build
-from tests.test_train_egma import arguments, preset  # noqa: F401
+from egma.programs import evaluate as evaluate_egma
+from egma.programs import train as train_egma
+from tests.egma.programs.test_train import arguments, preset  # noqa: F401
 
 
 @pytest.fixture

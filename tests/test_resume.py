@@ -18,8 +18,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-import train_egma
 from dataset_scripts.identity import corpus_identity, model_identity
+from egma.programs import train as train_egma
 
 from .test_train_egma import TINY
 

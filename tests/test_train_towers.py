@@ -11,9 +11,9 @@ import torch.multiprocessing as mp
 import yaml
 from safetensors.torch import load_file
 
-import train_egma
-from egma_training.arguments import parse_settings
-from tests.egma_training.test_gather import free_port
+from egma.programs import train as train_egma
+from egma.training.arguments import parse_settings
+from tests.egma.training.test_gather import free_port
 from tests.modeling_egma.tower_configs import BERT, VISION
 
 LONGER = BERT | {"max_position_embeddings": 64}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataset_scripts.mimic_cxr import CHEXPERT_LABELS
+from dataset_scripts.corpora.mimic_cxr import CHEXPERT_LABELS
 
 STUDY = "50000001"
 REFLACX_IMAGE = "aaaaaaaa-11111111-22222222-33333333-44444444"

@@ -10,10 +10,10 @@ from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
 from dataset_scripts import build
-from dataset_scripts.conversion import Dropped, Impossible, attempt, ordered_map
-from dataset_scripts.report import Ledger
+from dataset_scripts.corpora.splits import hashed_split
+from dataset_scripts.ledger import Ledger
+from dataset_scripts.plan import Dropped, Impossible, attempt, ordered_map
 from dataset_scripts.schema import FEATURES, UserError
-from dataset_scripts.splits import hashed_split
 from tests.dataset_scripts.raw_trees import grey_picture, image_text_folder, mimic_eye_tree
 
 
@@ -56,8 +56,8 @@ def test_source_is_only_read(pairs, tmp_path):
 
 
 def test_shards_are_numbered_and_hold_every_row(pairs, tmp_path, monkeypatch):
-    monkeypatch.setattr("dataset_scripts.writer.ROWS_PER_GROUP", 1)
-    monkeypatch.setattr("dataset_scripts.writer.ROWS_PER_SHARD", 2)
+    monkeypatch.setattr("dataset_scripts.output.writer.ROWS_PER_GROUP", 1)
+    monkeypatch.setattr("dataset_scripts.output.writer.ROWS_PER_SHARD", 2)
     assert build.main(arguments("image_text", pairs, tmp_path / "out")) == 0
     report = json.loads((tmp_path / "out" / "conversion_report.json").read_text())
     for split, counts in report["splits"].items():

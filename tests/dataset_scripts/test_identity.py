@@ -15,7 +15,7 @@ from dataset_scripts import identity
 from dataset_scripts.identity import corpus_identity, model_identity, program_identity, stamp
 from dataset_scripts.schema import FEATURES, load_readings
 from modeling_egma import EgmaModel, EgmaProcessor
-from tests.egma_evaluation.fakes import corpus
+from tests.egma.evaluation.fakes import corpus
 
 
 def write_corpus(folder: Path, mirrored: bool = False, split: str = "test") -> Path:

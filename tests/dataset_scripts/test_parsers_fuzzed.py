@@ -12,14 +12,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dataset_scripts import egd_tables, reflacx_tables
-from dataset_scripts.clinical_reports import description
-from dataset_scripts.conversion import Dropped
-from dataset_scripts.egd_fixations import KnownIds, read_fixations
-from dataset_scripts.mimic_images import image_row, plain_name, study_ids
-from dataset_scripts.report import Ledger
+from dataset_scripts.corpora import egd_tables, reflacx_tables
+from dataset_scripts.corpora.egd_fixations import KnownIds, read_fixations
+from dataset_scripts.corpora.mimic_tree import image_row, plain_name, study_ids
+from dataset_scripts.ledger import Ledger
+from dataset_scripts.plan import Dropped
 from dataset_scripts.schema import Fixations, UserError
-from dataset_scripts.sentences import split_sentences, untimed_sentences
+from dataset_scripts.speech.clinical_reports import description
+from dataset_scripts.speech.sentences import split_sentences, untimed_sentences
 from tests.dataset_scripts import raw_trees as raw
 
 CASES = settings(max_examples=150)

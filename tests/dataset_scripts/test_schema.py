@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataset_scripts import build
-from dataset_scripts.card import DATASETS_VERSIONS
+from dataset_scripts.output.card import DATASETS_VERSIONS
 from dataset_scripts.phantom import write_phantom
 from dataset_scripts.schema import ARROW_SCHEMA, FEATURES, SPLITS, load_readings
-from egma_training.streaming import _stream
+from egma.training.streaming import _stream
 
 
 def test_opening_a_corpus_asks_no_other_host(phantom_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

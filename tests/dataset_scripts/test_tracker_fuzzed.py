@@ -7,12 +7,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dataset_scripts import tracker
-from dataset_scripts.conversion import Dropped, Options
-from dataset_scripts.report import Ledger
+from dataset_scripts.corpora import tracker
+from dataset_scripts.gaze.tracker_columns import Frame, Source
+from dataset_scripts.gaze.tracker_gaze import read_gaze
+from dataset_scripts.ledger import Ledger
+from dataset_scripts.plan import Dropped, Options
 from dataset_scripts.schema import UserError
-from dataset_scripts.tracker_columns import Frame, Source
-from dataset_scripts.tracker_gaze import read_gaze
 from tests.dataset_scripts.raw_trees import grey_picture
 from tests.dataset_scripts.test_parsers_fuzzed import check_fixations, contents, table
 

@@ -1,0 +1,224 @@
+"""The EGD tables (PhysioNet `egd-cxr` 1.0.0), as released and as MIMIC-Eye cuts them by patient.
+
+X_ORIGINAL, Y_ORIGINAL are pixels of the original image; both are negative outside the image. The columns FPOGX, FPOGY
+refer to the screen and `Time` to the end of a fixation: neither is used. Ids are upper or lower case.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dataset_scripts.corpora.egd_fixations import FixationTable, KnownIds, read_fixations
+from dataset_scripts.corpora.mimic_tree import plain_name, table_inside
+from dataset_scripts.files.tables import FloatArray, Row, label_value, number, read_table
+from dataset_scripts.gaze.fixations import valid_fixations
+from dataset_scripts.gaze.lost_eye import lost_eye
+from dataset_scripts.images.boxes import clipped_box, fraction_corners
+from dataset_scripts.images.pictures import inside
+from dataset_scripts.ledger import Ledger
+from dataset_scripts.plan import Dropped, Outcome, Recording, attempt
+from dataset_scripts.schema import Box, Finding, Fixations, Reading, Sentence, Split
+from dataset_scripts.speech.sentences import TimedText, timed_sentences, untimed_sentences, with_blanks_of
+
+MASTER_TABLE = "EyeGaze/master_sheet.csv"
+BOX_TABLE = "EyeGaze/bounding_boxes.csv"
+PHRASE_TABLE = "EyeGaze/transcript.json"
+
+LABEL_NAMES = {
+    "normal_reports": "Normal report",
+    "Normal": "Normal",
+    "CHF": "Congestive heart failure",
+    "pneumonia": "Pneumonia",
+    "consolidation": "Consolidation",
+    "enlarged_cardiac_silhouette": "Enlarged cardiac silhouette",
+    "linear__patchy_atelectasis": "Linear or patchy atelectasis",
+    "lobar__segmental_collapse": "Lobar or segmental collapse",
+    "not_otherwise_specified_opacity___pleural__parenchymal_opacity__": "Opacity not otherwise specified",
+    "pleural_effusion_or_thickening": "Pleural effusion or thickening",
+    "pulmonary_edema__hazy_opacity": "Pulmonary edema or hazy opacity",
+    "normal_anatomically": "Anatomically normal",
+    "elevated_hemidiaphragm": "Elevated hemidiaphragm",
+    "hyperaeration": "Hyperaeration",
+    "vascular_redistribution": "Vascular redistribution",
+}
+_CHEXPERT_SUFFIX = "__chx"
+_BOX_CORNERS = ("x1", "y1", "x2", "y2")
+_BOX_COLUMNS = ("dicom_id", "bbox_name", *_BOX_CORNERS)
+
+
+class EgdTables(NamedTuple):
+    """The master sheet's rows, the fixations, and the rows of the boxes by lower-case image id."""
+
+    master: list[Row]
+    fixations: FixationTable
+    boxes: dict[str, list[Row]]
+
+
+class EgdRow(NamedTuple):
+    """One reading: its row of the master sheet (from 1) with its lower-case image id, its rows of the shared tables."""
+
+    number: int
+    image_id: str
+    is_new: bool
+    cells: Row
+    fixation_table: str
+    fixations: FloatArray | None
+    boxes: list[Row]
+
+
+def read_tables(folder: Path, master: list[Row], ledger: Ledger) -> EgdTables:
+    """Read the other tables of the folder; rows of ids that the master sheet lacks are dropped.
+
+    Raises:
+        UserError: a table is missing, or lacks a column.
+    """
+    known = KnownIds({row["dicom_id"].lower() for row in master})
+    return EgdTables(
+        master=master,
+        fixations=read_fixations(folder, known, ledger),
+        boxes=_boxes_by_id(read_table(table_inside(folder, "bounding_boxes.csv"), _BOX_COLUMNS), known, ledger),
+    )
+
+
+def read_master(folder: Path) -> list[Row]:
+    """The rows of the master sheet; a cell may hold line breaks."""
+    return read_table(table_inside(folder, "master_sheet.csv"), ("dicom_id",))
+
+
+def source_rows(tables: EgdTables) -> Iterator[EgdRow]:
+    """What the tables hold of the reading of every row of the master sheet; an id that comes again has nothing left."""
+    name, fixations = tables.fixations
+    met = set[str]()
+    for index, cells in enumerate(tables.master, 1):
+        image_id, is_new = cells["dicom_id"].lower(), cells["dicom_id"].lower() not in met
+        met.add(image_id)
+        yield EgdRow(
+            *(index, image_id, is_new, cells, name),
+            fixations=fixations.get(image_id) if is_new else None,
+            boxes=tables.boxes.get(image_id, []) if is_new else [],
+        )
+
+
+def convert_row(row: EgdRow, build: Callable[[Ledger], tuple[Split, Reading]]) -> Outcome:
+    """The outcome of one row of the master sheet; the shared tables' rows of a dropped reading are dropped with it."""
+
+    def checked(ledger: Ledger) -> tuple[Split, Reading]:
+        if not row.image_id:
+            raise Dropped("no_image_id", "a line break outside quotes?")
+        if not row.is_new:
+            raise Dropped("duplicate_reading_id")
+        return build(ledger)
+
+    outcome = attempt(MASTER_TABLE, row.cells["dicom_id"] or f"row {row.number}", checked)
+    if outcome.reading is None:
+        _count_dropped(row, outcome.ledger)
+    return outcome
+
+
+def read_recording(row: EgdRow, folder: Path, size: tuple[int, int], ledger: Ledger) -> Recording:
+    """The reading of one row, on an image of `size` (width, height) pixels; `folder` holds the tables.
+
+    Raises:
+        Dropped: the transcript is a symbolic link out of the folder.
+    """
+    transcript = inside(folder, f"audio_segmentation_transcripts/{plain_name(row.image_id)}/transcript.json")
+    return Recording(
+        sentences=_sentences(transcript, row.image_id, ledger),
+        fixations=_fixations(row, size, ledger),
+        findings=_findings(row.cells, ledger),
+        boxes=_boxes(row, size, ledger),
+    )
+
+
+def _count_dropped(row: EgdRow, ledger: Ledger) -> None:
+    """Account for the shared tables' rows of a reading that was dropped."""
+    for name, rows in ((row.fixation_table, row.fixations), (BOX_TABLE, row.boxes)):
+        count = 0 if rows is None else len(rows)
+        ledger.enter(name, count)
+        ledger.drop(name, "reading_dropped", [row.image_id], count)
+
+
+def _boxes_by_id(rows: list[Row], known: KnownIds, ledger: Ledger) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        image_id = row["dicom_id"].lower()
+        if problem := known.problem(image_id):
+            ledger.enter(BOX_TABLE, 1)
+            ledger.drop(BOX_TABLE, problem, [image_id or "blank id"])
+        else:
+            groups.setdefault(image_id, []).append(row)
+    return groups
+
+
+def _fixations(row: EgdRow, size: tuple[int, int], ledger: Ledger) -> Fixations | None:
+    if row.fixations is None:
+        ledger.note("no_fixation_rows", row.image_id)
+        return None
+    start, duration, x, y = row.fixations.T
+    columns = {"x": x / size[0], "y": y / size[1], "start": start, "duration": duration}
+    lost = lost_eye(x, y, "fixations", row.image_id, ledger)
+    return valid_fixations(columns, row.fixation_table, row.image_id, ledger, lost)
+
+
+def _sentences(path: Path, image_id: str, ledger: Ledger) -> list[Sentence]:
+    """Phrases grouped to sentences; the full text, untimed, where there are none."""
+    if not path.is_file():
+        ledger.note("transcript_missing", image_id)
+        return []
+    try:
+        transcript = json.loads(path.read_text(encoding="utf-8-sig"))
+        phrases = [_phrase(phrase) for phrase in transcript.get("time_stamped_text") or []]
+        full_text = str(transcript.get("full_text") or "")
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        ledger.note("transcript_not_understood", f"{image_id}: {error}")
+        return []
+    spoken = [phrase for phrase in phrases if phrase.text]
+    ledger.enter(PHRASE_TABLE, len(phrases))
+    ledger.keep(PHRASE_TABLE, len(spoken))
+    ledger.drop(PHRASE_TABLE, "no_text", [image_id], len(phrases) - len(spoken))
+    if not spoken and full_text.strip():
+        ledger.note("transcript_without_times", image_id)
+    if not spoken:
+        return untimed_sentences(full_text)
+    return timed_sentences(with_blanks_of(full_text, spoken, image_id, ledger)) or untimed_sentences(full_text)
+
+
+def _phrase(phrase: dict[str, Any]) -> TimedText:
+    start, end = (number(str(phrase.get(name))) for name in ("begin_time", "end_time"))
+    return TimedText(str(phrase.get("phrase") or "").strip(), start, end)
+
+
+def _findings(row: Row, ledger: Ledger) -> list[Finding]:
+    """The sheet's own labels, then the CheXpert labels whose names are not taken; blanks are not listed."""
+    values: dict[str, int] = {}
+    for column, cell in sorted(row.items(), key=lambda item: item[0].endswith(_CHEXPERT_SUFFIX)):
+        name = label_name(column)
+        if name is None or cell == "" or name in values:
+            continue
+        value = label_value(cell)
+        if value is None:
+            ledger.note("label_not_understood", f"{row['dicom_id']} {column}: {cell!r}")
+        else:
+            values[name] = value
+    return [Finding(name=name, value=value) for name, value in values.items()]
+
+
+def label_name(column: str) -> str | None:
+    """The readable name of a label column of the master sheet; None for any other column."""
+    if column.endswith(_CHEXPERT_SUFFIX):
+        return column.removesuffix(_CHEXPERT_SUFFIX).replace("_", " ").capitalize()
+    return LABEL_NAMES.get(column)
+
+
+def _boxes(row: EgdRow, size: tuple[int, int], ledger: Ledger) -> list[Box]:
+    ledger.enter(BOX_TABLE, len(row.boxes))
+    boxes = []
+    for index, cells in enumerate(row.boxes, 1):
+        corners = fraction_corners(cells, _BOX_CORNERS, *size)
+        if corners is None:
+            ledger.drop(BOX_TABLE, "no_area_in_image", [f"{row.image_id} box {index} {cells['bbox_name']}"])
+        else:
+            boxes.append(clipped_box(cells["bbox_name"], corners))
+    ledger.keep(BOX_TABLE, len(boxes))
+    return boxes

@@ -1,0 +1,188 @@
+"""MIMIC-CXR-JPG 2.x with the reports of MIMIC-CXR: image and report pairs without gaze.
+
+`--source` holds the tables `mimic-cxr-2.x.x-{metadata,split,chexpert}.csv.gz` and the reports
+`files/pNN/pNNNNNNNN/sNNNNNNNN.txt`; the images lie there too, or in the tree that `--images` names, as may the tables.
+A row is one image; its sentences are those of the report, its findings those of the study in the CheXpert table.
+The 377,110 rows stay columns until they are converted.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dataset_scripts.corpora.mimic_tree import METADATA_COLUMNS, MimicTree, check_size, image_row, open_tree
+from dataset_scripts.corpora.rows import (
+    CREDENTIALED_LICENSE,
+    GENERATED_LICENSE,
+    GENERATED_TERMS,
+    HASHED_TRAIN,
+    HASHED_VALIDATION,
+)
+from dataset_scripts.corpora.splits import SPLIT_NAMES, hashed_split
+from dataset_scripts.files.tables import Row, is_repeated, label_value, read_text_columns
+from dataset_scripts.images.pictures import encode_image
+from dataset_scripts.ledger import OFFENDERS_NAMED, Ledger
+from dataset_scripts.plan import Dropped, LazyUnits, Options, Outcome, Plan, attempt
+from dataset_scripts.schema import Finding, Reading, Split, UserError
+from dataset_scripts.speech.clinical_reports import report_sentences
+
+METADATA_TABLE, SPLIT_TABLE, CHEXPERT_TABLE = (f"mimic-cxr-{name}.csv" for name in ("metadata", "split", "chexpert"))
+CHEXPERT_LABELS = (
+    *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture"),
+    *("Lung Lesion", "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia"),
+    *("Pneumothorax", "Support Devices"),
+)
+TERMS = (
+    f"The source is under the {CREDENTIALED_LICENSE}: only credentialed users who signed its data use agreement may "
+    "have it. This conversion holds its images and texts and must not be redistributed, nor pushed to a public "
+    "repository."
+)
+
+
+class CxrUnit(NamedTuple):
+    """A row of the metadata with its split and labels, or (None) what was counted while the tables were joined."""
+
+    cells: Row | None
+    shared: Ledger | None = None
+
+
+def plan(source: Path, options: Options) -> Plan:
+    """One unit a row of the metadata, after one for the tables.
+
+    Raises:
+        UserError: there is no metadata table, a table lacks a column, or a patient lies in two splits.
+    """
+    tree = open_tree(source)
+    images = tree if options.images is None else open_tree(options.images)
+    joined, shared = _joined_tables(tree if tree.table("metadata") else images)
+    return Plan(
+        units=LazyUnits(range(joined.num_rows + 1), partial(_unit, joined, shared)),
+        convert=partial(convert_row, reports=tree, images=images, options=options),
+        unit_name="images",
+        reading_tables=(METADATA_TABLE,),
+        terms=GENERATED_TERMS if options.generated else TERMS,
+    )
+
+
+def _unit(joined: pa.Table, shared: Ledger, place: int) -> CxrUnit:
+    """The tables' unit at place 0, then the rows in their order."""
+    if place == 0:
+        return CxrUnit(None, shared)
+    return CxrUnit({name: value or "" for name, value in joined.slice(place - 1, 1).to_pylist()[0].items()})
+
+
+def convert_row(unit: CxrUnit, reports: MimicTree, images: MimicTree, options: Options) -> list[Outcome]:
+    """The reading of one image."""
+    if unit.cells is None:
+        return [Outcome(None, unit.shared or Ledger())]
+    where = unit.cells["dicom_id"] or f"an image of study {unit.cells['study_id']}"
+    return [attempt(METADATA_TABLE, where, partial(_reading, unit.cells, reports, images, options))]
+
+
+def _reading(
+    cells: Row, reports: MimicTree, images: MimicTree, options: Options, ledger: Ledger
+) -> tuple[Split, Reading]:
+    image_id, meta = cells["dicom_id"], image_row(cells)
+    if meta.subject_id is None or meta.study_id is None:
+        raise Dropped("patient_or_study_unknown", f"subject_id {cells['subject_id']!r}, study_id {cells['study_id']!r}")
+    if cells["is_repeated"]:
+        raise Dropped("duplicate_image_id")
+    report = reports.report(meta.subject_id, meta.study_id)
+    if report is None:
+        raise Dropped("report_missing", f"s{meta.study_id}.txt")
+    sentences = report_sentences(report, meta.study_id, f"s{meta.study_id}.txt", ledger)
+    if not sentences:
+        raise Dropped("report_without_text", f"s{meta.study_id}.txt")
+    split = _split(cells, meta.subject_id, options, ledger)
+    image = encode_image(images.picture(meta.subject_id, meta.study_id, image_id), options.image_size, ledger)
+    if meta.width and meta.height:
+        check_size(image_id, (image.width, image.height), (meta.width, meta.height), ledger)
+    reading = Reading(
+        image={"bytes": image.png, "path": f"{image_id}.png"},
+        image_id=image_id,
+        study_id=meta.study_id,
+        subject_id=meta.subject_id,
+        reading_id=image_id,
+        reader_id=None,
+        source="phantom/mimic_cxr" if options.generated else "mimic_cxr",
+        view=meta.view,
+        license=GENERATED_LICENSE if options.generated else CREDENTIALED_LICENSE,
+        width=meta.width or image.width,
+        height=meta.height or image.height,
+        sentences=sentences,
+        fixations=None,
+        findings=_findings(cells, ledger),
+        boxes=[],
+    )
+    return split, reading
+
+
+def _split(cells: Row, subject_id: str, options: Options, ledger: Ledger) -> Split:
+    """The split of the patient; a hash only where there is no split table at all."""
+    if "split" not in cells:
+        ledger.note("patient_split_by_hash", f"{cells['dicom_id']}: no split table")
+        return hashed_split(subject_id, options.seed, HASHED_TRAIN, HASHED_VALIDATION)
+    split = SPLIT_NAMES.get(cells["split"].lower())
+    if split is None:
+        raise Dropped("split_unknown", f"{cells['split'] or 'not'} in the split table")
+    return split
+
+
+def _findings(cells: Row, ledger: Ledger) -> list[Finding]:
+    """The CheXpert labels that are not blank."""
+    findings = []
+    for label in CHEXPERT_LABELS:
+        cell = cells.get(label, "")
+        value = label_value(cell)
+        if value is not None:
+            findings.append(Finding(name=label, value=value))
+        elif cell:
+            ledger.note("label_not_understood", f"study {cells['study_id']} {label}: {cell!r}")
+    return findings
+
+
+def _joined_tables(tree: MimicTree) -> tuple[pa.Table, Ledger]:
+    path, shared = tree.table("metadata"), Ledger()
+    if path is None:
+        raise UserError(f"{tree.root}: no mimic-cxr-2.x.x-metadata.csv.gz; expected it above the folder files")
+    joined = read_text_columns(path, METADATA_COLUMNS)
+    joined = joined.set_column(0, "dicom_id", pc.utf8_lower(joined["dicom_id"]))
+    joined = joined.append_column("is_repeated", pc.if_else(pa.array(is_repeated(joined["dicom_id"])), "1", ""))
+    if split_path := tree.table("split"):
+        splits = read_text_columns(split_path, ("dicom_id", "subject_id", "split"))
+        _require_one_split(splits, split_path)
+        splits = splits.set_column(0, "dicom_id", pc.utf8_lower(splits["dicom_id"]))
+        joined = _with_columns(joined, splits, "dicom_id", ("split",), SPLIT_TABLE, shared)
+    if chexpert_path := tree.table("chexpert"):
+        chexpert = read_text_columns(chexpert_path, ("study_id", *CHEXPERT_LABELS))
+        joined = _with_columns(joined, chexpert, "study_id", CHEXPERT_LABELS, CHEXPERT_TABLE, shared)
+    else:
+        shared.note("no_chexpert_table", f"{tree.root}: the readings have no findings")
+    return joined, shared
+
+
+def _with_columns(
+    joined: pa.Table, other: pa.Table, key: str, columns: Sequence[str], name: str, shared: Ledger
+) -> pa.Table:
+    """`columns` of the first row of `other` with the same key, blank where there is none; the rest is counted."""
+    positions = pc.index_in(joined[key], value_set=other[key].combine_chunks())
+    for column in columns:
+        joined = joined.append_column(column, pc.fill_null(other[column].take(positions), ""))
+    used = set(pc.unique(positions).drop_null().to_pylist())
+    unused = [index for index in range(other.num_rows) if index not in used]
+    shared.enter(name, other.num_rows)
+    shared.keep(name, len(used))
+    first = [f"row {index + 1} {other[key][index].as_py()}" for index in unused[:OFFENDERS_NAMED]]
+    shared.drop(name, "repeated_or_not_in_metadata", first, len(unused))
+    return joined
+
+
+def _require_one_split(splits: pa.Table, path: Path) -> None:
+    counts = splits.group_by("subject_id").aggregate([("split", "count_distinct")])
+    torn = counts.filter(pc.greater(counts["split_count_distinct"], 1))["subject_id"]
+    if len(torn):
+        raise UserError(f"{path}: patient {cast(str, torn[0].as_py())} lies in two splits; expected each in one split")

@@ -1,0 +1,222 @@
+"""MIMIC-Eye (PhysioNet `mimic-eye-multimodal-datasets` 1.0.0): patient folders that hold REFLACX and EGD readings.
+
+The generated corpus has the same form. Gaze and boxes are scaled by the sizes in the tables, never by the JPEG's.
+A patient's folder stands for itself: a broken table costs the readings that need it, and no others.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from dataset_scripts.corpora import egd_tables, reflacx_tables
+from dataset_scripts.corpora.mimic_tree import ImageRow, image_row, plain_name, read_report, table_inside
+from dataset_scripts.corpora.rows import (
+    CREDENTIALED_LICENSE,
+    GENERATED_TERMS,
+    HASHED_TRAIN,
+    HASHED_VALIDATION,
+    Origin,
+    gaze_reading,
+    unreadable,
+)
+from dataset_scripts.corpora.splits import SPLIT_NAMES, hashed_split
+from dataset_scripts.files.tables import Row, read_table
+from dataset_scripts.images.pictures import EncodedImage, encode_image, inside
+from dataset_scripts.ledger import Ledger
+from dataset_scripts.plan import Dropped, Options, Outcome, Plan, Recording, attempt
+from dataset_scripts.schema import Reading, Split, UserError
+
+TERMS = (
+    f"The source is under the {CREDENTIALED_LICENSE}: only credentialed users who signed its data use agreement may "
+    "have it. This conversion holds its images and texts and must not be redistributed, nor pushed to a public "
+    "repository."
+)
+
+
+@dataclass
+class Patient:
+    """One patient's folder, its images by lower-case id, and the readings of it that were met so far."""
+
+    folder: Path
+    options: Options
+    split: Split
+    images: dict[str, ImageRow]
+    encoded: dict[str, EncodedImage] = field(default_factory=dict)
+    met: set[str] = field(default_factory=set)
+
+    @property
+    def subject_id(self) -> str:
+        return self.folder.name.removeprefix("patient_")
+
+
+def plan(source: Path, options: Options) -> Plan:
+    """One unit a patient folder.
+
+    Raises:
+        UserError: the source holds no patient folder.
+    """
+    patients = sorted(folder for folder in source.glob("patient_*") if folder.is_dir())
+    if not patients:
+        raise UserError(f"{source}: no patient_<subject_id> folder; expected the folder that holds them")
+    return Plan(
+        units=patients,
+        convert=partial(convert_patient, source=source, options=options),
+        unit_name="patients",
+        reading_tables=(reflacx_tables.METADATA_TABLE, egd_tables.MASTER_TABLE),
+        terms=GENERATED_TERMS if options.generated else TERMS,
+    )
+
+
+def convert_patient(folder: Path, source: Path, options: Options) -> list[Outcome]:
+    """All readings of one patient: REFLACX in the order of its metadata, then EGD in the order of its master sheet."""
+    ledger = Ledger()
+    outcomes = [Outcome(None, ledger)]
+    try:
+        table_inside(source, folder.name)
+        patient = Patient(folder, options, _split(folder, options, ledger), _images(folder))
+    except UserError as error:
+        return outcomes + list(_all_dropped(folder, error))
+    outcomes += _reflacx_outcomes(patient)
+    outcomes += _egd_outcomes(patient)
+    if len(outcomes) == 1:
+        ledger.note("patient_without_gaze_readings", folder.name)
+    return outcomes
+
+
+def _all_dropped(folder: Path, error: UserError) -> Iterator[Outcome]:
+    """The readings of a patient whose shared tables cannot be read, in so far as they can be counted."""
+    for name, path, column in (
+        (reflacx_tables.METADATA_TABLE, folder / "REFLACX" / "metadata.csv", "id"),
+        (egd_tables.MASTER_TABLE, folder / "EyeGaze" / "master_sheet.csv", "dicom_id"),
+    ):
+        if path.is_file():
+            try:
+                rows = read_table(path, (column,))
+            except UserError as unread:
+                yield unreadable(name, unread)
+            else:
+                yield from _rows_dropped(name, [row[column] for row in rows], error)
+
+
+def _rows_dropped(table: str, ids: list[str], error: UserError) -> Iterator[Outcome]:
+    def fail(_: Ledger) -> tuple[Split, Reading]:
+        raise error
+
+    return (attempt(table, reading_id or "no id", fail) for reading_id in ids)
+
+
+def _split(folder: Path, options: Options, ledger: Ledger) -> Split:
+    path = table_inside(folder, "CXR-JPG/cxr_split.csv")
+    named = {row["split"] for row in read_table(path, ("split",))} if path.is_file() else set()
+    splits = {SPLIT_NAMES.get(name.lower()) for name in named}
+    if len(splits) == 1 and (split := splits.pop()):
+        return split
+    ledger.note("patient_split_by_hash", f"{folder.name}: cxr_split.csv says {', '.join(sorted(named)) or 'nothing'}")
+    return hashed_split(folder.name.removeprefix("patient_"), options.seed, HASHED_TRAIN, HASHED_VALIDATION)
+
+
+def _images(folder: Path) -> dict[str, ImageRow]:
+    path = table_inside(folder, "CXR-JPG/cxr_meta.csv")
+    if not path.is_file():
+        return {}
+    rows = read_table(path, ("dicom_id", "study_id", "ViewPosition", "Rows", "Columns"))
+    return {row["dicom_id"].lower(): image_row(row) for row in reversed(rows)}
+
+
+def _reflacx_outcomes(patient: Patient) -> list[Outcome]:
+    try:
+        path = table_inside(patient.folder, "REFLACX/metadata.csv")
+        rows = reflacx_tables.read_metadata(path) if path.is_file() else []
+    except UserError as error:
+        return [unreadable(reflacx_tables.METADATA_TABLE, error)]
+    return [
+        attempt(
+            reflacx_tables.METADATA_TABLE,
+            row["id"] or f"{patient.folder.name} row {index}",
+            partial(_reflacx, patient, row),
+        )
+        for index, row in enumerate(rows, 1)
+    ]
+
+
+def _reflacx(patient: Patient, row: Row, ledger: Ledger) -> tuple[Split, Reading]:
+    folder = reflacx_tables.reading_folder(patient.folder / "REFLACX", row)
+    _meet(patient, row["id"])
+    own_split = SPLIT_NAMES.get(row.get("split", "").lower())
+    if own_split and own_split != patient.split:
+        ledger.note("reflacx_split_is_not_the_patients", f"{row['id']}: {own_split}, cxr_split.csv {patient.split}")
+    image_id = row["dicom_id"].lower()
+    image = _encode(patient, image_id, ledger)
+    recording = reflacx_tables.read_recording(folder, row, ledger)
+    return _reading(patient, image_id, row["id"], reflacx_tables.image_size(row), image, recording, "reflacx", ledger)
+
+
+def _egd_outcomes(patient: Patient) -> list[Outcome]:
+    folder, shared = patient.folder / "EyeGaze", Ledger()
+    if not (folder / "master_sheet.csv").is_file():
+        return []
+    try:
+        master = egd_tables.read_master(folder)
+    except UserError as error:
+        return [unreadable(egd_tables.MASTER_TABLE, error)]
+    try:
+        tables = egd_tables.read_tables(folder, master, shared)
+    except UserError as error:
+        return list(_rows_dropped(egd_tables.MASTER_TABLE, [row["dicom_id"] for row in master], error))
+    rows = egd_tables.source_rows(tables)
+    return [Outcome(None, shared), *(egd_tables.convert_row(row, partial(_egd, patient, row)) for row in rows)]
+
+
+def _egd(patient: Patient, row: egd_tables.EgdRow, ledger: Ledger) -> tuple[Split, Reading]:
+    image_id = row.image_id
+    meta = patient.images.get(image_id)
+    if meta is None or meta.width is None or meta.height is None:
+        raise Dropped("image_size_unknown", "no Rows and Columns in cxr_meta.csv")
+    size = (meta.width, meta.height)
+    image = _encode(patient, image_id, ledger)
+    recording = egd_tables.read_recording(row, patient.folder / "EyeGaze", size, ledger)
+    return _reading(patient, image_id, image_id, size, image, recording, "egd", ledger)
+
+
+def _meet(patient: Patient, reading_id: str) -> None:
+    if reading_id in patient.met:
+        raise Dropped("duplicate_reading_id")
+    patient.met.add(reading_id)
+
+
+def _encode(patient: Patient, image_id: str, ledger: Ledger) -> EncodedImage:
+    if image_id not in patient.encoded:
+        meta = patient.images.get(image_id)
+        if meta is None:
+            raise Dropped("image_not_in_cxr_meta", image_id)
+        if meta.study_id is None:
+            raise Dropped("study_unknown", f"{image_id} has no study_id in cxr_meta.csv")
+        path = inside(patient.folder, f"CXR-JPG/s{meta.study_id}/{plain_name(image_id)}.jpg")
+        patient.encoded[image_id] = encode_image(path, patient.options.image_size, ledger)
+    return patient.encoded[image_id]
+
+
+def _reading(
+    patient: Patient,
+    image_id: str,
+    reading_id: str,
+    size: tuple[int, int],
+    image: EncodedImage,
+    recording: Recording,
+    corpus: str,
+    ledger: Ledger,
+) -> tuple[Split, Reading]:
+    meta = patient.images[image_id]
+    origin = Origin(
+        reading_id=reading_id,
+        image_id=image_id,
+        study_id=meta.study_id,
+        subject_id=patient.subject_id,
+        view=meta.view,
+        size=size,
+        source=f"mimic_eye/{corpus}",
+        generated=patient.options.generated,
+    )
+    report = read_report(inside(patient.folder, f"CXR-DICOM/s{meta.study_id}.txt"))
+    return patient.split, gaze_reading(origin, image, recording, report, ledger)

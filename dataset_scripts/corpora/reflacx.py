@@ -1,0 +1,153 @@
+"""REFLACX (PhysioNet `reflacx-xray-localization` 1.0.0): five radiologists' gaze and dictations on images of MIMIC-CXR.
+
+`main_data/metadata_phase_{1,2,3}.csv` lists the readings; images of the phases 1 and 2 have several. The release holds
+no image: `--images` names a MIMIC-CXR-JPG or MIMIC-CXR tree. The column `split` decides.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from dataset_scripts.corpora import reflacx_tables
+from dataset_scripts.corpora.mimic_tree import (
+    ImageRow,
+    MimicTree,
+    image_rows,
+    image_splits,
+    images_tree,
+    study_ids,
+    table_inside,
+)
+from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, GENERATED_TERMS, Origin, gaze_reading
+from dataset_scripts.corpora.splits import SPLIT_NAMES, splits_of_patients
+from dataset_scripts.files.tables import Row
+from dataset_scripts.images.pictures import EncodedImage, encode_image
+from dataset_scripts.ledger import Ledger
+from dataset_scripts.plan import Dropped, Options, Outcome, Plan, attempt
+from dataset_scripts.schema import Reading, Split, UserError
+
+PHASE_TABLES = tuple(f"main_data/metadata_phase_{phase}.csv" for phase in (1, 2, 3))
+TERMS = (
+    "The gaze and the dictations are under the PhysioNet Restricted Health Data License 1.5.0, the images of MIMIC-CXR "
+    f"under the {CREDENTIALED_LICENSE}: only users who signed both data use agreements may have them. This conversion "
+    "must not be redistributed, nor pushed to a public repository."
+)
+
+
+class ReflacxRow(NamedTuple):
+    """A row of one of the metadata tables, `number` counting from 1; not new when an earlier row has its id."""
+
+    table: str
+    number: int
+    cells: Row
+    is_new: bool
+
+
+class ReflacxUnit(NamedTuple):
+    """All rows of one image, and what a metadata and a split table of the images say of it."""
+
+    rows: list[ReflacxRow]
+    image: ImageRow | None
+    split: Split | None
+    missing_tables: tuple[str, ...] = ()
+
+
+def plan(source: Path, options: Options) -> Plan:
+    """One unit an image, in the order of the metadata tables.
+
+    Raises:
+        UserError: there is no metadata table, `--images` is no MIMIC-CXR tree, or a patient lies in two splits.
+    """
+    tree = images_tree(options, "reflacx")
+    paths = {name: table_inside(source, name) for name in PHASE_TABLES}
+    missing = tuple(name for name, path in paths.items() if not path.is_file())
+    if len(missing) == len(PHASE_TABLES):
+        raise UserError(f"{source}: none of {', '.join(PHASE_TABLES)}; expected the folder that holds main_data")
+    by_image: dict[str, list[ReflacxRow]] = {}
+    for row in _rows({name: path for name, path in paths.items() if name not in missing}):
+        by_image.setdefault(row.cells["dicom_id"].lower(), []).append(row)
+    rows = [row.cells for rows in by_image.values() for row in rows]
+    splits_of_patients((_ids(cells)[0], SPLIT_NAMES.get(cells["split"].lower())) for cells in rows)
+    images, splits = image_rows(tree, by_image.keys()), image_splits(tree, by_image.keys())
+    units = [ReflacxUnit(rows, images.get(image_id), splits.get(image_id)) for image_id, rows in by_image.items()]
+    return Plan(
+        units=[ReflacxUnit([], None, None, missing), *units],
+        convert=partial(convert_image, source=source, tree=tree, options=options),
+        unit_name="images",
+        reading_tables=tuple(name for name in PHASE_TABLES if name not in missing),
+        terms=GENERATED_TERMS if options.generated else TERMS,
+    )
+
+
+def convert_image(unit: ReflacxUnit, source: Path, tree: MimicTree, options: Options) -> list[Outcome]:
+    """The readings of one image, in the order of the metadata tables."""
+    image = _Picture(unit, tree, options)
+    outcomes = [
+        attempt(row.table, row.cells["id"] or f"row {row.number}", partial(_reading, row, unit, image, source))
+        for row in unit.rows
+    ]
+    if unit.missing_tables:
+        ledger = Ledger()
+        for name in unit.missing_tables:
+            ledger.note("metadata_table_missing", name)
+        outcomes.append(Outcome(None, ledger))
+    return outcomes
+
+
+class _Picture:
+    """The picture of a unit, decoded for its first reading."""
+
+    def __init__(self, unit: ReflacxUnit, tree: MimicTree, options: Options) -> None:
+        self.unit, self.tree, self.options = unit, tree, options
+        self._encoded: EncodedImage | None = None
+
+    def encoded(self, subject_id: str, study_id: str, image_id: str, ledger: Ledger) -> EncodedImage:
+        if self._encoded is None:
+            path = self.tree.picture(subject_id, study_id, image_id)
+            self._encoded = encode_image(path, self.options.image_size, ledger)
+        return self._encoded
+
+
+def _rows(paths: dict[str, Path]) -> list[ReflacxRow]:
+    rows, met = [], set[str]()
+    for table, path in paths.items():
+        for number, cells in enumerate(reflacx_tables.read_metadata(path, with_split=True), 1):
+            rows.append(ReflacxRow(table, number, cells, cells["id"] not in met))
+            met.add(cells["id"])
+    return rows
+
+
+def _reading(
+    row: ReflacxRow, unit: ReflacxUnit, picture: _Picture, source: Path, ledger: Ledger
+) -> tuple[Split, Reading]:
+    cells, image_id = row.cells, row.cells["dicom_id"].lower()
+    folder = reflacx_tables.reading_folder(source, cells)
+    if not row.is_new:
+        raise Dropped("duplicate_reading_id")
+    split, (subject_id, study_id) = SPLIT_NAMES.get(cells["split"].lower()), _ids(cells)
+    if split is None:
+        raise Dropped("split_unknown", f"split {cells['split']!r}; expected train, validate or test")
+    if unit.image is not None:
+        subject_id, study_id = subject_id or unit.image.subject_id, study_id or unit.image.study_id
+    if subject_id is None or study_id is None:
+        raise Dropped("patient_or_study_unknown", "neither the column image nor a metadata table of the images")
+    if unit.split not in (None, split):
+        ledger.note("split_is_not_that_of_mimic_cxr", f"{cells['id']}: {split}, MIMIC-CXR {unit.split}")
+    size = reflacx_tables.image_size(cells)
+    image = picture.encoded(subject_id, study_id, image_id, ledger)
+    origin = Origin(
+        reading_id=cells["id"],
+        image_id=image_id,
+        study_id=study_id,
+        subject_id=subject_id,
+        view=unit.image.view if unit.image else None,
+        size=size,
+        source="reflacx",
+        generated=picture.options.generated,
+    )
+    recording = reflacx_tables.read_recording(folder, cells, ledger)
+    return split, gaze_reading(origin, image, recording, picture.tree.report(subject_id, study_id), ledger)
+
+
+def _ids(cells: Row) -> tuple[str | None, str | None]:
+    return study_ids(cells.get("subject_id", ""), cells.get("study_id", ""), cells.get("image", ""))

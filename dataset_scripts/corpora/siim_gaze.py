@@ -1,0 +1,190 @@
+"""One radiologist's gaze on SIIM-ACR images (Saab et al., MICCAI 2021), without a transcript and without the images.
+
+`cxr_gaze_data.json` is a list of `{image_id, gaze_x, gaze_y, time}`. Contrary to its README `gaze_x` is the vertical
+and `gaze_y` the horizontal coordinate, both as fractions of the image: on the positives four times as much gaze lies in
+the pneumothorax when they are swapped. `time` is how long each fixation lasted (1 to 5, in no order, so no clock), in
+60 Hz samples; as the README says that these are not to be read as seconds, lengths compare with each other only. A
+fixation starts where the one before ended, as the gaps between them are not there.
+
+`--images` is a folder of the images, at any depth: `<ImageId>.dcm`, `.png` or `.jpg`. Where `train-rle.csv` lies beside
+the gaze, it says on which images there is a pneumothorax.
+"""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dataset_scripts.corpora.mimic_tree import PICTURE_SUFFIXES, table_inside
+from dataset_scripts.corpora.rows import HASHED_TRAIN, HASHED_VALIDATION
+from dataset_scripts.corpora.splits import hashed_split
+from dataset_scripts.files.json_files import read_json
+from dataset_scripts.files.tables import FloatArray, identifier, read_table
+from dataset_scripts.gaze.fixations import valid_fixations
+from dataset_scripts.gaze.lost_eye import lost_eye
+from dataset_scripts.images.pictures import encode_image, inside
+from dataset_scripts.ledger import Ledger
+from dataset_scripts.plan import Dropped, Options, Outcome, Plan, attempt
+from dataset_scripts.schema import ABSENT, PRESENT, Finding, Fixations, Reading, Split, UserError
+
+GAZE_TABLE, FIXATION_TABLE, MASK_TABLE = "cxr_gaze_data.json", "fixations", "train-rle.csv"
+SAMPLES_PER_SECOND = 60
+MAX_BYTES = 1 << 28
+NO_MASK = ("", "-1")
+TERMS = (
+    "Gaze: Saab et al. 2021, Apache-2.0. Images: SIIM-ACR Pneumothorax Segmentation, under the terms of that "
+    "competition and of NIH ChestX-ray14, from which they are. Nobody published which images are of one patient: "
+    "subject_id is null and the splits are by image. Lengths of fixations compare with each other, not with a clock."
+)
+
+
+class GazeUnit(NamedTuple):
+    """One recording, `number` counting from 1, with what is known of its image; None: what the masks' table counted."""
+
+    number: int
+    recording: Any
+    is_new: bool
+    image: str | None
+    findings: list[Finding]
+    shared: Ledger | None
+
+
+def plan(source: Path, options: Options) -> Plan:
+    """One unit a recording.
+
+    Raises:
+        UserError: no gaze file or not what it should be, no `--images`, or a train-rle.csv without its columns.
+    """
+    if options.images is None:
+        raise UserError("siim_gaze holds no image: --images with the SIIM-ACR images is needed")
+    if not options.images.is_dir():
+        raise UserError(f"{options.images}: no such folder; expected the SIIM-ACR images")
+    recordings = _read_recordings(source)
+    ids = [_image_id(recording) for recording in recordings]
+    images, shared = _find_images(options.images, set(filter(None, ids))), Ledger()
+    findings = _findings(source, set(filter(None, ids)), shared)
+    units = [GazeUnit(0, None, False, None, [], shared)]
+    seen = set[str | None]()
+    for index, (image_id, recording) in enumerate(zip(ids, recordings, strict=True), 1):
+        known = image_id or ""
+        units.append(GazeUnit(index, recording, image_id not in seen, images.get(known), findings.get(known, []), None))
+        seen.add(image_id)
+    return Plan(
+        units=units,
+        convert=partial(convert_unit, root=options.images, options=options),
+        unit_name="recordings",
+        reading_tables=(GAZE_TABLE,),
+        terms=TERMS,
+    )
+
+
+def convert_unit(unit: GazeUnit, root: Path, options: Options) -> list[Outcome]:
+    """The outcome of one recording; `root` holds the images."""
+    if unit.shared is not None:
+        return [Outcome(None, unit.shared)]
+    where = f"recording {unit.number} {_image_id(unit.recording) or ''}".strip()
+    return [attempt(GAZE_TABLE, where, partial(_reading, unit, root, options))]
+
+
+def _reading(unit: GazeUnit, root: Path, options: Options, ledger: Ledger) -> tuple[Split, Reading]:
+    image_id = _image_id(unit.recording)
+    if image_id is None:
+        raise Dropped("no_image_id")
+    if not unit.is_new:
+        raise Dropped("duplicate_reading_id")
+    columns = _columns(unit.recording)
+    if unit.image is None:
+        raise Dropped("image_missing", f"no {image_id} with {', '.join(PICTURE_SUFFIXES)}")
+    image = encode_image(inside(root, unit.image), options.image_size, ledger)
+    fixations = _fixations(columns, image_id, ledger)
+    if fixations is None:
+        raise Dropped("no_gaze_left")
+    reading = Reading(
+        image={"bytes": image.png, "path": f"{image_id}.png"},
+        image_id=image_id,
+        study_id=None,
+        subject_id=None,
+        reading_id=image_id,
+        reader_id=None,
+        source="siim_gaze",
+        view=None,
+        license=None,
+        width=image.width,
+        height=image.height,
+        sentences=[],
+        fixations=fixations,
+        findings=unit.findings,
+        boxes=[],
+    )
+    return hashed_split(image_id, options.seed, HASHED_TRAIN, HASHED_VALIDATION), reading
+
+
+def _read_recordings(source: Path) -> list[Any]:
+    path = table_inside(source, GAZE_TABLE)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected the gaze as JSON (a pickle is never read)")
+    if path.stat().st_size > MAX_BYTES:
+        raise UserError(f"{path}: larger than {MAX_BYTES} bytes; expected the gaze on some thousand images")
+    recordings = read_json(path, path)
+    if not isinstance(recordings, list) or not recordings:
+        raise UserError(f"{path}: expected a list of recordings with image_id, gaze_x, gaze_y and time")
+    return recordings
+
+
+def _image_id(recording: Any) -> str | None:
+    image_id = recording.get("image_id") if isinstance(recording, dict) else None
+    return image_id if isinstance(image_id, str) and image_id.isprintable() and image_id else None
+
+
+def _columns(recording: dict[str, Any]) -> dict[str, FloatArray]:
+    """`gaze_x`, `gaze_y` and `time`, (F,) each; NaN for a null."""
+    columns = {}
+    for name in ("gaze_x", "gaze_y", "time"):
+        values = recording.get(name)
+        if not isinstance(values, list) or any(type(value) not in (int, float, type(None)) for value in values):
+            raise Dropped("recording_not_understood", f"{name} is no list of numbers")
+        try:
+            columns[name] = np.array([np.nan if value is None else float(value) for value in values])
+        except OverflowError:
+            raise Dropped("recording_not_understood", f"{name} holds a number out of range") from None
+    if len({len(values) for values in columns.values()}) > 1:
+        raise Dropped("recording_not_understood", "gaze_x, gaze_y and time differ in length")
+    return columns
+
+
+def _fixations(columns: dict[str, FloatArray], image_id: str, ledger: Ledger) -> Fixations | None:
+    duration = columns["time"] / SAMPLES_PER_SECOND
+    lasting = np.where(np.isfinite(duration) & (duration > 0), duration, 0.0)
+    x, y = columns["gaze_y"], columns["gaze_x"]
+    found = {"x": x, "y": y, "start": np.cumsum(lasting) - lasting, "duration": duration}
+    return valid_fixations(found, FIXATION_TABLE, image_id, ledger, lost_eye(x, y, FIXATION_TABLE, image_id, ledger))
+
+
+def _find_images(root: Path, wanted: set[str]) -> dict[str, str]:
+    """The path under `root` of every wanted image that is there; the first in the order of paths."""
+    found: dict[str, str] = {}
+    for folder, _, names in os.walk(root):
+        for name in names:
+            stem, suffix = os.path.splitext(name)  # noqa: PTH122  a hundred thousand names
+            if stem in wanted and suffix.lower() in PICTURE_SUFFIXES:
+                path = (Path(folder) / name).relative_to(root).as_posix()
+                found[stem] = min(path, found.get(stem, path))
+    return found
+
+
+def _findings(source: Path, wanted: set[str], ledger: Ledger) -> dict[str, list[Finding]]:
+    """Pneumothorax, present or absent, of the wanted images that train-rle.csv knows."""
+    path = table_inside(source, MASK_TABLE)
+    rows = read_table(path, ("ImageId", "EncodedPixels")) if path.is_file() else []
+    values: dict[str, int] = {}
+    for row in rows:
+        image_id, is_there = row["ImageId"], identifier(row["EncodedPixels"]) not in NO_MASK
+        ledger.enter(MASK_TABLE, 1)
+        if image_id in wanted:
+            ledger.keep(MASK_TABLE, 1)
+            values[image_id] = PRESENT if is_there or values.get(image_id) == PRESENT else ABSENT
+        else:
+            ledger.drop(MASK_TABLE, "image_without_gaze", [image_id])
+    return {image_id: [Finding(name="Pneumothorax", value=value)] for image_id, value in values.items()}

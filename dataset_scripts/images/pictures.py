@@ -1,0 +1,147 @@
+"""Untrusted pictures -> PNG bytes at the working size, grey values intact."""
+
+import io
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from dataset_scripts.images.dicom import is_dicom, read_dicom
+from dataset_scripts.ledger import Ledger
+from dataset_scripts.plan import Dropped, Impossible
+
+FORMATS = ("JPEG", "PNG")
+MAX_PIXELS = 64_000_000
+PNG_COMPRESSION = 3  # within 20 % of the smallest file, three times as fast as the default
+DECODED_SIDES = 2  # the least size, of the final one, that a JPEG is decoded at
+_EIGHT_BIT = ("1", "L", "LA", "P", "RGB", "RGBA")
+_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+
+
+class EncodedImage(NamedTuple):
+    """PNG bytes, and width and height in pixels of the picture that they were made from."""
+
+    png: bytes
+    width: int
+    height: int
+
+
+def inside(root: Path, relative: str) -> Path:
+    """The path of `relative` under `root`; names in a table must not lead out of the source, nor a symlink."""
+    path = root / relative
+    if Path(relative).is_absolute() or ".." in Path(relative).parts:
+        raise Dropped("path_leaves_source", relative)
+    try:
+        is_inside = path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a zero byte
+        raise Dropped("path_not_understood", ascii(relative[:80])) from None
+    if not is_inside:
+        raise Dropped("path_leaves_source", f"{relative}, a symbolic link")
+    return path
+
+
+def encode_image(path: Path, long_side: int, ledger: Ledger, max_pixels: int | None = None) -> EncodedImage:
+    """Decode a JPEG, PNG or DICOM, shrink it to `long_side` pixels at most (never enlarge), encode it as PNG.
+
+    A JPEG of four times that size or more is decoded at a half, a quarter or an eighth, never below twice the final
+    size: 1.6 times as fast, and on radiographs no grey value differs by more than 2 of 255 from the whole decode's.
+    L and RGB stay what they are, a palette becomes RGB, transparency is put on black (an opaque alpha changes no
+    value), 16 bits of a grey PNG become 8 by the picture's own range (noted in the ledger).
+
+    Args:
+        max_pixels: refuse a larger picture before it is decoded; None: MAX_PIXELS.
+
+    Raises:
+        Dropped: missing, no JPEG, PNG or DICOM, too large, truncated, in another mode (CMYK, YCbCr, 16 bits a channel,
+            ...), or of a single grey value or colour.
+        Impossible: DICOM, and pydicom is not installed.
+    """
+    max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
+    try:
+        if not path.is_file():
+            raise Dropped("image_missing", path.name)
+    except OSError:  # a name that is too long
+        raise Dropped("image_missing", path.name[:80]) from None
+    try:
+        if is_dicom(path):
+            picture = _whole(read_dicom(path, max_pixels, ledger))
+        else:
+            picture = _read_picture(path, long_side, ledger, max_pixels)
+    except (Dropped, Impossible, MemoryError):
+        raise
+    except Exception as error:  # a damaged file makes the decoders fail in any way
+        raise Dropped("image_not_decodable", f"{path.name}: {type(error).__name__} {error}"[:300]) from None
+    bands = np.atleast_2d(picture.image.getextrema())
+    if (bands[:, 0] == bands[:, 1]).all():
+        raise Dropped("image_of_one_grey_level", path.name)
+    return EncodedImage(_png(picture, long_side), picture.width, picture.height)
+
+
+class _Picture(NamedTuple):
+    """A decoded picture, what of it (left, top, right, bottom) is the frame, and the frame's own size in pixels."""
+
+    image: Image.Image
+    box: tuple[float, float, float, float]
+    width: int
+    height: int
+
+
+def _whole(image: Image.Image) -> _Picture:
+    return _Picture(image, (0, 0, image.width, image.height), image.width, image.height)
+
+
+def _read_picture(path: Path, long_side: int, ledger: Ledger, max_pixels: int) -> _Picture:
+    with Image.open(path, formats=FORMATS) as picture:
+        width, height = picture.size
+        if width * height > max_pixels:
+            raise Dropped("image_too_large", f"{path.name}, {width} x {height} pixels")
+        if picture.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in picture.tile):
+            raise Dropped("image_16_bits_of_several_channels", path.name)  # of which Pillow drops the lower 8
+        drafted = None
+        scale = DECODED_SIDES * long_side / max(width, height)
+        if scale < 1 and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            drafted = picture.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))  # None of a PNG
+        picture.load()
+        image = _eight_bit(ImageOps.exif_transpose(picture), path, ledger)
+    # an edge that is no multiple of the scale ends within the last decoded pixel
+    return _whole(image) if drafted is None else _Picture(image, drafted[1], width, height)
+
+
+def _eight_bit(image: Image.Image, path: Path, ledger: Ledger) -> Image.Image:
+    if image.mode in _SIXTEEN_BIT and not image.has_transparency_data:
+        ledger.note("image_16_bit_scaled_to_8_bit_by_its_own_range", path.name)
+        return _own_range(image)
+    if image.mode not in _EIGHT_BIT:
+        raise Dropped("unexpected_image_mode", f"{path.name}: {image.mode}")
+    return _on_black(image).convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+
+
+def _on_black(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("LA" if image.mode in ("1", "L", "LA") else "RGBA")
+    colours = image.convert("L" if image.mode == "LA" else "RGB")
+    black = Image.new(colours.mode, image.size)
+    black.paste(colours, mask=image.getchannel("A"))
+    return black
+
+
+def _own_range(image: Image.Image) -> Image.Image:
+    values = np.asarray(image, dtype=np.float64)
+    low, high = values.min(), values.max()
+    scaled = (values - low) * (255 / max(high - low, 1))
+    return Image.fromarray(np.round(scaled).astype(np.uint8))
+
+
+def _png(picture: _Picture, long_side: int) -> bytes:
+    scale = min(1, long_side / max(picture.width, picture.height))
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    image = picture.image
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.LANCZOS, box=picture.box)
+    image.info = {}  # a colour profile or a transparent value would be written too
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=PNG_COMPRESSION)
+    return buffer.getvalue()

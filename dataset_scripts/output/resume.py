@@ -1,0 +1,116 @@
+"""The hidden folder beside the output, in which a conversion is made and an interrupted one goes on."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dataset_scripts.identity import program_identity, stamp
+from dataset_scripts.output.writer import STATE, read_json, replace_json
+from dataset_scripts.schema import UserError
+
+CONVERSION, LOCK, LISTED_DEPTH = "conversion.json", "lock", 3
+
+
+def require_free(output: Path) -> None:
+    """Raise UserError unless `output` can be written without touching anything that exists."""
+    if output.is_dir() and not any(output.iterdir()):
+        return
+    if output.exists() or output.is_symlink():
+        raise UserError(f"{output}: exists already; expected a new or empty output folder")
+
+
+@contextmanager
+def partial_folder(output: Path, conversion: dict[str, Any]) -> Iterator[Path]:
+    """The folder `.NAME.partial` for this conversion, new or from before; its subfolder `output` becomes `output`.
+
+    Args:
+        output: what appears, whole, when the block ends well. When it does not, the partial folder stays.
+        conversion: JSON that says all that the result depends on; another conversion's folder is not gone on with.
+
+    Raises:
+        UserError: `output` exists, another process is at it, the partial folder is another conversion's, or a file of
+            the source was written since it began.
+    """
+    require_free(output)
+    output = output.resolve()
+    folder = output.parent / f".{output.name}.partial"
+    if folder.is_symlink():
+        raise UserError(f"{folder}: a symbolic link; expected a folder of an interrupted conversion, or none")
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder, output):
+        _require_same(folder, conversion)
+        yield folder
+        require_free(output)
+        (folder / "output").replace(output)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def discard(folder: Path) -> None:
+    """Remove what cannot become an output, but for the lock that is still held."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
+def fingerprint(*roots: Path) -> str:
+    """A digest of this program and of the names and stamps of files: of tables surely, of deep images not."""
+    digest = hashlib.sha256(program_identity(Path(__file__).parent).encode())
+    for root in roots:
+        for line in _listing(root.resolve(), LISTED_DEPTH) if root.is_dir() else [f"{root} {stamp(root)}"]:
+            digest.update(line.encode(errors="surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def _listing(folder: Path, depth: int) -> Iterator[str]:
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith(".") or entry.name in ("Thumbs.db", "desktop.ini"):
+            continue  # of the system that looked at the folder
+        if not entry.is_dir(follow_symlinks=False):
+            yield f"{entry.path} {stamp(Path(entry.path))}"
+        elif depth > 1:
+            yield from _listing(Path(entry.path), depth - 1)
+
+
+@contextmanager
+def _locked(folder: Path, output: Path) -> Iterator[None]:
+    lock = FileLock(folder / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{output}: another process is writing it; expected one conversion an output") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        if folder.is_dir() and not any(path.name != LOCK for path in folder.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require_same(folder: Path, conversion: dict[str, Any]) -> None:
+    begun = read_json(folder / CONVERSION)
+    if begun is None or not (folder / STATE).exists():
+        discard(folder)
+        replace_json(folder / CONVERSION, conversion)
+    elif begun != conversion:
+        others = sorted(name for name in begun.keys() | conversion.keys() if begun.get(name) != conversion.get(name))
+        raise UserError(
+            f"{folder}: an interrupted conversion with another {', '.join(others)}; go on with the command that began "
+            "it, or delete that folder to start afresh"
+        )
+    elif changed := _written_after(folder / CONVERSION, Path(conversion["source"])):
+        raise UserError(f"{changed}: written after the conversion began; delete {folder} to start afresh")
+
+
+def _written_after(mark: Path, root: Path) -> Path | None:
+    """A file of the source, however deep, that is younger than `mark`; what was made of an older one would stay."""
+    begun = mark.stat().st_ctime_ns
+    files = (Path(folder, name) for folder, _, names in os.walk(root) for name in names)
+    return next((path for path in files if path.stat(follow_symlinks=False).st_ctime_ns > begun), None)

@@ -1,0 +1,223 @@
+"""Zero-shot classification of findings by prompts.
+
+The score of a class is the maximum (or the mean) over its prompts of the image-sentence score, computed both ways
+that the model offers: `pooled`, the cosine of image and sentence, and `late_interaction`, the best cosine of a patch
+and the sentence. The model's positive scale changes no rank and is left out.
+
+AUROC is one finding against the rest on the raw score, over the readings that list the finding as present or absent.
+Accuracy and macro-F1 take the argmax, over the readings with exactly one of the classes present and none uncertain.
+A tie for the argmax shares its credit in the accuracy, and counts as no prediction in the F1: a score that is the same
+for all classes earns at most what the best constant predictor earns.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Reading, UserError
+from egma.evaluation.statistics.bootstrap import Array, Figure, PatientBootstrap, Statistic, mean_of_defined
+from egma.inference.embeddings import IMAGES_AT_ONCE, ImageBank, TextBank, rounded
+
+Pooling = Literal["max", "mean"]
+NO_PREDICTION = -1
+
+
+@dataclass(frozen=True)
+class Labels:
+    """`values` (n, C): 1, 0, -1 of each class in each reading, NaN where it is not listed."""
+
+    readings: Sequence[Reading]
+    classes: Sequence[str]
+    values: Array
+
+    def listed(self, column: int) -> NDArray[np.int64]:
+        """Places of the readings that say present or absent."""
+        return np.flatnonzero(np.isin(self.values[:, column], (PRESENT, ABSENT)))
+
+    def single(self) -> NDArray[np.int64]:
+        """Places of the readings with exactly one class present and none uncertain."""
+        present, uncertain = self.values == PRESENT, self.values == UNCERTAIN
+        return np.flatnonzero((present.sum(axis=1) == 1) & ~uncertain.any(axis=1))
+
+    def select(self, places: NDArray[np.int64]) -> list[Reading]:
+        return [self.readings[place] for place in places]
+
+
+def finding_labels(readings: Sequence[Reading], classes: Sequence[str]) -> Labels:
+    """Look the classes up in each reading's findings, by name."""
+    found = [{finding["name"]: finding["value"] for finding in reading["findings"]} for reading in readings]
+    values = [[row.get(name, np.nan) for name in classes] for row in found]
+    return Labels(readings, classes, np.array(values, dtype=np.float64))
+
+
+def zero_shot_classes(readings: Sequence[Reading], prompts: Mapping[str, Sequence[str]]) -> list[str]:
+    """The findings that have prompts and are both present and absent somewhere in the readings."""
+    seen: dict[str, set[int]] = {}
+    for finding in (finding for reading in readings for finding in reading["findings"]):
+        seen.setdefault(finding["name"], set()).add(finding["value"])
+    classes = sorted(name for name in seen if name in prompts and {PRESENT, ABSENT} <= seen[name])
+    if not classes:
+        raise UserError("zero-shot: no finding of these readings has prompts and is both present and absent in them")
+    return classes
+
+
+def zero_shot(
+    readings: Sequence[Reading],
+    images: ImageBank,
+    texts: TextBank,
+    prompts: Mapping[str, Sequence[str]],
+    bootstrap: PatientBootstrap,
+    pooling: Pooling = "max",
+) -> dict[str, Any]:
+    """Figures of both scores, and what a constant predictor and chance earn.
+
+    Args:
+        prompts: of the classes that are evaluated; their order does not matter.
+    """
+    labels = finding_labels(readings, sorted(prompts))
+    single = labels.single()
+    truth = (labels.values[single] == PRESENT).argmax(axis=1)
+    scores = class_scores(images, texts, prompts, pooling)
+    places = images.places(readings)
+    return {
+        "classes": labels.classes,
+        "pooling": pooling,
+        "uncertain_excluded": dict(zip(labels.classes, (labels.values == UNCERTAIN).sum(axis=0).tolist(), strict=True)),
+        "single_finding_readings": len(single),
+        **{kind: _figures(labels, score[places], single, truth, bootstrap) for kind, score in scores.items()},
+        "constant_predictor": constant_predictor(truth, len(labels.classes)),
+        "chance": uniform_guess(truth, len(labels.classes)),
+    }
+
+
+def class_scores(
+    images: ImageBank, texts: TextBank, prompts: Mapping[str, Sequence[str]], pooling: Pooling
+) -> dict[str, Array]:
+    """(I, C) of each score, classes in the order of their names."""
+    classes = sorted(prompts)
+    scores_of_prompts = sentence_scores(images, texts, [prompt for name in classes for prompt in prompts[name]])
+    ends = np.cumsum([len(prompts[name]) for name in classes])[:-1]
+    reduce = np.max if pooling == "max" else np.mean
+    return {
+        kind: np.stack([reduce(part, axis=1) for part in np.split(scores, ends, axis=1)], axis=1)
+        for kind, scores in scores_of_prompts.items()
+    }
+
+
+def sentence_scores(images: ImageBank, texts: TextBank, sentences: Sequence[str]) -> dict[str, Array]:
+    """(I, N) cosines of each kind of score; `pooled` alone for a model without patch embeddings."""
+    embeddings = texts.of(sentences)
+    scores = {"pooled": rounded(images.pooled @ embeddings.T)}
+    if images.patches is not None:
+        tiles = images.patches.split(IMAGES_AT_ONCE)
+        scores["late_interaction"] = np.concatenate([rounded((tile @ embeddings.T).amax(dim=1)) for tile in tiles])
+    return scores
+
+
+def macro_f1(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> Statistic:
+    """Mean F1 over the classes that occur in a draw; NO_PREDICTION misses its class and accuses no other."""
+    is_true = truth[:, None] == np.arange(classes)
+    is_predicted = predicted[:, None] == np.arange(classes)
+
+    def statistic(weights: Array) -> Array:
+        support, claimed = weights @ is_true, weights @ is_predicted
+        with np.errstate(invalid="ignore"):
+            f1 = 2 * (weights @ (is_true & is_predicted)) / (support + claimed)
+        return mean_of_defined(np.where(support > 0, f1, np.nan))
+
+    return statistic
+
+
+def argmax_credit(scores: Array, truth: NDArray[np.int64]) -> tuple[Array, NDArray[np.int64]]:
+    """(n,) accuracy credit, 1/k where the truth is among k tied classes; (n,) the one best class or NO_PREDICTION."""
+    best = scores == scores.max(axis=1, keepdims=True)
+    credit = best[np.arange(len(truth)), truth] / best.sum(axis=1)
+    return credit, np.where(best.sum(axis=1) == 1, best.argmax(axis=1), NO_PREDICTION)
+
+
+def constant_predictor(truth: NDArray[np.int64], classes: int) -> dict[str, float | None]:
+    """What always saying the most frequent class earns; no constant earns more in any of the three."""
+    if len(truth) == 0:
+        return {"auroc": 0.5, "accuracy": None, "macro_f1": None}
+    always = np.full_like(truth, np.bincount(truth).argmax())
+    f1 = macro_f1(truth, always, classes)(np.ones((1, len(truth))))
+    return {"auroc": 0.5, "accuracy": float((truth == always).mean()), "macro_f1": float(f1[0])}
+
+
+def uniform_guess(truth: NDArray[np.int64], classes: int) -> dict[str, float | None]:
+    """What a guess among the classes with equal odds earns: expected accuracy, and F1 of the expected counts."""
+    if len(truth) == 0:
+        return {"auroc": 0.5, "accuracy": None, "macro_f1": None}
+    support = np.bincount(truth, minlength=classes)
+    support = support[support > 0]
+    f1 = 2 * support / classes / (support + len(truth) / classes)
+    return {"auroc": 0.5, "accuracy": 1 / classes, "macro_f1": float(f1.mean())}
+
+
+def _figures(
+    labels: Labels,
+    scores: Array,
+    single: NDArray[np.int64],
+    truth: NDArray[np.int64],
+    bootstrap: PatientBootstrap,
+) -> dict[str, Any]:
+    return {
+        **auroc_figures(labels, scores, bootstrap),
+        **_argmax_figures(labels.select(single), scores[single], truth, bootstrap),
+    }
+
+
+def auroc_figures(
+    labels: Labels, scores: Array, bootstrap: PatientBootstrap, untrained: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """`auroc`, the mean over the classes that have one, and `auroc_per_class`.
+
+    Args:
+        scores: (n, C), a row a reading.
+        untrained: classes without a score, with the reason.
+    """
+    reasons = untrained or {}
+    per_class = {
+        name: Figure(None, reason=reasons[name]) if name in reasons else _class_auroc(labels, scores, column, bootstrap)
+        for column, name in enumerate(labels.classes)
+    }
+    defined = [column for column, figure in enumerate(per_class.values()) if figure.value is not None]
+    mean = Figure(None, reason="no class has both positive and negative readings")
+    if defined:
+        classes = [_entries(labels, scores, column) for column in defined]
+        mean = bootstrap.mean_auroc(classes, len(labels.readings), paired=True)
+    return {
+        "auroc": mean.to_json(),
+        "auroc_per_class": {name: figure.to_json() for name, figure in per_class.items()},
+    }
+
+
+def _entries(labels: Labels, scores: Array, column: int) -> tuple[Array, NDArray[np.bool_], list[Reading]]:
+    listed = labels.listed(column)
+    return scores[listed, column], labels.values[listed, column] == PRESENT, labels.select(listed)
+
+
+def _class_auroc(labels: Labels, scores: Array, column: int, bootstrap: PatientBootstrap) -> Figure:
+    entries = _entries(labels, scores, column)
+    positive = entries[1]
+    if not positive.any() or positive.all():
+        lacking = "negative" if positive.any() else "positive"
+        return Figure(None, n=len(positive), reason=f"no {lacking} reading of this class")
+    return bootstrap.mean_auroc([entries], len(positive))
+
+
+def _argmax_figures(
+    readings: Sequence[Reading], scores: Array, truth: NDArray[np.int64], bootstrap: PatientBootstrap
+) -> dict[str, Any]:
+    if scores.shape[1] < 2 or len(readings) == 0:
+        reason = "needs two classes" if scores.shape[1] < 2 else "no reading has exactly one of the classes"
+        return {name: Figure(None, reason=reason).to_json() for name in ("accuracy", "macro_f1")}
+    credit, predicted = argmax_credit(scores, truth)
+    statistic, every = macro_f1(truth, predicted, scores.shape[1]), np.ones(len(truth), dtype=bool)
+    return {
+        "accuracy": bootstrap.proportion(credit, readings).to_json(),
+        "macro_f1": bootstrap.figure(statistic, readings, rests_on=every).to_json(),
+    }

@@ -1,0 +1,292 @@
+"""From the tasks' figures to the headline, `results.json` and the table of `results.md`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from egma.evaluation.reporting.tables import latex_table, markdown_table
+from egma.evaluation.statistics.bootstrap import FEW_PATIENTS
+
+PERCENT_LABELS = {
+    "zero_shot_auroc": "Zero-shot AUROC",
+    "zero_shot_accuracy": "Zero-shot accuracy",
+    "zero_shot_f1": "Zero-shot macro-F1",
+    "recall_at_1": "Image-to-text recall@1",
+    "text_to_image_recall_at_1": "Text-to-image recall@1",
+    "class_precision_at_1": "Image-to-text P@1 by class",
+    "text_to_image_class_precision_at_1": "Text-to-image P@1 by class",
+    "pointing_game": "Pointing game",
+    "linear_probe_auroc": "Linear probe AUROC, 100 %",
+    "fine_tuning_auroc": "Fine-tuning AUROC, 100 %",
+}
+PLAIN_LABELS = {"grounding_cnr": "Grounding CNR", "gaze_nss": "Agreement with gaze, NSS"}
+HEADLINE_LABELS = PERCENT_LABELS | PLAIN_LABELS
+ZERO_SHOT_KEYS = {"zero_shot_auroc": "auroc", "zero_shot_accuracy": "accuracy", "zero_shot_f1": "macro_f1"}
+RETRIEVAL_KEYS = {"recall_at_1": "image_to_text", "text_to_image_recall_at_1": "text_to_image"}
+CLASS_RETRIEVAL_KEYS = {
+    "class_precision_at_1": "image_to_text",
+    "text_to_image_class_precision_at_1": "text_to_image",
+}
+PROBE_KEYS = {"linear_probe_auroc": "linear_probe", "fine_tuning_auroc": "fine_tuning"}
+MAP_KEYS = {"grounding_cnr": ("grounding", "cnr"), "gaze_nss": ("gaze_agreement", "nss")}
+WHOLE = "100 %"
+PROBE_TITLES = {"linear_probe": "Linear probe", "fine_tuning": "Fine-tuning"}
+SCORES = ("pooled", "late_interaction")
+PUBLISHED_TITLE = "Published on the same data set (Ma et al., 2024)"
+BASELINES = ("chance", "constant_predictor", "box_centre")
+MAP_TASKS = {
+    "grounding": ("Grounding", ("model", "centre_map", "other_image", "whole_image")),
+    "gaze_agreement": ("Agreement with gaze, by sentence", ("model", "centre_bias", "whole_recording", "uniform")),
+}
+READER_COLUMNS = ("model", "other_readers")
+FEW_MARK = "(few)"
+
+
+def headline_figures(details: Mapping[str, Any], score: str) -> dict[str, Mapping[str, Any]]:
+    """The figures of the score that the model's configuration names, by the keys of HEADLINE_LABELS that there are."""
+    figures: dict[str, Mapping[str, Any]] = {}
+    if score in (result := details.get("zero_shot", {})):
+        figures |= {key: result[score][name] for key, name in ZERO_SHOT_KEYS.items()}
+    if score in (result := details.get("retrieval", {})):
+        figures |= {key: result[score][name]["recall_at_1"] for key, name in RETRIEVAL_KEYS.items()}
+    if score in (result := details.get("class_retrieval", {})):
+        figures |= {key: result[score][name]["precision_at_1"] for key, name in CLASS_RETRIEVAL_KEYS.items()}
+    if "pointing_game" in (result := details.get("pointing_game", {})):
+        figures["pointing_game"] = result["pointing_game"]
+    for key, task in PROBE_KEYS.items():
+        if "fractions" in (result := details.get(task, {})):
+            figures[key] = result["fractions"][WHOLE]["auroc"]
+    for key, (task, metric) in MAP_KEYS.items():
+        if "model" in (result := details.get(task, {})):
+            figures[key] = result["model"][metric]
+    return figures
+
+
+def headline(details: Mapping[str, Any], score: str) -> dict[str, Any]:
+    """The headline figures at the top level, and their baselines.
+
+    Returns:
+        each key of HEADLINE_LABELS with its value (None where the task gave none), then `intervals`,
+        `interval_methods`, `few_patients`, `n` and the BASELINES, each by the same keys.
+    """
+    figures = headline_figures(details, score)
+    baselines: dict[str, dict[str, float | None]] = {name: {} for name in BASELINES}
+    if score in (result := details.get("zero_shot", {})):
+        for baseline in ("chance", "constant_predictor"):
+            baselines[baseline] |= {key: result[baseline][name] for key, name in ZERO_SHOT_KEYS.items()}
+    if score in (result := details.get("retrieval", {})):
+        baselines["chance"] |= {key: result["chance"]["recall_at_1"] for key in RETRIEVAL_KEYS}
+    if score in (result := details.get("class_retrieval", {})):
+        baselines["chance"] |= {key: result["chance"][name] for key, name in CLASS_RETRIEVAL_KEYS.items()}
+    if "pointing_game" in (result := details.get("pointing_game", {})):
+        for baseline in ("chance", "box_centre"):
+            baselines[baseline]["pointing_game"] = result.get(baseline, {}).get("value")
+    baselines["chance"] |= {key: details[task]["chance"]["auroc"] for key, task in PROBE_KEYS.items() if key in figures}
+    return {
+        **{key: figures[key]["value"] if key in figures else None for key in HEADLINE_LABELS},
+        "intervals": {key: figure["interval"] for key, figure in figures.items()},
+        "interval_methods": {key: figure.get("method") for key, figure in figures.items()},
+        "few_patients": {key: figure.get("few_patients", False) for key, figure in figures.items()},
+        "n": {key: figure["n"] for key, figure in figures.items()},
+        **baselines,
+    }
+
+
+def markdown_report(results: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
+    """The headline as a table in percent, the tasks' own tables and the findings below it.
+
+    Args:
+        pictures: files of figures, relative to the report.
+    """
+    details = results["details"]
+    parts = [f"# Evaluation of {_model_name(results)}", about(results), headline_table(results)]
+    if results.get("published"):
+        parts += [f"## {PUBLISHED_TITLE}", markdown_table(*published_rows(results))]
+    per_class = _findings_table(results)
+    if per_class:
+        parts += ["## By finding", per_class]
+    for task, title in PROBE_TITLES.items():
+        if "fractions" in details.get(task, {}):
+            parts += [f"## {title}", markdown_table(*probe_rows(details[task]))]
+    if "classes" in details.get("class_retrieval", {}):
+        parts += ["## Retrieval by class", markdown_table(*class_retrieval_rows(details["class_retrieval"]))]
+    for task, (title, columns) in MAP_TASKS.items():
+        if "model" in (result := details.get(task, {})):
+            parts += [f"## {title}", figures_table(result, columns)]
+            if "model" in (readers := result.get("readers", {})):
+                parts += ["### Whole recordings, one reader against the others", figures_table(readers, READER_COLUMNS)]
+    parts += [f"{name}: {result['reason']}." for name, result in details.items() if "reason" in result]
+    parts += [f"![{Path(picture).stem.replace('_', ' ')}]({picture})" for picture in pictures]
+    return "\n\n".join(parts) + "\n"
+
+
+def latex_report(results: Mapping[str, Any]) -> str:
+    """The same headline, published figures and probes for a paper."""
+    title = f"{_model_name(results)}. {about(results)}".replace("**", "")
+    tables = [latex_table(*headline_rows(results), title)]
+    if results.get("published"):
+        tables.append(latex_table(*published_rows(results), PUBLISHED_TITLE))
+    tables += [
+        latex_table(*probe_rows(results["details"][task]), title)
+        for task, title in PROBE_TITLES.items()
+        if "fractions" in results["details"].get(task, {})
+    ]
+    return "\n\n".join(tables) + "\n"
+
+
+def _model_name(results: Mapping[str, Any]) -> str:
+    return str(results.get("model", {}).get("name", "the model"))
+
+
+def about(results: Mapping[str, Any]) -> str:
+    """What was evaluated and how, in a paragraph."""
+    data, draws = results["data"], results["bootstrap"]
+    return (
+        f"{'**Generated data, no patients.** ' if results['generated'] else ''}"
+        f"{data['name'] or 'Rows'}, split {data['split']}: {data['readings']} readings of {data['images']} images of "
+        f"{data['patients']} patients. Percent, with {draws['confidence']:.0%} intervals over patients, closed or from "
+        f"{draws['draws']} bootstrap draws, seed {draws['seed']}; {FEW_MARK}: fewer than {FEW_PATIENTS} patients (for "
+        f"AUROC positive or negative ones). Headline score: {results['zero_shot_score']}; "
+        f"protocol {results['protocol_version']}."
+    )
+
+
+def headline_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header, and a row a headline figure that there is: the model, others and its distance from them, baselines."""
+    others: Mapping[str, Any] = results.get("baselines", {})
+    header = ["figure", "model", *(column for name in others for column in (name, f"model - {name}"))]
+    rows = []
+    for key, label in HEADLINE_LABELS.items():
+        if results.get(key) is None:
+            continue
+        text = _percent if key in PERCENT_LABELS else _decimals
+        cells = [text(results[key], results["intervals"][key]) + _mark(results["few_patients"][key])]
+        for other in others.values():
+            difference = other["differences"].get(key)
+            cells.append(text(other.get(key), other["intervals"].get(key)) + _mark(other["few_patients"].get(key)))
+            cells.append("" if difference is None else _difference(difference, text))
+        cells += [text(results[baseline].get(key)) for baseline in BASELINES]
+        rows.append([label, *cells, str(results["n"][key])])
+    return [*header, *(name.replace("_", " ") for name in BASELINES), "n"], rows
+
+
+def headline_table(results: Mapping[str, Any]) -> str:
+    return markdown_table(*headline_rows(results))
+
+
+def published_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Ours beside what the paper prints for this data set."""
+    published: Mapping[str, Mapping[str, float]] = results["published"]
+    names = list(dict.fromkeys(name for row in published.values() for name in row))
+    rows = [
+        [HEADLINE_LABELS[key], _percent(results.get(key)), *(_percent(row.get(name)) for name in names)]
+        for key, row in published.items()
+    ]
+    return ["figure", "this model", *names], rows
+
+
+def probe_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """AUROC by share of the training patients, the mean and every class."""
+    fractions: Mapping[str, Any] = result["fractions"]
+    names = ["mean", *result["classes"]]
+    rows = [
+        [name, *(_cell(of["auroc"] if name == "mean" else of["auroc_per_class"][name]) for of in fractions.values())]
+        for name in names
+    ]
+    counts = [f"{share} ({of['patients']} patients)" for share, of in fractions.items()]
+    return ["AUROC", *counts], rows
+
+
+def class_retrieval_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """P@k both ways, both scores, and chance."""
+    rows, cutoffs = [], []
+    for score in (name for name in SCORES if name in result):
+        for way, figures in result[score].items():
+            cutoffs = list(figures)
+            cells = [_cell(figure) for figure in figures.values()]
+            rows.append(
+                [f"{way.replace('_', '-')}, {score.replace('_', ' ')}", *cells, _percent(result["chance"][way])]
+            )
+    return ["query", *(f"P@{name.rpartition('_')[2]}" for name in cutoffs), "chance"], rows
+
+
+def figures_table(result: Mapping[str, Any], columns: Sequence[str]) -> str:
+    """One row a metric of the model, one column for it and for each baseline that there is; as they are, no percent."""
+    shown = [column for column in columns if column in result]
+    lines = [
+        f"| metric | {' | '.join(name.replace('_', ' ') for name in shown)} | n |",
+        "|---" * (len(shown) + 2) + "|",
+    ]
+    for metric, figure in result["model"].items():
+        cells = [_plain(result[column].get(metric)) for column in shown]
+        lines.append(f"| {metric.replace('_', ' ')} | {' | '.join(cells)} | {figure['n']} |")
+    return "\n".join(lines)
+
+
+def write_report(results: Mapping[str, Any], directory: str | Path) -> None:
+    """Write `results.json`, `results.md` and `results.tex`; the pictures under `figures` are shown in the second."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
+    (directory / "results.json").write_text(text + "\n", encoding="utf-8")
+    pictures = [f"figures/{path.name}" for path in sorted(directory.glob("figures/*.png"))]
+    (directory / "results.md").write_text(markdown_report(results, pictures), encoding="utf-8")
+    (directory / "results.tex").write_text(latex_report(results), encoding="utf-8")
+
+
+def _percent(value: float | None, interval: tuple[float, float] | None = None) -> str:
+    if value is None:
+        return ""
+    text = f"{100 * value:.1f}"
+    return text if interval is None else f"{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def _decimals(value: float | None, interval: tuple[float, float] | None = None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if interval is None else f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def _difference(difference: Mapping[str, Any], text: Any) -> str:
+    p_value = difference["p_value"]
+    value = text(difference["value"], difference["interval"])
+    if p_value is None:
+        return str(value)
+    mark = _mark(difference["few_patients"])
+    return f"{value}, p = {p_value:.3f}, by Holm {difference['p_holm']:.3f}{mark}"
+
+
+def _plain(figure: Mapping[str, Any] | None) -> str:
+    if figure is None or figure["value"] is None:
+        return "" if figure is None else str(figure["reason"])
+    return _decimals(figure["value"], figure["interval"]) + _mark(figure.get("few_patients"))
+
+
+def _findings_table(results: Mapping[str, Any]) -> str:
+    details = results["details"]
+    zero_shot, pointing = details.get("zero_shot", {}), details.get("pointing_game", {})
+    columns = {f"AUROC, {score}": zero_shot[score]["auroc_per_class"] for score in SCORES if score in zero_shot}
+    columns |= {
+        label: {name: figures[kind] for name, figures in pointing["per_finding"].items() if kind in figures}
+        for label, kind in (("pointing game", "pointing_game"), ("its chance", "chance"), ("box centre", "box_centre"))
+        if "per_finding" in pointing
+    }
+    names = sorted({name for column in columns.values() for name in column})
+    if not names:
+        return ""
+    lines = [f"| finding | prompts | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    for name in names:
+        cells = [_cell(column.get(name)) for column in columns.values()]
+        lines.append(f"| {name} | {results['prompts_per_class'][name]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(figure: Mapping[str, Any] | None) -> str:
+    if figure is None or figure["value"] is None:
+        return "" if figure is None else str(figure.get("reason", ""))
+    return _percent(figure["value"], figure["interval"]) + _mark(figure.get("few_patients"))
+
+
+def _mark(few_patients: bool | None) -> str:
+    return f" {FEW_MARK}" if few_patients else ""

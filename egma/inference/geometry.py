@@ -1,0 +1,79 @@
+"""Between the square frame that the model sees and the image: the only place where the padding is undone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dataset_scripts.schema import Box, Reading
+from egma.evaluation.statistics.bootstrap import Array
+from modeling_egma.gaze_egma import invert, square_frame, transform_points
+
+MAP_DECIMALS = 9
+CENTRE_SIGMA = 0.25  # fraction of the image's sides
+
+
+def frame_to_image(points: Array, width: float, height: float) -> Array:
+    """Frame fractions (n, 2) as x, y -> image fractions (n, 2); outside [0, 1] in the padding."""
+    x, y = transform_points(invert(square_frame(width, height)), *torch.from_numpy(points).T)
+    return torch.stack([x, y], dim=1).numpy()
+
+
+def patch_centres(grid: int) -> Array:
+    """(grid * grid, 2) frame fractions of the patches' centres, row by row from the top left."""
+    middles = (np.arange(grid) + 0.5) / grid
+    y, x = np.meshgrid(middles, middles, indexing="ij")
+    return np.stack([x.ravel(), y.ravel()], axis=1)
+
+
+def inside_any(points: Array, boxes: list[Box]) -> Array:
+    """(n,) 1 where a point (n, 2), image fractions, lies in the image and in a box (or the ellipse inscribed in it)."""
+    hit = np.zeros(len(points), dtype=bool)
+    for box in boxes:
+        corners = np.array([[box["x_min"], box["y_min"]], [box["x_max"], box["y_max"]]])
+        half_sides = (corners[1] - corners[0]) / 2
+        offset = np.abs(points - corners.mean(axis=0))
+        if box["shape"] == "ellipse":
+            hit |= ((offset * half_sides[::-1]) ** 2).sum(axis=1) <= half_sides.prod() ** 2
+        else:
+            hit |= (offset <= half_sides).all(axis=1)
+    in_image = ((points >= 0) & (points <= 1)).all(axis=1)
+    return (hit & in_image).astype(np.float64)
+
+
+def image_maps(maps: Array, readings: Sequence[Reading], cells: int) -> Array:
+    """Maps (n, G, G) on the frames of n readings -> (n, cells, cells) on their images, the padding cut off.
+
+    Bilinear between the patches' centres and level beyond the outermost ones, as in
+    `EgmaProcessor.post_process_similarity_map`. The image is cut into equal cells along either side, whatever its
+    shape: a share of the cells is a share of the image, and maps of different images can be compared or averaged.
+    Rounded, so that equal patches stay equal.
+    """
+    middles = (np.arange(cells) + 0.5) / cells
+    sizes = np.array([(reading["width"], reading["height"]) for reading in readings], dtype=np.float64)
+    shares = sizes / sizes.max(axis=1, keepdims=True)
+    # places of the cells' centres along the frame, in patches: centre of the first is 0
+    places = (shares[..., None] * (middles - 0.5) + 0.5) * maps.shape[-1] - 0.5
+    columns, rows = (_between_patches(places[:, axis], maps.shape[-1]) for axis in (0, 1))
+    return (rows @ maps @ columns.transpose(0, 2, 1)).round(MAP_DECIMALS)
+
+
+def box_masks(boxes: Sequence[list[Box]], cells: int) -> NDArray[np.bool_]:
+    """(n, cells, cells): the cells of an image whose centre lies in a box."""
+    centres = patch_centres(cells)
+    marked = [inside_any(centres, of_one) for of_one in boxes]
+    return np.array(marked, dtype=np.bool_).reshape(-1, cells, cells)
+
+
+def centred_gaussian(cells: int) -> Array:
+    """(cells, cells) centre bias without training data: a Gaussian of a quarter of the image's sides, maximum 1."""
+    x, y = (patch_centres(cells) - 0.5).T
+    gaussian = np.exp(-(x**2 + y**2) / (2 * CENTRE_SIGMA**2)).reshape(cells, cells)
+    return np.asarray(gaussian / gaussian.max(), dtype=np.float64)
+
+
+def _between_patches(places: Array, grid: int) -> Array:
+    """(n, cells) places in patches -> (n, cells, grid) weights of the two patches around each."""
+    places = places.clip(0, grid - 1)
+    return np.clip(1 - np.abs(places[..., None] - np.arange(grid)), 0, 1)

@@ -1,0 +1,142 @@
+"""What happens when a person does something on the page."""
+
+from contextlib import ExitStack
+from typing import Any
+
+import gradio as gr
+
+from dataset_scripts.plan import Recording
+from dataset_scripts.schema import UserError
+from egma.page.corpus import Corpus, Gallery, centre_of, example_recording
+from egma.page.inputs import open_picture, open_recording, picture_of, typed_prompts, typed_sentences
+from egma.page.recorder import reading_of_trace
+from egma.page.safety import taken, warn
+from egma.page.session import PageModel, Session, Sessions
+from egma.page.views import Json, align_view, classify_view, gaze_view, picture_id, picture_view
+
+
+class Handlers:
+    """What the page's events do. Every open page has a session of its own.
+
+    Args:
+        corpus: of the examples and the gallery; None: the page opens empty.
+    """
+
+    def __init__(self, model: PageModel, corpus: Corpus | None) -> None:
+        self.model, self.corpus, self.sessions = model, corpus, Sessions()
+
+    def _session(self, request: gr.Request) -> Session:
+        return self.sessions.of(request.session_hash)
+
+    def start(self, request: gr.Request) -> tuple[Any, ...]:
+        """The first example, so that the page opens with a picture: picture, report, lines, playback, recorder."""
+        if self.corpus is None or not self.corpus.examples:
+            return None, "", None, None, None
+        return self._example(0, request)
+
+    def choose_example(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
+        """Picture, report, lines, playback, recorder of the example that was chosen."""
+        place = event._data.get("place") if isinstance(event._data, dict) else None
+        if self.corpus is None or type(place) is not int or not 0 <= place < len(self.corpus.examples):
+            raise UserError("There is no such example.")
+        return self._example(place, request)
+
+    def _example(self, place: int, request: gr.Request) -> tuple[Any, ...]:
+        assert self.corpus is not None
+        reading, session = self.corpus.examples[place], self._session(request)
+        session.show(picture_of(reading, self.corpus.generated), example_recording(reading))
+        session.report = [sentence["text"] for sentence in reading["sentences"]]
+        report = session.given_report = "\n".join(session.report)
+        return picture_view(session.picture), report, *self._views(session), self._empty_recorder(session)
+
+    def align(self, image: str | None, report: str, request: gr.Request) -> tuple[Any, ...]:
+        """Another picture: itself, its report, lines, playback and recorder.
+
+        The report that came with the picture before is taken away, one that was typed stays; without one, or one that
+        cannot be read, there are no lines.
+        """
+        session = self._session(request)
+        if image is None:
+            raise UserError("Choose an image first.")
+        with taken(image) as path:
+            picture = open_picture(path)
+        session.show(picture)
+        session.report = []
+        if report == session.given_report:
+            report = ""
+        try:
+            session.report = typed_sentences(report) if report else []
+        except UserError as error:
+            warn(f"The report was not read with the picture: {error}")
+        return picture_view(session.picture), report, *self._views(session), self._empty_recorder(session)
+
+    def read(self, report: str, request: gr.Request) -> tuple[Json, Any]:
+        """Another report of the same picture: lines, and playback unless the recording has sentences of its own."""
+        session = self._session(request)
+        session.report = typed_sentences(report)
+        spoken = session.recording is not None and session.recording.sentences
+        return align_view(self.model, session), gr.skip() if spoken else self._playback(session)
+
+    def _views(self, session: Session) -> tuple[Json, Json]:
+        return align_view(self.model, session), self._playback(session)
+
+    def _playback(self, session: Session) -> Json:
+        return gaze_view(self.model, session, *centre_of(self.corpus, self.model.sigma))
+
+    def show_recording(
+        self, gaze: str | None, transcript: str | None, report: str, request: gr.Request
+    ) -> tuple[Any, ...]:
+        """A recording of the session's picture: report, lines and playback. Its own sentences become the report."""
+        session = self._session(request)
+        with ExitStack() as stack:
+            gaze_path, speech = (stack.enter_context(taken(one)) if one else None for one in (gaze, transcript))
+            if session.picture is None:
+                raise UserError("Choose an image first: the one that was looked at.")
+            if gaze_path is None:
+                raise UserError("Choose a recording first.")
+            opened = open_recording(gaze_path, speech, session.picture)
+        recording = opened.recording
+        typed = typed_sentences(report) if report and not recording.sentences else []
+        session.record(*opened)
+        session.report = [sentence["text"] for sentence in recording.sentences] or typed
+        if recording.sentences:
+            report = session.given_report = "\n".join(session.report)
+        return report, *self._views(session)
+
+    def classify(self, prompts: str, request: gr.Request) -> Json:
+        """Findings of the session's picture by prompts that the user edits."""
+        return classify_view(self.model, self._session(request), typed_prompts(prompts))
+
+    def find_images(self, query: str, request: gr.Request, progress: gr.Progress = gr.Progress()) -> Json:  # noqa: B008
+        """Pictures of the gallery that fit a text."""
+        sentences = typed_sentences(query)
+        return self._gallery(progress).find_images(self.model, self._session(request), sentences)
+
+    def find_reports(self, request: gr.Request, progress: gr.Progress = gr.Progress()) -> Json:  # noqa: B008
+        """Reports of the gallery that fit the session's picture."""
+        session = self._session(request)
+        self.model.image_bank(session)
+        return self._gallery(progress).find_reports(self.model, session)
+
+    def _gallery(self, progress: gr.Progress) -> Gallery:
+        if self.corpus is None:
+            raise UserError("There is no gallery to search: start the page with --data and a converted corpus.")
+        return self.corpus.gallery(self.model, progress.tqdm)
+
+    def finish_recording(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
+        """A trace of the mouse: recorder with the reading to download, report, lines and playback."""
+        session = self._session(request)
+        if session.picture is None:
+            raise UserError("Choose an image first.")
+        if not isinstance(event._data, dict):
+            raise UserError("The trace has no samples.")
+        reading = reading_of_trace(event._data, session.picture)
+        recording = Recording(reading["sentences"], reading["fixations"], [], [])
+        session.record(recording, ["recorded with a mouse"], by_mouse=True)
+        session.report = [sentence["text"] for sentence in reading["sentences"]]
+        recorder = self._empty_recorder(session) | {"reading": reading}
+        session.given_report = "\n".join(session.report)
+        return recorder, session.given_report, *self._views(session)
+
+    def _empty_recorder(self, session: Session) -> Json:
+        return {"picture": picture_id(session.picture), "reading": None}

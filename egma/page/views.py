@@ -1,0 +1,203 @@
+"""What the page shows of a session, as the JSON that `static/` draws; every map is on the patch grid of the frame."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataset_scripts.schema import Fixations, Reading, Sentence
+from egma.evaluation.protocols.gaze_agreement import (
+    GAZE_CELLS,
+    Columns,
+    Truth,
+    agreement,
+    counted,
+    drawn,
+    during,
+    recording_of,
+)
+from egma.evaluation.protocols.zero_shot import sentence_scores
+from egma.evaluation.statistics.bootstrap import Array
+from egma.inference.geometry import image_maps
+from egma.page.inputs import Picture
+from egma.page.session import PageModel, Session, reading_of
+from modeling_egma.gaze_egma import Span, gaze_matrix, square_frame, transform_fixations
+
+MAP_DECIMALS, SCORE_DECIMALS = 4, 3
+SCORE_TITLES = {"pooled": "whole image", "late_interaction": "best patch"}
+SHOWN_METRICS = ("nss", "cc")
+
+Json = dict[str, Any]
+
+
+def picture_view(picture: Picture | None) -> Json | None:
+    """The picture itself, which the other views name by its `id`."""
+    if picture is None:
+        return None
+    return {
+        "id": picture_id(picture),
+        "src": picture.src,
+        "width": picture.width,
+        "height": picture.height,
+        "chest": picture.chest,
+    }
+
+
+def picture_id(picture: Picture | None) -> str | None:
+    """The same for the same picture."""
+    return None if picture is None else hashlib.sha256(picture.png).hexdigest()[:16]
+
+
+def align_view(model: PageModel, session: Session) -> Json:
+    """Every sentence of the report with its scores and its map.
+
+    Returns:
+        `picture`, `grid`, `note`, and `lines`: `text`, `scores` (by `SCORE_TITLES`, the model's own first) and `map`.
+    """
+    lines = _lines(model, session, session.report)
+    cut = [str(place) for place, is_cut in enumerate(model.cut(session.report), 1) if is_cut]
+    note = f"Longer than the model reads, and cut: sentence {', '.join(cut)}." if cut else ""
+    return {"picture": picture_id(session.picture), "grid": model.grid, "lines": lines, "note": note}
+
+
+def classify_view(model: PageModel, session: Session, prompts: dict[str, list[str]]) -> Json:
+    """Every finding with the score of its best prompt, of either kind, best finding first.
+
+    A line's `text` is the finding, `detail` the prompt that won by the model's own score, `map` that prompt's; `bars`
+    says that the scores are drawn, on a common scale.
+    """
+    texts = list(dict.fromkeys(prompt for of_finding in prompts.values() for prompt in of_finding))
+    images, bank = model.image_bank(session), model.text_bank(session, texts)
+    scores = {kind: dict(zip(texts, row[0], strict=True)) for kind, row in sentence_scores(images, bank, texts).items()}
+    best = {name: max(of_finding, key=scores[model.score].__getitem__) for name, of_finding in prompts.items()}
+    maps = dict(zip(best, model.maps(session, list(best.values())), strict=True))
+    lines: list[Json] = [
+        {
+            "text": name,
+            "detail": f"{best[name]} (won of {len(of_finding)})" if len(of_finding) > 1 else best[name],
+            "scores": ordered_scores(
+                model, {kind: max(map(values.__getitem__, of_finding)) for kind, values in scores.items()}
+            ),
+            "map": rounded_map(maps[name]),
+        }
+        for name, of_finding in prompts.items()
+    ]
+    lines.sort(key=lambda line: -line["scores"][0]["value"])
+    counts = {len(of_finding) for of_finding in prompts.values()}
+    note = (
+        "Findings with more prompts have more chances: a class scores as its best prompt does."
+        if len(counts) > 1
+        else ""
+    )
+    return {
+        "picture": picture_id(session.picture),
+        "grid": model.grid,
+        "lines": lines,
+        "note": note,
+        "bars": True,
+    }
+
+
+def _lines(model: PageModel, session: Session, sentences: Sequence[str]) -> list[Json]:
+    images = model.image_bank(session)
+    if not sentences:
+        return []
+    scores = sentence_scores(images, model.text_bank(session, sentences), sentences)
+    maps = model.maps(session, sentences)
+    return [
+        {
+            "text": text,
+            "scores": ordered_scores(model, {kind: values[0, place] for kind, values in scores.items()}),
+            "map": rounded_map(maps[place]),
+        }
+        for place, text in enumerate(sentences)
+    ]
+
+
+def ordered_scores(model: PageModel, values: dict[str, Any], titles: dict[str, str] = SCORE_TITLES) -> list[Json]:
+    """The model's own score first."""
+    kinds = sorted(values, key=lambda kind: kind != model.score)
+    return [{"title": titles[kind], "value": round(float(values[kind]), SCORE_DECIMALS)} for kind in kinds]
+
+
+def rounded_map(values: Tensor | Array) -> list[float]:
+    """(G, G) row by row."""
+    return [round(float(value), MAP_DECIMALS) for value in np.asarray(values).ravel()]
+
+
+def gaze_view(model: PageModel, session: Session, centre: Array, centre_source: str) -> Json:
+    """A recording to play back, and beside it the model's map and their agreement, sentence by sentence.
+
+    The agreement is that of `egma.evaluation.protocols.gaze_agreement`, of the fixations in the sentence's window.
+
+    Args:
+        centre: (GAZE_CELLS, GAZE_CELLS) the centre-bias baseline, and what it was made of.
+
+    Returns:
+        `fixations` (the schema's columns), `sentences` with `start`, `end`, `map`, `gaze_map`, `agreement` of `model`
+        and `centre` by metric, or the `reason` why there is none.
+    """
+    recording = session.recording
+    shown: Json = {"picture": picture_id(session.picture), "grid": model.grid, "sentences": [], "fixations": None}
+    if session.picture is None or recording is None or recording.fixations is None:
+        return shown | {"note": "No recording yet: choose an example, upload one, or make one under Record."}
+    spoken = recording.sentences or [Sentence(text=t, start_seconds=None, end_seconds=None) for t in session.report]
+    reading = reading_of(session, spoken)
+    columns = recording_of(reading, model.sigma)
+    maps = model.maps(session, [sentence["text"] for sentence in spoken]) if spoken else torch.zeros(0)
+    fixations: Json = dict(recording.fixations)
+    lead_seconds = 0.0 if session.by_mouse else model.lead_seconds
+    looked = gaze_grids(model, recording.fixations, spoken, reading, lead_seconds)
+    return shown | {
+        "fixations": {name: [round(value, 4) for value in fixations[name]] for name in ("x", "y", "start", "duration")},
+        "sentences": [
+            _spoken_view(sentence, np.asarray(own), window(sentence, columns, lead_seconds), reading, centre, seen)
+            for sentence, own, seen in zip(spoken, maps, looked, strict=True)
+        ],
+        "centre_source": centre_source,
+        "lead_seconds": lead_seconds,
+        "note": "; ".join(session.notes),
+    }
+
+
+def window(sentence: Sentence, recording: Columns | None, lead_seconds: float) -> Columns | str:
+    """The fixations of the time in which a sentence was said, earlier by the lead; or why there are none."""
+    start, end = sentence["start_seconds"], sentence["end_seconds"]
+    if recording is None:
+        return "no fixation lies on the image"
+    if start is None or end is None:
+        return "the sentence is untimed"
+    part = during(recording, start - lead_seconds, end - lead_seconds)
+    return part if len(part["x"]) else "no fixation in its window"
+
+
+def _spoken_view(
+    sentence: Sentence, own_map: Array, looked_at: Columns | str, reading: Reading, centre: Array, gaze_map: Tensor
+) -> Json:
+    times = {"start": sentence["start_seconds"], "end": sentence["end_seconds"]}
+    shown: Json = {"text": sentence["text"], "map": rounded_map(own_map), **times}
+    if isinstance(looked_at, str):
+        return shown | {"reason": looked_at}
+    truth = Truth(drawn([looked_at]), counted([looked_at]), None)
+    predictions = {"model": image_maps(own_map[None], [reading], GAZE_CELLS), "centre": centre[None]}
+    values = {name: agreement(prediction, truth) for name, prediction in predictions.items()}
+    return shown | {
+        "agreement": {
+            name: {metric: round(float(of_one[metric][0]), 2) for metric in SHOWN_METRICS}
+            for name, of_one in values.items()
+        },
+        "gaze_map": rounded_map(gaze_map),
+    }
+
+
+def gaze_grids(
+    model: PageModel, fixations: Fixations, sentences: Sequence[Sentence], reading: Reading, lead_seconds: float
+) -> Tensor:
+    """(m, G, G) the gaze matrix of a recording on the model's frame, as training has it."""
+    moved = transform_fixations(fixations, square_frame(reading["width"], reading["height"]))
+    times = [(sentence["start_seconds"], sentence["end_seconds"]) for sentence in sentences]
+    spans: list[Span] = [None if start is None or end is None else (start, end) for start, end in times]
+    return gaze_matrix(moved, spans, model.grid, model.sigma, lead_seconds)

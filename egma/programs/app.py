@@ -1,0 +1,159 @@
+"""A page that shows where every sentence of a report looks: `make app`, or `python app.py --model DIR_or_ID`.
+
+Align, Gaze, Classify, Retrieve, Record: docs/page.md. The page answers on this machine alone unless --host says
+otherwise, asks nothing of any other, and keeps nothing that a person uploads.
+"""
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+from datasets import disable_progress_bars
+from transformers.utils import logging as transformers_logging
+
+from dataset_scripts.corpora.tracker import GENERATED_PREFIX
+from dataset_scripts.schema import UserError
+from egma.inference.models import load_model
+from egma.page.corpus import Corpus
+from egma.page.handlers import Handlers
+from egma.page.page import build_page, launch_options
+from egma.page.safety import silence_readers
+from egma.page.session import PageModel
+from egma.page.views import SCORE_TITLES
+
+DEMO = Path(__file__).resolve().parent / "runs" / "demo"
+ABOUT = """### What this is
+
+An EGMA model (eye-gaze guided multi-modal alignment, Ma et al., NeurIPS 2024) compares every patch of a chest
+radiograph with every sentence of a report. A map shows those cosines: bright is where the model finds the sentence,
+whether it is true or not. Such a model is trained to look where radiologists looked while saying a sentence.
+
+**No medical device**: research software, not for diagnosis. A convincing map can be wrong.
+
+### What is shown here
+
+* Model: `{model}`, {trained_on}; patch grid {grid} x {grid}; its own score is the *{score}*.
+* {data}
+
+### What happens to what you upload
+
+It is decoded in memory, on this machine, and forgotten when the page is closed; the uploaded file is removed as soon as
+it is read. Logged are its size and a hash. No tag of a DICOM file is shown or kept. Nothing is sent anywhere.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=str(DEMO / "egma"), help="folder or Hub id; default: the demo's")
+    parser.add_argument(
+        "--data", type=Path, help="converted corpus of the examples and the gallery; default: the demo's"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to answer on; default: this machine alone")
+    parser.add_argument("--port", type=_port, default=7860)
+    arguments = parser.parse_args(argv)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)  # so that what was uploaded is removed then, too
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("egma.page").setLevel(logging.INFO)
+    silence_readers()
+    uploads = tempfile.mkdtemp(prefix="egma-page-")
+    os.environ["GRADIO_TEMP_DIR"] = uploads
+    try:
+        check_address(arguments.host, arguments.port)
+        page = make_page(arguments.model, arguments.data)
+        address = {"server_name": arguments.host, "server_port": arguments.port}
+        page.launch(**address, quiet=True, prevent_thread_lock=True, **launch_options())
+        print(f"the page answers on http://{arguments.host}:{arguments.port} (Ctrl-C ends it)", flush=True)
+        page.block_thread()
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        pass
+    finally:
+        del os.environ["GRADIO_TEMP_DIR"]
+        shutil.rmtree(uploads, ignore_errors=True)
+    return 0
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 2**16:
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to {2**16 - 1}, got {text}")
+    return int(text)
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise UserError where no page can answer: the port is in use, or the host is not this machine."""
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{host}:{port}: {error.strerror}; choose another port with --port, or host with --host"
+        ) from None
+
+
+def make_page(name: str, data: Path | None) -> Any:
+    """The page of a model, by its folder or Hub id, and a corpus.
+
+    Raises:
+        UserError: no model, or no such corpus; says what to run.
+    """
+    if name == str(DEMO / "egma") and not Path(name).is_dir():
+        raise UserError("there is no demo model yet; run `make demo` first, or name a model with --model")
+    transformers_logging.set_verbosity_error()
+    if data is None and (DEMO / "data").is_dir():
+        data = DEMO / "data"
+    corpus = None if data is None else Corpus(data)
+    if corpus is not None:
+        disable_progress_bars()
+        _ = corpus.examples  # a folder that is no corpus is named before the model is loaded
+    if not Path(name).is_dir():
+        print(f"there is no folder {name} here; asking the Hub for a model of that name", file=sys.stderr, flush=True)
+    model, processor = load_model(name)
+    shown = PageModel(model, processor, Path(name).name if Path(name).is_dir() else name, trained_on(Path(name)))
+    return build_page(Handlers(shown, corpus), about(shown, corpus))
+
+
+def trained_on(folder: Path) -> str:
+    """What the model's own record says of its training data, and of the model that it was fine-tuned from."""
+    record = folder / "training_state.json"
+    if not record.is_file():
+        return "its training data are not recorded"
+    state = json.loads(record.read_text(encoding="utf-8"))
+    corpora = [of for of in state["data"].values() if isinstance(of, dict)]
+    generated = {of["generated"] for of in corpora}
+    if any(source.startswith(GENERATED_PREFIX) for of in corpora for source in of.get("sources", ())):
+        generated.add(True)  # a corpus may hold a few
+    said = {True: "GENERATED pictures only", False: "pictures that are not generated"}
+    data = said[generated.pop()] if len(generated) == 1 else "generated and other pictures"
+    start = state["settings"].get("model")
+    if start:
+        return f"fine-tuned from {Path(start).name} on {data}"
+    return f"trained on {data}" + (", so that it knows nothing of real ones" if data == said[True] else "")
+
+
+def about(model: PageModel, corpus: Corpus | None) -> str:
+    if corpus is None:
+        data = "No corpus: start with `--data` for examples and a gallery."
+    else:
+        data = f"Examples and gallery: `{corpus.folder.resolve().name}`, " + (
+            "**generated**: no patient exists." if corpus.generated else "as converted; under its own terms."
+        )
+    return ABOUT.format(
+        model=model.name, trained_on=model.trained_on, grid=model.grid, score=SCORE_TITLES[model.score], data=data
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

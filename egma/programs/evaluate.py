@@ -1,0 +1,158 @@
+"""Evaluate a model on a converted corpus and print the headline table.
+
+    python evaluate_egma.py MODEL --data DIR [--tasks zero_shot retrieval grounding] [--output DIR]
+
+MODEL is a folder or a Hub id. Tasks: zero_shot, retrieval (own pairs), class_retrieval (P@k), pointing_game, grounding,
+gaze_agreement; and, which train on the training split and so are done only when named, linear_probe and fine_tuning.
+--output gets `results.json`, tables as `results.md` and `results.tex`, `figures/`, `model_index.json` for a model card,
+and `tasks/`, from which the same command goes on after an interruption.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import disable_progress_bars
+from huggingface_hub.repocard_data import eval_results_to_model_index
+from transformers import AutoConfig
+from transformers.utils import logging as transformers_logging
+
+import modeling_egma  # noqa: F401  registers the Auto classes
+from dataset_scripts.identity import corpus_identity, model_identity, program_identity
+from dataset_scripts.schema import UserError, is_generated
+from egma.evaluation.evaluate import TASKS, evaluate_model
+from egma.evaluation.reporting.model_index import eval_results
+from egma.evaluation.reporting.report import headline_table, write_report
+from egma.evaluation.task_cache import TaskCache
+from egma.inference.models import load_model
+from egma.inference.peers import load_peer
+from egma.inference.prompts import load_prompts
+from egma.tools.processes import EVALUATION_SOURCES, write_json
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", metavar="MODEL", help="folder or Hub id of an EGMA model with its processor")
+    parser.add_argument("--data", required=True, help="corpus written by python -m dataset_scripts.build")
+    parser.add_argument(
+        "--tasks", nargs="+", metavar="TASK", help=f"of {', '.join(TASKS)}; default: what the data allow"
+    )
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--output", type=Path, help="folder for results, tables and figures")
+    parser.add_argument(
+        "--baseline",
+        "--compare",
+        dest="others",
+        metavar="OTHER",
+        action="append",
+        default=[],
+        help="another model, EGMA or of CLIP's or SigLIP's kind, on the same rows with paired differences; repeatable",
+    )
+    parser.add_argument(
+        "--prompts", metavar="FILE", help="YAML, `classes: {Name: [prompt, ...]}`; default: the protocol's or package's"
+    )
+    parser.add_argument("--prompts-per-class", type=int, help="draw this many prompts of each class; default: all")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="findings; default: those that have prompts")
+    parser.add_argument("--pooling", choices=("max", "mean"), default="max", help="over the prompts of a class")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--bootstrap", type=int, default=1000, help="draws of the 95%% intervals; 0 leaves them out")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and of drawn prompts")
+    return parser.parse_args(arguments)
+
+
+def load_other(name: str) -> tuple[Any, Any]:
+    """A model to stand beside: EGMA, or a peer.
+
+    Raises:
+        UserError: nothing can be loaded.
+    """
+    try:
+        is_egma = AutoConfig.from_pretrained(name).model_type == "egma"
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{name}: no model can be loaded from it ({reason})") from error
+    if is_egma:
+        return load_model(name)
+    model, processor = load_peer(name)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), processor
+
+
+def describe_model(name: str, model: Any) -> dict[str, Any]:
+    """Name, size and, so that two results can be told apart, the Hub commit and the identity of what was loaded."""
+    return {
+        "name": Path(name).resolve().name if Path(name).is_dir() else name,
+        "commit": getattr(model.config, "_commit_hash", None),
+        "identity": model_identity(name),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def _caches(options: argparse.Namespace, model: Any, others: dict[str, tuple[Any, Any]]) -> dict[str | None, TaskCache]:
+    """What was finished by the same command on the same model and data is not done again."""
+    if options.output is None:
+        return {}
+    names = ("split", "prompts_per_class", "classes", "pooling", "batch_size", "bootstrap", "seed")
+    shared = {name: getattr(options, name) for name in names} | {
+        "program": program_identity(*EVALUATION_SOURCES),
+        "data": corpus_identity(options.data),
+        "generated": is_generated(options.data),
+        "prompts": None if options.prompts is None else Path(options.prompts).read_text(encoding="utf-8"),
+    }
+    folder = options.output / "tasks"
+    caches: dict[str | None, TaskCache] = {
+        name: TaskCache(folder / name, shared | {"model": describe_model(source, others[name][0])})
+        for name, source in zip(others, options.others, strict=True)
+    }
+    return caches | {None: TaskCache(folder, shared | {"model": describe_model(options.model, model)})}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    transformers_logging.set_verbosity_error()
+    disable_progress_bars()
+    try:
+        prompts = None if options.prompts is None else load_prompts(options.prompts)
+        model, processor = load_model(options.model)
+        others = {Path(name).name: load_other(name) for name in options.others}
+        if len(others) < len(options.others):
+            raise UserError(
+                f"two of {', '.join(options.others)} have the same name; the tables could not tell them apart"
+            )
+        caches = _caches(options, model, others)
+        results = evaluate_model(
+            model,
+            processor,
+            options.data,
+            options.tasks,
+            split=options.split,
+            prompts=prompts,
+            classes=options.classes,
+            prompts_per_class=options.prompts_per_class,
+            pooling=options.pooling,
+            batch_size=options.batch_size,
+            bootstrap=options.bootstrap,
+            seed=options.seed,
+            others=others,
+            caches=caches,
+            figures=None if options.output is None else options.output / "figures",
+        )
+    except UserError as error:
+        print(f"evaluate_egma: {error}", file=sys.stderr)
+        return 2
+    results = {"model": describe_model(options.model, model)} | results
+    print(headline_table(results))
+    for name, source in zip(others, options.others, strict=True):
+        results["baselines"][name]["model"] = describe_model(source, others[name][0])
+    if options.output is not None:
+        write_report(results, options.output)
+        entries = eval_results_to_model_index(results["model"]["name"], eval_results(results))
+        write_json(options.output / "model_index.json", entries)
+        print(f"\nwritten: {options.output / 'results.json'}, {options.output / 'results.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

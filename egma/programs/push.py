@@ -1,0 +1,40 @@
+"""Push a trained model to the Hub, private unless told otherwise.
+
+    python push_egma.py DIR ID [--results DIR] [--public] [--overwrite] [--dry-run]
+
+Weights, processor, code and a complete card go up; checkpoints, logs and settings do not. With --results (what
+`evaluate_egma.py --output` wrote for this very model) its figures stand in the card and in its `model-index`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dataset_scripts.schema import UserError
+from egma.hub.push import push_model, stage_model
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", metavar="DIR", type=Path, help="output folder of train_egma.py")
+    parser.add_argument("repo_id", metavar="ID", help="user/name")
+    parser.add_argument("--results", type=Path, help="output folder of evaluate_egma.py")
+    parser.add_argument("--public", action="store_true")
+    parser.add_argument("--overwrite", action="store_true", help="put it over what the repository holds")
+    parser.add_argument("--dry-run", type=Path, metavar="DIR", help="write what would go up to DIR instead")
+    options = parser.parse_args(argv)
+    try:
+        if options.dry_run is not None:
+            print(stage_model(options.folder, options.repo_id, options.results, options.dry_run))
+            return 0
+        kept = {"public": options.public, "overwrite": options.overwrite}
+        print(push_model(options.folder, options.repo_id, options.results, **kept))
+    except (UserError, FileExistsError) as error:
+        print(f"push_egma: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

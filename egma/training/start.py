@@ -1,0 +1,123 @@
+"""The model and processor that a run starts from."""
+
+from collections import Counter
+from typing import Any
+
+import datasets
+import numpy as np
+from datasets import Dataset
+from tokenizers import normalizers, pre_tokenizers
+from transformers import AutoImageProcessor, AutoTokenizer, BertTokenizer, set_seed
+from transformers.utils import logging
+
+from dataset_scripts.schema import UserError
+from egma.inference.models import LOADING_ERRORS, load_whole_model
+from egma.training.arguments import TrainingSettings
+from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
+from modeling_egma.towers_egma import check_patches
+
+logger = logging.get_logger(__name__)
+
+STATISTICS_IMAGES = 200
+SMALLEST_DEVIATION = 0.01
+# of the image processor that a vision backbone was trained with; the frame is ours
+TOWER_PREPROCESSING = ("image_mean", "image_std", "resample", "do_normalize", "rescale_factor")
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def build_model(settings: TrainingSettings, rows: Dataset) -> tuple[EgmaModel, Any]:
+    """Load or make the model; weights that are new depend on `settings.seed` alone.
+
+    Raises:
+        UserError: a model that cannot be had, or a configuration that contradicts itself.
+    """
+    set_seed(settings.seed)
+    try:
+        if settings.model:
+            model, processor = _from_egma(settings)
+        elif settings.vision_model:
+            model, processor = _from_towers(settings)
+        else:
+            model, processor = _from_config(settings, rows)
+    except UserError:
+        raise
+    except LOADING_ERRORS as error:
+        raise UserError(f"cannot build the model: {' '.join(str(error).split())}") from error
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model, processor
+
+
+def _gaze_kwargs(settings: TrainingSettings) -> dict[str, float]:
+    given = {"sigma": settings.gaze_sigma, "lead": settings.gaze_lead_seconds}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _from_egma(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
+    assert settings.model
+    model, processor = load_whole_model(settings.model, settings.model_fields, settings.max_length)
+    processor.gaze_kwargs |= _gaze_kwargs(settings)
+    return model, processor
+
+
+def _from_towers(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
+    assert settings.vision_model and settings.text_model
+    model = EgmaModel.from_vision_text_pretrained(settings.vision_model, settings.text_model, **settings.model_fields)
+    tokenizer = AutoTokenizer.from_pretrained(settings.text_model)
+    processor = EgmaProcessor.for_model(model.config, tokenizer, _gaze_kwargs(settings), settings.max_length)
+    try:
+        stock = AutoImageProcessor.from_pretrained(settings.vision_model)
+    except OSError:
+        logger.warning(f"{settings.vision_model} has no image processor; grey values are normalised to [-1, 1]")
+    else:
+        for name in TOWER_PREPROCESSING:
+            if getattr(stock, name, None) is not None:
+                setattr(processor.image_processor, name, getattr(stock, name))
+    return model, processor
+
+
+def _from_config(settings: TrainingSettings, rows: Dataset) -> tuple[EgmaModel, Any]:
+    tokenizer = train_tokenizer(rows, settings.vocabulary_size, settings.max_length)
+    fields = settings.model_fields
+    text_config = dict(fields.pop("text_config", None) or {})
+    text_config |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    config = EgmaConfig(text_config=text_config, **fields)
+    processor = EgmaProcessor.for_model(config, tokenizer, _gaze_kwargs(settings), settings.max_length)
+    mean, deviation = grey_statistics(rows)
+    processor.image_processor.image_mean, processor.image_processor.image_std = [mean] * 3, [deviation] * 3
+    model = EgmaModel(config)
+    check_patches(model)
+    return model, processor
+
+
+def grey_statistics(rows: Dataset) -> tuple[float, float]:
+    """Mean and standard deviation of the grey values, from 0 to 1, of evenly spaced images of the split."""
+    chosen = np.unique(np.linspace(0, len(rows) - 1, num=min(len(rows), STATISTICS_IMAGES)).astype(int))
+    images = rows.select(chosen).select_columns(["image"]).cast_column("image", datasets.Image(mode="L"))
+    grey = np.concatenate([np.asarray(row["image"]).ravel() for row in images]) / 255
+    return round(float(grey.mean()), 4), max(round(float(grey.std()), 4), SMALLEST_DEVIATION)
+
+
+def train_tokenizer(rows: Dataset, vocabulary_size: int, max_length: int) -> BertTokenizer:
+    """A WordPiece vocabulary learned from the training split's sentences.
+
+    Raises:
+        UserError: there is no text to learn from.
+    """
+    texts = [sentence["text"] for report in rows.select_columns(["sentences"]) for sentence in report["sentences"]]
+    if not texts:
+        raise UserError("the training split has no sentence; a new text encoder has nothing to learn words from")
+    return BertTokenizer(vocab=_vocabulary(texts, vocabulary_size), model_max_length=max_length)
+
+
+def _vocabulary(texts: list[str], size: int) -> dict[str, int]:
+    """The characters that occur, so that any word of them can be spelled, then the most frequent words.
+
+    The library's WordPiece learner breaks ties by the order of a hash map: two runs would differ.
+    """
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    counts = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    characters = sorted({character for word in counts for character in word})
+    words = sorted(counts, key=lambda word: (-counts[word], word))
+    entries = dict.fromkeys([*SPECIAL_TOKENS, *characters, *(f"##{one}" for one in characters), *words])
+    return {entry: index for index, entry in enumerate(list(entries)[:size])}

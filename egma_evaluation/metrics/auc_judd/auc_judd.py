@@ -1,7 +1,0 @@
-"""AUC-Judd: a map against counts of fixations."""
-
-from egma_evaluation.metrics import saliency, shell
-
-
-class AucJudd(shell.MapMetric):
-    function = staticmethod(saliency.auc_judd)

@@ -1,7 +1,0 @@
-"""Pearson's correlation of a map with a gaze map."""
-
-from egma_evaluation.metrics import saliency, shell
-
-
-class Cc(shell.MapMetric):
-    function = staticmethod(saliency.cc)

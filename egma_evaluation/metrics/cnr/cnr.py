@@ -1,7 +1,0 @@
-"""Contrast-to-noise ratio of a map inside and outside of a mask."""
-
-from egma_evaluation.metrics import localisation, shell
-
-
-class Cnr(shell.MapMetric):
-    function = staticmethod(localisation.cnr)

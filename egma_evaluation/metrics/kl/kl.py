@@ -1,7 +1,0 @@
-"""Kullback-Leibler divergence of a gaze map from a map, in nats."""
-
-from egma_evaluation.metrics import saliency, shell
-
-
-class Kl(shell.MapMetric):
-    function = staticmethod(saliency.kl)

@@ -1,7 +1,0 @@
-"""Intersection over union of a thresholded map with a mask, mean over `thresholds`."""
-
-from egma_evaluation.metrics import localisation, shell
-
-
-class Miou(shell.MapMetric):
-    function = staticmethod(localisation.miou)

@@ -1,7 +1,0 @@
-"""Normalised scanpath saliency: a map against counts of fixations."""
-
-from egma_evaluation.metrics import saliency, shell
-
-
-class Nss(shell.MapMetric):
-    function = staticmethod(saliency.nss)

@@ -1,7 +1,0 @@
-"""Similarity (histogram intersection) of a map with a gaze map."""
-
-from egma_evaluation.metrics import saliency, shell
-
-
-class Sim(shell.MapMetric):
-    function = staticmethod(saliency.sim)

@@ -1,1 +1,0 @@
-"""Studies of many runs: ablation and gaze amount, shortcut, noise. `python -m egma_evaluation.study --help`."""

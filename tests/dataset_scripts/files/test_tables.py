@@ -1,0 +1,163 @@
+"""CSV tables: what corpora write is read, anything else is refused with the file's name."""
+
+import csv
+import gzip
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataset_scripts.files import tables
+from dataset_scripts.files.tables import number, numbers, read_columns, read_table
+from dataset_scripts.schema import UserError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("tables")
+
+
+def written(folder, content, name="table.csv"):
+    path = folder / name
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    return path
+
+
+def columns_of(path, **types):
+    schema = pa.schema(list(types.items()))
+    return pa.Table.from_batches(read_columns(path, types), schema).to_pydict()
+
+
+READERS = (lambda path: read_table(path, ("id", "x")), lambda path: columns_of(path, id=pa.string(), x=pa.string()))
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.csv.gz"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+def test_bom_line_ends_index_column_and_packing(folder, name, end, bom):
+    path = written(folder, bom + end.join([",word, x", "0, none ,1.5", "", "1,nan,", ""]).encode(), name)
+    assert read_table(path, ("word", "x")) == [{"word": "none", "x": "1.5"}, {"word": "nan", "x": ""}]
+    assert columns_of(path, x=pa.string(), word=pa.string()) == {"x": ["1.5", ""], "word": [" none ", "nan"]}
+
+
+def test_quoted_line_breaks_and_short_rows(folder):
+    path = written(folder, b'id,text\na,"two\r\nlines, ""quoted"""\nb\n')
+    assert read_table(path, ("id",)) == [{"id": "a", "text": 'two\r\nlines, "quoted"'}, {"id": "b", "text": ""}]
+
+
+def test_header_only_is_a_table_without_rows(folder):
+    for content in (b"id,x", b"id,x\n", b"id,x\r\n"):
+        path = written(folder, content)
+        assert read_table(path, ("id",)) == []
+        assert columns_of(path, x=pa.float64()) == {"x": []}
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "missing; it has none"),
+        (b"id,y\n1,2\n", "x missing; it has id, y$"),
+        (b"id;x\n1;2\n", "looks separated by semicolons; expected commas"),
+        (b"id\tx\n1\t2\n", "looks separated by tabs"),
+        (b"id,x,x\n1,2,3\n", r"column\(s\) x occur more than once"),
+        (b"id,x\n1,2,3\n", "row 1 has 3 cells; expected 2|Expected 2 columns, got 3"),
+        (b"id,x\n1,\xff\xfe\n", "expected a UTF-8 CSV table"),
+        ("id,x\n1,2\n".encode("utf-16"), "UTF-8|missing"),
+    ],
+)
+def test_what_is_no_such_table_is_refused(folder, read, content, message):
+    with pytest.raises(UserError, match=message) as raised:
+        read(written(folder, content))
+    assert "table.csv" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"id,x\n1,a\0b\n", "zero byte"),
+        (b'id,x\n1,"never closed\n2,3\n', "unexpected end of data"),
+        (b"id,x\n1," + b"a" * 200_000, "field limit"),
+    ],
+)
+def test_damaged_cells_are_refused(folder, content, message):
+    with pytest.raises(UserError, match=message):
+        read_table(written(folder, content), ("id",))
+
+
+def test_packed_tables_are_bounded_and_checked(folder, monkeypatch):
+    path = written(folder, b"id,x\n" + b"1,2\n" * 100_000, "table.csv.gz")
+    whole = path.read_bytes()
+    assert len(read_table(path, ("id",))) == 100_000
+    for damaged in (whole[:-20], b"id,x\n1,2\n", whole[:40] + b"\0\0\0\0" + whole[44:]):
+        path.write_bytes(damaged)
+        for read in (lambda: read_table(path, ("id",)), lambda: columns_of(path, x=pa.int64())):
+            with pytest.raises(UserError, match="expected a UTF-8 CSV table"):
+                read()
+    path.write_bytes(whole)
+    monkeypatch.setattr(tables, "MAX_CHARACTERS", 10_000)
+    with pytest.raises(UserError, match="longer than 10000 characters"):
+        read_table(path, ("id",))
+
+
+def test_missing_file_names_the_columns(folder):
+    for read in (lambda path: read_table(path, ("id",)), lambda path: columns_of(path, id=pa.string())):
+        with pytest.raises(UserError, match=r"none.csv: no such file; expected a table with the columns id"):
+            read(folder / "none.csv")
+
+
+def test_numbers():
+    cells = ["1.5", "", "nan", "inf", "-inf", "word", "1e400", "1_0", " 2 ", "-0"]
+    rows = [{"x": cell} for cell in cells]
+    expected = [1.5, *[np.nan] * 7, 2.0, 0.0]
+    np.testing.assert_array_equal(numbers(rows, "x"), expected)
+    assert [number(cell) for cell in cells] == [None if np.isnan(value) else value for value in expected]
+
+
+def test_decimal_commas_are_named_not_guessed():
+    with pytest.raises(UserError, match=r"column x, row 2: '1,5' has a comma; expected a decimal point"):
+        numbers([{"x": "1"}, {"x": "1,5"}], "x")
+
+
+def test_typed_columns(folder):
+    path = written(folder, b"id,x,text\na,1.5,\nb,,none\n")
+    assert columns_of(path, x=pa.float64(), text=pa.string()) == {"x": [1.5, None], "text": ["", "none"]}
+    with pytest.raises(UserError, match=r"table\.csv"):
+        columns_of(path, text=pa.float64())
+
+
+def test_large_tables_come_in_order(folder, monkeypatch):
+    monkeypatch.setattr(tables, "READ_BLOCK_BYTES", 4096)
+    path = written(folder, "\n".join(["n,twice", *(f"{n},{2 * n}" for n in range(5000))]).encode())
+    assert len(list(read_columns(path, {"n": pa.int64()}))) > 5
+    assert columns_of(path, twice=pa.int64(), n=pa.int64()) == {
+        "twice": list(range(0, 10_000, 2)),
+        "n": list(range(5000)),
+    }
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=200), st.text('id,x"\n\r; 1.\0é', max_size=80).map(lambda text: f"id,x\n{text}".encode())
+    )
+)
+def test_any_bytes_are_rows_or_a_user_error(folder, content):
+    for name in ("any.csv", "any.csv.gz"):
+        path = folder / name
+        path.write_bytes(content)
+        for read in READERS:
+            try:
+                read(path)
+            except UserError as error:
+                assert name in str(error)
+
+
+@given(st.lists(st.tuples(st.text("ab,;\"'\n\r é", max_size=8), st.text("none0", max_size=8))))
+def test_round_trip(folder, rows):
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, quoting=csv.QUOTE_ALL).writerows([("id", "x"), *rows])
+    path = written(folder, buffer.getvalue().encode())
+    assert read_table(path, ("id", "x")) == [{"id": first.strip(), "x": second.strip()} for first, second in rows]

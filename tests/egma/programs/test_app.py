@@ -1,0 +1,125 @@
+"""The program: what it says when it cannot start, and of what it shows."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from egma.page.corpus import Corpus
+from egma.programs import app
+from modeling_egma import EgmaModel, EgmaProcessor
+from tests.egma.page.serving import page_model
+
+
+def test_without_a_demo_model_it_says_what_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(app, "DEMO", tmp_path)
+    assert app.main([]) == 2
+    assert "run `make demo` first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("no-such/model", "no EGMA model can be loaded"),
+        ("no/such/model", "no such folder"),
+        ("/nowhere", "no such folder"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_is_named(name: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["--model", name]) == 2
+    assert f"error: {name}: {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["99999", "0", "-5", "abc"])
+def test_a_port_that_is_none_is_refused(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        app.main(["--port", port])
+    assert ended.value.code == 2 and "--port" in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert app.main(["--port", str(taken.getsockname()[1])]) == 2
+    assert "choose another port with --port" in capsys.readouterr().err
+
+
+def test_a_corpus_that_is_none_is_named(
+    tmp_path: Path, tiny_model: EgmaModel, processor: EgmaProcessor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    (tmp_path / "data").mkdir()
+    assert app.main(["--model", str(tmp_path / "model"), "--data", str(tmp_path / "data")]) == 2
+    assert "holds no converted corpus" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_what_waits_is_removed_when_the_program_is_told_to_end(
+    tmp_path: Path, tiny_model: EgmaModel, processor: EgmaProcessor, phantom_data: Path, ending: signal.Signals
+) -> None:
+    tiny_model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    (tmp_path / "temporary").mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, app.__file__, "--model", tmp_path / "model", "--data", phantom_data, "--port", port]
+    environment = os.environ | {"TMPDIR": str(tmp_path / "temporary"), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.DEVNULL) as process:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(600):
+            try:
+                httpx.get(url)
+                break
+            except httpx.HTTPError:
+                time.sleep(0.1)
+        # what nobody asks for, as after a click that came too late
+        left = httpx.post(f"{url}/gradio_api/upload", files={"files": ("SECRET.png", b"SECRET")}).json()
+        assert Path(left[0]).is_file() and Path(left[0]).is_relative_to(tmp_path)
+        process.send_signal(ending)
+        assert process.wait(timeout=20) == 0
+    assert not any(path.is_file() for path in (tmp_path / "temporary").rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("generated", "said"),
+    [
+        ([True], "trained on GENERATED pictures only, so that it knows nothing of real ones"),
+        ([False], "trained on pictures that are not generated"),
+        ([True, False], "trained on generated and other pictures"),
+    ],
+)
+def test_it_says_what_the_model_was_trained_on(tmp_path: Path, generated: list[bool], said: str) -> None:
+    data = {str(place): {"generated": one} for place, one in enumerate(generated)} | {"training": "10 readings"}
+    state = {"data": data, "settings": {"model": None}}
+    (tmp_path / "training_state.json").write_text(json.dumps(state))
+    assert app.trained_on(tmp_path) == said
+    state["settings"] = {"model": "runs/demo/egma"}
+    (tmp_path / "training_state.json").write_text(json.dumps(state))
+    assert app.trained_on(tmp_path).startswith("fine-tuned from egma on ")
+
+
+def test_a_corpus_that_holds_a_few_generated_pictures_is_not_called_real(tmp_path: Path) -> None:
+    data = {"ours": {"generated": False, "sources": ["phantom/tracker/mouse", "tracker/mouse"]}}
+    (tmp_path / "training_state.json").write_text(json.dumps({"data": data, "settings": {"model": None}}))
+    assert app.trained_on(tmp_path) == "trained on generated and other pictures"
+
+
+def test_a_model_without_a_record_is_said_to_have_none(tmp_path: Path) -> None:
+    assert "not recorded" in app.trained_on(tmp_path)
+
+
+def test_about_names_model_and_generated_data(
+    tiny_model: EgmaModel, processor: EgmaProcessor, phantom_data: Path
+) -> None:
+    said = app.about(page_model(tiny_model, processor), Corpus(phantom_data))
+    assert "`tiny`, untrained" in said and "**generated**: no patient exists" in said and "No medical device" in said

@@ -1,0 +1,50 @@
+"""`make demo` in small: every stage through the programs, then nothing done twice."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from egma.programs import demo
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "run"
+    assert demo.main(["--output", str(folder), "--readings", "64", "--max_steps", "2"]) == 0
+    return folder
+
+
+def test_results_name_every_figure_of_both_runs_and_chance(output: Path) -> None:
+    results = json.loads((output / "results.json").read_text())
+    for column in ("no_gaze", "egma", "chance"):
+        for key in ("zero_shot_auroc", "zero_shot_accuracy", "zero_shot_f1", "pointing_game", "recall_at_1"):
+            assert 0 <= results[column][key] <= 1, (column, key)
+    assert results["generated"] is True
+    assert results["box_centre"]["pointing_game"] is not None
+
+
+def test_report_says_generated_and_shows_its_figures(output: Path) -> None:
+    report = (output / "report.md").read_text()
+    assert "**generated**" in report and "| Zero-shot AUROC |" in report
+    for name in ("heat_maps_egma.png", "heat_maps_no_gaze.png", "training_curves.png"):
+        assert name in report and (output / name).stat().st_size > 5000
+    assert {"model.safetensors", "processor_config.json"} <= {path.name for path in (output / "egma").iterdir()}
+
+
+def test_both_runs_start_from_the_same_loss_terms(output: Path) -> None:
+    first = [json.loads((output / run / "metrics.jsonl").read_text().splitlines()[0]) for run in demo.RUNS]
+    assert first[0]["contrastive"] == first[1]["contrastive"]
+    assert first[0]["gaze"] == 0 < first[1]["gaze"]
+
+
+def test_a_second_run_reuses_what_is_there(output: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = (output / "egma" / "model.safetensors").stat().st_mtime_ns
+    assert demo.main(["--output", str(output), "--readings", "64", "--max_steps", "2"]) == 0
+    assert capfd.readouterr().out.count("reused") == 6
+    assert (output / "egma" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_failing_stage_ends_in_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert demo.main(["--output", str(tmp_path / "run"), "--readings", "0"]) == 2
+    assert capfd.readouterr().err.strip().splitlines()[-1].startswith("error: 'generate the phantom corpus")

@@ -1,0 +1,123 @@
+"""Fully sharded weights on two processes: gradients, a step, and a checkpoint, against one process."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from safetensors.torch import load_file, save_file
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, init_device_mesh
+
+from dataset_scripts.schema import UserError
+from egma.training.cached import cached_step
+from egma.training.checkpoint import load_checkpoint, save_checkpoint
+from egma.training.devices import parameter_groups, prepare_sharding
+from egma.training.step import TrainingModule, whole_step
+
+from .batches import gradients, joined, largest_difference, make_batch, small_model
+from .test_gather import free_port
+
+STATE = {"step": 1, "best_step": 1, "settings": {}}
+
+
+def batches() -> list[dict[str, torch.Tensor]]:
+    return [make_batch([3, 1, 4], 0, torch.float64), make_batch([2, 2, 1], 1, torch.float64, length=9)]
+
+
+def make_step(model: torch.nn.Module) -> torch.optim.AdamW:
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=0.01, foreach=True)
+    optimizer.step()
+    return optimizer
+
+
+def whole(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: (value.full_tensor() if isinstance(value, DTensor) else value) for name, value in tensors.items()}
+
+
+def shard_in_process(rank: int, folder: str) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
+    torch.set_num_threads(1)
+    accelerator, out = Accelerator(), Path(folder)
+    mesh = init_device_mesh("cpu", (2,))
+    for micro in (None, 2):
+        model = small_model(torch.float64).train()
+        module = fully_shard(TrainingModule(model), mesh=mesh, ignored_params={model.logit_scale})
+        if micro is None:
+            whole_step(accelerator, module, [batches()[rank]])
+        else:
+            cached_step(accelerator, module, batches()[rank], micro)
+        found = whole(gradients(model))
+        norm = accelerator._clip_grad_norm_dtensor_aware(list(model.parameters()), 1.0)
+        optimizer = make_step(model)
+        after = whole({name: value.detach() for name, value in model.named_parameters()})
+        if rank == 0:
+            save_file({"norm": norm.reshape(1), **found}, out / f"gradients-{micro}.safetensors")
+            save_file(after, out / f"weights-{micro}.safetensors")
+    checkpoint = save_checkpoint(accelerator, out, model, optimizer, dict(STATE))
+    other = small_model(torch.float64)
+    fully_shard(TrainingModule(other), mesh=mesh, ignored_params={other.logit_scale})
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    other_optimizer = torch.optim.AdamW(parameter_groups(other, 0.1), lr=0.5, foreach=True)
+    load_checkpoint(accelerator, checkpoint, other, other_optimizer, {})
+    for (name, here), there in zip(other.named_parameters(), model.parameters(), strict=True):
+        assert torch.equal(*whole({"here": here.detach(), "there": there.detach()}).values()), name
+        for entry, value in optimizer.state[there].items():
+            pair = whole({"there": value, "here": other_optimizer.state[here][entry]})
+            assert torch.equal(*pair.values()), (name, entry)
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sharded")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MASTER_ADDR", "127.0.0.1")
+        patch.setenv("MASTER_PORT", str(free_port()))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        mp.spawn(shard_in_process, (str(folder),), nprocs=2)
+    return folder
+
+
+@pytest.mark.parametrize("micro", [None, 2])
+def test_a_sharded_step_is_that_of_one_process(sharded: Path, record_difference, micro: int | None) -> None:
+    model = small_model(torch.float64).train()
+    loss, _ = TrainingModule(model)(joined(batches()))
+    loss.backward()
+    found = load_file(sharded / f"gradients-{micro}.safetensors")
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1e9)
+    assert float(found.pop("norm")) == pytest.approx(float(norm), rel=1e-10)
+    difference = largest_difference(found, gradients(model))
+    record_difference("gradients of two sharded processes to one, float64", difference)
+    assert difference < 1e-10
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    make_step(model)
+    after = load_file(sharded / f"weights-{micro}.safetensors")
+    assert largest_difference(after, {name: value.detach() for name, value in model.named_parameters()}) < 1e-8
+
+
+def test_a_sharded_checkpoint_holds_whole_tensors(sharded: Path) -> None:
+    saved = load_file(sharded / "checkpoint-1" / "model.safetensors")
+    after = load_file(sharded / "weights-2.safetensors")
+    assert saved["logit_scale"].shape == () and all(torch.equal(saved[name], value) for name, value in after.items())
+
+
+@pytest.mark.parametrize(("version", "one_process_loads"), [(1, False), (2, True)])
+def test_other_forms_of_fsdp_are_refused(version: int, one_process_loads: bool) -> None:
+    plugin = SimpleNamespace(fsdp_version=version, cpu_ram_efficient_loading=one_process_loads)
+    accelerator = SimpleNamespace(
+        state=SimpleNamespace(fsdp_plugin=plugin), distributed_type=DistributedType.FSDP, device=torch.device("cpu")
+    )
+    with pytest.raises(UserError, match="fsdp_version: 2"):
+        prepare_sharding(accelerator, small_model(torch.float32))
+    plugin.fsdp_version, plugin.cpu_ram_efficient_loading = 2, False
+    model = small_model(torch.float32)
+    prepare_sharding(accelerator, model)
+    assert [id(p) for m in plugin.ignored_modules for p in m.parameters()] == [id(model.logit_scale)]
