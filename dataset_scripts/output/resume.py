@@ -14,6 +14,7 @@ from dataset_scripts.identity import program_identity, stamp
 from dataset_scripts.output.writer import STATE, read_json, replace_json
 from dataset_scripts.schema import UserError
 
+PROGRAM = Path(__file__).parents[1]  # all of dataset_scripts: every converter decides what is written
 CONVERSION, LOCK, LISTED_DEPTH = "conversion.json", "lock", 3
 
 
@@ -62,7 +63,7 @@ def discard(folder: Path) -> None:
 
 def fingerprint(*roots: Path) -> str:
     """A digest of this program and of the names and stamps of files: of tables surely, of deep images not."""
-    digest = hashlib.sha256(program_identity(Path(__file__).parent).encode())
+    digest = hashlib.sha256(program_identity(PROGRAM).encode())
     for root in roots:
         for line in _listing(root.resolve(), LISTED_DEPTH) if root.is_dir() else [f"{root} {stamp(root)}"]:
             digest.update(line.encode(errors="surrogateescape") + b"\n")

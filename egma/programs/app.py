@@ -30,8 +30,9 @@ from egma.page.page import build_page, launch_options
 from egma.page.safety import silence_readers
 from egma.page.session import PageModel
 from egma.page.views import SCORE_TITLES
+from egma.tools.processes import ROOT
 
-DEMO = Path(__file__).resolve().parent / "runs" / "demo"
+DEMO = ROOT / "runs" / "demo"
 ABOUT = """### What this is
 
 An EGMA model (eye-gaze guided multi-modal alignment, Ma et al., NeurIPS 2024) compares every patch of a chest

@@ -16,12 +16,12 @@ from typing import IO, Any, NamedTuple
 from dataset_scripts.identity import corpus_identity, model_identity, program_identity
 from dataset_scripts.schema import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]  # of the clone
 RECORD = "stages.json"
 POLL_SECONDS = 0.1
-_SHARED = (ROOT / "dataset_scripts", ROOT / "modeling_egma")
-TRAINING_SOURCES = (*_SHARED, ROOT / "egma.training", ROOT / "train_egma.py")
-EVALUATION_SOURCES = (*_SHARED, ROOT / "egma_evaluation", ROOT / "evaluate_egma.py")
+_SHARED = [ROOT / name for name in ("dataset_scripts", "modeling_egma", "egma/inference", "egma/tools")]
+TRAINING_SOURCES = (*_SHARED, ROOT / "egma/training", ROOT / "egma/programs/train.py")
+EVALUATION_SOURCES = (*_SHARED, ROOT / "egma/evaluation", ROOT / "egma/figures", ROOT / "egma/programs/evaluate.py")
 
 
 class Stage(NamedTuple):

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from dataset_scripts.identity import version
+from egma.tools.processes import ROOT
 from egma.training.arguments import TrainingSettings
 from modeling_egma import EgmaModel
 
@@ -27,7 +28,7 @@ def training_state(
     cuda = accelerator.device.type == "cuda"
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "git_revision": git_revision(Path(__file__).resolve().parents[1]),
+        "git_revision": git_revision(ROOT),
         "device": torch.cuda.get_device_name(accelerator.device) if cuda else platform.machine(),
         "processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,

@@ -473,7 +473,7 @@ def test_flags_of_other_corpora_are_refused(tmp_path):
 
 def blocks_of_the_page():
     """The examples of docs/tracker.md by their first line."""
-    page = (Path(__file__).parents[2] / "docs" / "tracker.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "tracker.md").read_text()
     blocks = [block.split("\n")[1:] for block in f"\n{page}".split("\n```")[1::2]]
     return {block[0].partition(",")[0].partition(" ")[0]: block for block in blocks}
 

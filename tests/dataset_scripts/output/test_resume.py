@@ -115,7 +115,8 @@ def test_limit_holds_over_an_interruption(source, tmp_path, monkeypatch, limit):
 
 SCRIPT = """
 import os, signal, sys, time
-from dataset_scripts import build, writer
+from dataset_scripts import build
+from dataset_scripts.output import writer
 writer.ROWS_PER_GROUP, writer.ROWS_PER_SHARD, writer.ROWS_PER_PART = 2, 5, 3
 if __name__ == "__main__":
     real = writer.CorpusWriter.commit

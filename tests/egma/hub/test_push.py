@@ -19,12 +19,12 @@ from dataset_scripts.identity import model_identity
 from dataset_scripts.schema import UserError, load_readings
 from egma.evaluation.reporting.report import HEADLINE_LABELS
 from egma.hub.card import check_results
+from egma.tools.processes import ROOT
 from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
 from tests.egma.hub.fake_hub import FakeHub, fake_hub
 from tests.egma.programs.test_train import TINY
 from tests.modeling_egma.test_loading_egma import BLOCKER
 
-ROOT = Path(__file__).parents[2]
 LOAD = """
 import sys, torch
 from PIL import Image
@@ -117,7 +117,10 @@ def test_round_trip(
     )
     assert b"/home/anna" not in b"".join(repository.files.values())
     where = str(phantom_data)
-    build = f"from pathlib import Path; from dataset_scripts.output.push import push; push(Path({where!r}), 'lab/data', True)"
+    build = (
+        "from pathlib import Path; from dataset_scripts.output.push import push; "
+        f"push(Path({where!r}), 'lab/data', True)"
+    )
     home = environment(hub, tmp_path / "home")
     subprocess.run([sys.executable, "-c", build], cwd=ROOT, env=home, check=True, capture_output=True, timeout=120)
     out = tmp_path / "found.pt"

@@ -15,10 +15,10 @@ from dataset_scripts import build
 from dataset_scripts.schema import FEATURES, UserError, is_generated, load_readings
 from egma.page.inputs import Picture
 from egma.page.recorder import reading_of_trace
+from egma.tools.processes import ROOT
 from modeling_egma import EgmaModel, EgmaProcessor
 from tests.egma.page.hostile import encoded, noise
 
-ROOT = Path(__file__).parents[2]
 PICTURE = Picture("case_7", encoded(noise(200, 100), "PNG"), 200, 100)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from egma.page.corpus import Corpus
 from egma.programs import app
+from egma.tools.processes import ROOT
 from modeling_egma import EgmaModel, EgmaProcessor
 from tests.egma.page.serving import page_model
 
@@ -72,7 +73,7 @@ def test_what_waits_is_removed_when_the_program_is_told_to_end(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, app.__file__, "--model", tmp_path / "model", "--data", phantom_data, "--port", port]
+    command = [sys.executable, ROOT / "app.py", "--model", tmp_path / "model", "--data", phantom_data, "--port", port]
     environment = os.environ | {"TMPDIR": str(tmp_path / "temporary"), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.DEVNULL) as process:
         url = f"http://127.0.0.1:{port}"

@@ -23,10 +23,13 @@ from transformers import AutoModel, AutoProcessor, set_seed
 
 from dataset_scripts.schema import UserError, load_readings
 from egma.programs import train as train_egma
+from egma.tools.processes import ROOT
+from egma.training import run
 from egma.training.arguments import parse_settings
 from egma.training.checkpoint import find_checkpoint
 from egma.training.data import TrainingData
 from egma.training.devices import parameter_groups
+from egma.training.run import TrainingRun
 from egma.training.start import build_model
 
 TINY = {
@@ -209,9 +212,9 @@ def test_resume_refuses_changed_settings_and_damaged_checkpoints(
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_readings(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    step, weights = train_egma.Trainer._train_step, {}
+    step, weights = TrainingRun._train_step, {}
 
-    def poisoned(self: train_egma.Trainer, batches: object) -> None:
+    def poisoned(self: TrainingRun, batches: object) -> None:
         if self.step == 2:
             weights.update({n: v.clone() for n, v in self.training.model.state_dict().items()})
             batch = next(batches)  # type: ignore[call-overload]
@@ -223,7 +226,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_reading
                 assert all(torch.equal(v, weights[n]) for n, v in self.training.model.state_dict().items())
         step(self, batches)
 
-    monkeypatch.setattr(train_egma.Trainer, "_train_step", poisoned)
+    monkeypatch.setattr(TrainingRun, "_train_step", poisoned)
     assert train_egma.main(arguments) == 2
     assert "step 3: the loss is nan" in capsys.readouterr().err and weights
     found = json.loads((tmp_path / "run" / "nonfinite_batch.json").read_text())
@@ -235,7 +238,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_reading
 def test_a_gradient_that_is_not_finite_stops_too(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train_egma, "whole_step", lambda *_: (torch.tensor(1.0), {}))
+    monkeypatch.setattr(run, "whole_step", lambda *_: (torch.tensor(1.0), {}))
     monkeypatch.setattr("accelerate.Accelerator.clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
     assert train_egma.main(arguments) == 2
     assert "the gradient norm is inf; nothing was updated" in capsys.readouterr().err
@@ -314,11 +317,9 @@ def test_several_corpora_train_together_by_their_weights(
         rows.to_parquet(str(path))
     seen: list[str] = []
     mixed = ["--data", f"{phantom_data},{second}", "--data_weights", "3,1", "--max_steps", "8", *streaming]
-    step = train_egma.whole_step
+    step = run.whole_step
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            train_egma, "whole_step", lambda a, m, taken: seen.extend(taken[0]["reading_ids"]) or step(a, m, taken)
-        )
+        patch.setattr(run, "whole_step", lambda a, m, taken: seen.extend(taken[0]["reading_ids"]) or step(a, m, taken))
         assert train_egma.main([*arguments, *mixed]) == 0
     share = sum(name.startswith("second-") for name in seen) / len(seen)
     assert len(seen) == 64 and 0.1 < share < 0.4
@@ -379,12 +380,11 @@ def test_the_processes_part_after_their_modules(arguments: list[str], monkeypatc
 
 
 def test_two_processes_as_the_shipped_file_starts_them(arguments: list[str], tmp_path: Path) -> None:
-    root = Path(train_egma.__file__).parent
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-    launch += [str(root / "configs" / "accelerate" / "cpu_two_processes.yaml"), str(root / "train_egma.py")]
+    launch += [str(ROOT / "configs" / "accelerate" / "cpu_two_processes.yaml"), str(ROOT / "train_egma.py")]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     command = [*launch, *arguments, "--batch_size", "4", "--max_steps", "2"]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "on 2 process(es); every image is compared with 8 reports (7 negatives)" in done.stdout
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

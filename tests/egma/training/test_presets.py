@@ -7,9 +7,10 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from dataset_scripts.schema import UserError
+from egma.tools.processes import ROOT
 from egma.training.arguments import parse_settings
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = ROOT / "configs"
 PRESETS = sorted(path.name for path in CONFIGS.glob("*.yaml"))
 PLACES = ["--data", "data", "--output_dir", "run"]
 TOWERS = ["--vision_model", "vision", "--text_model", "text"]

@@ -20,11 +20,12 @@ from safetensors.torch import load_file
 
 from dataset_scripts.identity import corpus_identity, model_identity
 from egma.programs import train as train_egma
+from egma.tools.processes import ROOT
+from egma.training.run import TrainingRun
 
-from .test_train_egma import TINY
+from .test_train import TINY
 
 STEPS = 8
-ROOT = Path(train_egma.__file__).parent
 # dropout is BERT's default; five or six steps an epoch, so 2 and 7 lie inside one
 CUTS = (2, 5, 7)
 WAYS: dict[str, list[str]] = {
@@ -72,14 +73,14 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 def interrupted_after(monkeypatch: pytest.MonkeyPatch, cut: int) -> None:
-    step = train_egma.Trainer._train_step
+    step = TrainingRun._train_step
 
-    def then_signal(self: train_egma.Trainer, *args: Any) -> None:
+    def then_signal(self: TrainingRun, *args: Any) -> None:
         step(self, *args)
         if self.step == cut:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(train_egma.Trainer, "_train_step", then_signal)
+    monkeypatch.setattr(TrainingRun, "_train_step", then_signal)
 
 
 @pytest.mark.parametrize(
