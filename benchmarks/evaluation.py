@@ -10,10 +10,11 @@ from torch.nn.functional import normalize
 
 from egma.evaluation.protocols.class_retrieval import class_retrieval
 from egma.evaluation.protocols.published import PROTOCOLS
-from egma.evaluation.protocols.zero_shot import class_scores, zero_shot
+from egma.evaluation.protocols.zero_shot import zero_shot
 from egma.evaluation.statistics.bootstrap import PatientBootstrap
 from egma.inference.embeddings import ImageBank, TextBank
 from egma.inference.prompts import draw_prompts
+from egma.inference.scores import class_scores
 
 DRAWS, DIMENSION, PATCHES, IMAGES_PER_CLASS = 1000, 512, 49, 200
 

@@ -32,10 +32,11 @@ from dataset_scripts.corpora import (
 )
 from dataset_scripts.ledger import Ledger, Tally
 from dataset_scripts.output.card import dataset_card
+from dataset_scripts.output.processes import ordered_map
 from dataset_scripts.output.push import push, require_pushable
 from dataset_scripts.output.resume import discard, fingerprint, partial_folder, require_free
 from dataset_scripts.output.writer import CorpusWriter, write_json
-from dataset_scripts.plan import Options, Plan, ordered_map
+from dataset_scripts.plan import Options, Plan
 from dataset_scripts.schema import UserError
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dataset_scripts.schema import UserError
+
 OFFENDERS_NAMED = 5
 
 
@@ -108,3 +110,15 @@ def _offenders_as_dict(offenders: dict[str, Offenders]) -> dict[str, Any]:
 
 def _offenders_from_dict(values: dict[str, Any]) -> dict[str, Offenders]:
     return {reason: Offenders(found["count"], list(found["first"])) for reason, found in values.items()}
+
+
+class Dropped(Exception):
+    """This source row yields no reading. `where` adds to the row's name, when that alone does not say it."""
+
+    def __init__(self, reason: str, where: str | None = None) -> None:
+        super().__init__(reason, where)
+        self.reason, self.where = reason, where
+
+
+class Impossible(UserError):
+    """What stops the conversion of any row, wherever it shows: a package that is missing."""

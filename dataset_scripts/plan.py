@@ -1,38 +1,16 @@
 """What every corpus module hands to `build`: a plan of units of work, and the outcome of each source row."""
 
 import json
-import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 from dataset_scripts.ledger import Ledger
-from dataset_scripts.schema import Box, Finding, Fixations, Reading, Sentence, Split, UserError
+from dataset_scripts.schema import Reading, Split, UserError
 
 Unit = TypeVar("Unit")
-Result = TypeVar("Result")
-
-UNITS_AHEAD_PER_PROCESS = 8
-
-
-class Dropped(Exception):
-    """This source row yields no reading. `where` adds to the row's name, when that alone does not say it."""
-
-    def __init__(self, reason: str, where: str | None = None) -> None:
-        super().__init__(reason, where)
-        self.reason, self.where = reason, where
-
-
-class Impossible(UserError):
-    """What stops the conversion of any row, wherever it shows: a package that is missing."""
+from dataset_scripts.ledger import Dropped, Impossible
 
 
 @dataclass(frozen=True)
@@ -50,15 +28,6 @@ class Options:
     ids: Path | None = None
     coordinates: Literal["pixels", "fractions"] | None = None
     time_unit: Literal["seconds", "milliseconds"] | None = None
-
-
-class Recording(NamedTuple):
-    """What a reader left on one image, in the units of the schema."""
-
-    sentences: list[Sentence]
-    fixations: Fixations | None
-    findings: list[Finding]
-    boxes: list[Box]
 
 
 class Outcome(NamedTuple):
@@ -134,40 +103,3 @@ def _require_writable(reading: Reading) -> None:
         json.dumps(texts, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise Dropped("text_is_no_unicode", ascii(error.object[error.start - 20 : error.end + 20])) from None
-
-
-def ordered_map(function: Callable[[Unit], Result], units: Iterable[Unit], num_proc: int) -> Iterator[Result]:
-    """`map`, in `num_proc` processes, in order, with a bounded number of results waiting.
-
-    Raises:
-        UserError: a process was killed, mostly for want of memory.
-    """
-    if num_proc == 1:
-        yield from map(function, units)
-        return
-    pool = ProcessPoolExecutor(num_proc, multiprocessing.get_context("spawn"), initializer=_follow_parent)
-    try:
-        waiting = deque[Future[Result]]()
-        for unit in units:
-            waiting.append(pool.submit(function, unit))
-            if len(waiting) > UNITS_AHEAD_PER_PROCESS * num_proc:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool:
-        raise UserError("a process of the conversion was killed (out of memory?); try a smaller --num-proc") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent, and end when it does: killed, it could not stop the processes that wait for it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end, daemon=True).start()

@@ -8,7 +8,7 @@ recording's clock. What a corpus does not know is null, never a made-up value.
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import pyarrow as pa
 from datasets import Dataset, Features, Image, List, NamedSplit, Value, config
@@ -172,3 +172,12 @@ def is_generated(directory: str | Path) -> bool:
     """Whether the corpus says of itself, in its conversion report, that no patient is behind it."""
     report = Path(directory) / "conversion_report.json"
     return report.is_file() and bool(json.loads(report.read_text(encoding="utf-8")).get("generated", False))
+
+
+class Recording(NamedTuple):
+    """What a reader left on one image, in the units of the schema."""
+
+    sentences: list[Sentence]
+    fixations: Fixations | None
+    findings: list[Finding]
+    boxes: list[Box]

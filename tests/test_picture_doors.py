@@ -13,8 +13,7 @@ from PIL import Image
 from transformers import pipeline
 
 from dataset_scripts.images.pictures import encode_image
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped
+from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.schema import UserError
 from egma.inference.embeddings import Images
 from egma.page.inputs import open_picture, picture_of

@@ -26,12 +26,12 @@ import pyarrow as pa
 
 from dataset_scripts.corpora.labelled_rows import Origin, labelled_reading, read_id_list
 from dataset_scripts.corpora.mimic_cxr import CHEXPERT_LABELS as LABELS
-from dataset_scripts.corpora.mimic_tree import table_inside
 from dataset_scripts.corpora.splits import hashed_split
+from dataset_scripts.files.paths import inside, table_inside
 from dataset_scripts.files.tables import Row, is_repeated, label_value, portable_path, read_text_columns
-from dataset_scripts.images.pictures import encode_image, inside
-from dataset_scripts.ledger import OFFENDERS_NAMED, Ledger
-from dataset_scripts.plan import Dropped, LazyUnits, Options, Outcome, Plan, attempt
+from dataset_scripts.images.pictures import encode_image
+from dataset_scripts.ledger import OFFENDERS_NAMED, Dropped, Ledger
+from dataset_scripts.plan import LazyUnits, Options, Outcome, Plan, attempt
 from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Finding, Reading, Split, UserError
 
 TRAIN_TABLE, VALID_TABLE = "train.csv", "valid.csv"

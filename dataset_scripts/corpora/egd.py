@@ -20,8 +20,8 @@ from dataset_scripts.corpora.rows import (
 )
 from dataset_scripts.corpora.splits import hashed_split, splits_of_patients
 from dataset_scripts.images.pictures import encode_image
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Options, Outcome, Plan
+from dataset_scripts.ledger import Dropped, Ledger
+from dataset_scripts.plan import Options, Outcome, Plan
 from dataset_scripts.schema import Reading, Split
 
 TERMS = (

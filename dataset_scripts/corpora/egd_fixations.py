@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset_scripts.corpora.mimic_tree import table_inside
+from dataset_scripts.files.paths import table_inside
 from dataset_scripts.files.tables import FloatArray, read_columns
 from dataset_scripts.ledger import Ledger
 from dataset_scripts.schema import UserError

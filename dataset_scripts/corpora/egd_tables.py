@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset_scripts.corpora.egd_fixations import FixationTable, KnownIds, read_fixations
-from dataset_scripts.corpora.mimic_tree import plain_name, table_inside
+from dataset_scripts.files.paths import inside, plain_name, table_inside
 from dataset_scripts.files.tables import FloatArray, Row, label_value, number, read_table
 from dataset_scripts.gaze.fixations import valid_fixations
 from dataset_scripts.gaze.lost_eye import lost_eye
 from dataset_scripts.images.boxes import clipped_box, fraction_corners
-from dataset_scripts.images.pictures import inside
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Outcome, Recording, attempt
-from dataset_scripts.schema import Box, Finding, Fixations, Reading, Sentence, Split
+from dataset_scripts.ledger import Dropped, Ledger
+from dataset_scripts.plan import Outcome, attempt
+from dataset_scripts.schema import Box, Finding, Fixations, Reading, Recording, Sentence, Split
 from dataset_scripts.speech.sentences import TimedText, timed_sentences, untimed_sentences, with_blanks_of
 
 MASTER_TABLE = "EyeGaze/master_sheet.csv"

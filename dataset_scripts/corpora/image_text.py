@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataset_scripts.corpora.splits import SPLIT_NAMES, hashed_split
+from dataset_scripts.files.paths import inside
 from dataset_scripts.files.tables import Row, plain_row, read_table
-from dataset_scripts.images.pictures import encode_image, inside
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Options, Outcome, Plan, attempt
+from dataset_scripts.images.pictures import encode_image
+from dataset_scripts.ledger import Dropped, Ledger
+from dataset_scripts.plan import Options, Outcome, Plan, attempt
 from dataset_scripts.schema import ABSENT, PRESENT, Finding, Reading, Split, UserError
 from dataset_scripts.speech.sentences import untimed_sentences
 

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dataset_scripts.corpora.mimic_tree import check_size, plain_name
+from dataset_scripts.files.paths import inside, plain_name
 from dataset_scripts.files.tables import Row, number, portable_path
 from dataset_scripts.images.boxes import clipped_box, pixel_corners
-from dataset_scripts.images.pictures import EncodedImage, inside
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Outcome
+from dataset_scripts.images.pictures import EncodedImage
+from dataset_scripts.images.sizes import check_size
+from dataset_scripts.ledger import Dropped, Ledger
+from dataset_scripts.plan import Outcome
 from dataset_scripts.schema import Box, Finding, Reading, Sentence, UserError
 
 HASHED_TRAIN, HASHED_VALIDATION = 0.7, 0.15

@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset_scripts.corpora.mimic_tree import METADATA_COLUMNS, MimicTree, check_size, image_row, open_tree
+from dataset_scripts.corpora.mimic_tree import METADATA_COLUMNS, MimicTree, image_row, open_tree
 from dataset_scripts.corpora.rows import (
     CREDENTIALED_LICENSE,
     GENERATED_LICENSE,
@@ -25,8 +25,9 @@ from dataset_scripts.corpora.rows import (
 from dataset_scripts.corpora.splits import SPLIT_NAMES, hashed_split
 from dataset_scripts.files.tables import Row, is_repeated, label_value, read_text_columns
 from dataset_scripts.images.pictures import encode_image
-from dataset_scripts.ledger import OFFENDERS_NAMED, Ledger
-from dataset_scripts.plan import Dropped, LazyUnits, Options, Outcome, Plan, attempt
+from dataset_scripts.images.sizes import check_size
+from dataset_scripts.ledger import OFFENDERS_NAMED, Dropped, Ledger
+from dataset_scripts.plan import LazyUnits, Options, Outcome, Plan, attempt
 from dataset_scripts.schema import Finding, Reading, Split, UserError
 from dataset_scripts.speech.clinical_reports import report_sentences
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from dataset_scripts.corpora import egd_tables, reflacx_tables
-from dataset_scripts.corpora.mimic_tree import ImageRow, image_row, plain_name, read_report, table_inside
+from dataset_scripts.corpora.mimic_tree import ImageRow, image_row, read_report
 from dataset_scripts.corpora.rows import (
     CREDENTIALED_LICENSE,
     GENERATED_TERMS,
@@ -21,11 +21,12 @@ from dataset_scripts.corpora.rows import (
     unreadable,
 )
 from dataset_scripts.corpora.splits import SPLIT_NAMES, hashed_split
+from dataset_scripts.files.paths import inside, plain_name, table_inside
 from dataset_scripts.files.tables import Row, read_table
-from dataset_scripts.images.pictures import EncodedImage, encode_image, inside
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Options, Outcome, Plan, Recording, attempt
-from dataset_scripts.schema import Reading, Split, UserError
+from dataset_scripts.images.pictures import EncodedImage, encode_image
+from dataset_scripts.ledger import Dropped, Ledger
+from dataset_scripts.plan import Options, Outcome, Plan, attempt
+from dataset_scripts.schema import Reading, Recording, Split, UserError
 
 TERMS = (
     f"The source is under the {CREDENTIALED_LICENSE}: only credentialed users who signed its data use agreement may "

@@ -13,16 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataset_scripts.corpora.splits import SPLIT_NAMES
+from dataset_scripts.files.paths import inside, plain_name
 from dataset_scripts.files.tables import Row, number, portable_path, read_columns
-from dataset_scripts.images.pictures import inside
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Options
+from dataset_scripts.images.sizes import side_pixels
+from dataset_scripts.ledger import Dropped
+from dataset_scripts.plan import Options
 from dataset_scripts.schema import Split, UserError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm")
-LONGEST_SIDE = 100_000
-LONGEST_NAME_BYTES = 128
-SHAPE_TOLERANCE = 0.02
+
+
 METADATA_COLUMNS = ("dicom_id", "subject_id", "study_id", "ViewPosition", "Rows", "Columns")
 
 
@@ -92,18 +92,6 @@ def open_tree(root: Path) -> MimicTree:
     )
 
 
-def table_inside(root: Path, relative: str) -> Path:
-    """The path of a table that many readings need.
-
-    Raises:
-        UserError: it is a symbolic link that leads out of `root`.
-    """
-    try:
-        return inside(root, relative)
-    except Dropped:
-        raise UserError(f"{root / relative}: a symbolic link out of {root}; expected the table itself") from None
-
-
 def images_tree(options: Options, corpus: str) -> MimicTree:
     """The tree of `--images`, which a corpus without pictures of its own needs."""
     if options.images is None:
@@ -155,12 +143,6 @@ def image_row(row: Row) -> ImageRow:
     )
 
 
-def side_pixels(cell: str) -> int | None:
-    """The side of an image in pixels, None where the cell holds no size that an image can have."""
-    value = number(cell)
-    return int(value) if value is not None and 1 <= value <= LONGEST_SIDE else None
-
-
 def whole_id(cell: str) -> str | None:
     """A patient's or study's number, which pandas may have written as a float; None where it is none."""
     value = number(cell)
@@ -172,31 +154,3 @@ def study_ids(subject_id: str, study_id: str, path: str) -> tuple[str | None, st
     found = _STUDY_FOLDER.search(portable_path(path))
     from_path = found.groups() if found else (None, None)
     return whole_id(subject_id) or from_path[0], whole_id(study_id) or from_path[1]
-
-
-def plain_name(name: str) -> str:
-    """An id as part of a path.
-
-    Raises:
-        Dropped: no file can have this name.
-    """
-    too_long = len(name.encode(errors="replace")) > LONGEST_NAME_BYTES
-    if too_long or not name.isprintable() or not Path(name).name:
-        raise Dropped("id_is_no_file_name", ascii(name[:40]))
-    return name
-
-
-def check_size(image_id: str, picture: tuple[int, int], frame: tuple[int, int], ledger: Ledger) -> None:
-    """Note when a decoded picture has another size or shape than the frame (width, height) that gaze refers to.
-
-    Gaze is scaled by the frame, so another size does no harm; another shape means that one of the two is wrong.
-    """
-    if picture == frame:
-        return
-    ratio = picture[0] * frame[1] / (picture[1] * frame[0])
-    kind = "shape" if abs(ratio - 1) > SHAPE_TOLERANCE else "size"
-    ledger.note(f"image_{kind}_differs_from_table", f"{image_id}: {_by(picture)}, table {_by(frame)}")
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]} x {size[1]}"

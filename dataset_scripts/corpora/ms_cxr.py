@@ -17,14 +17,16 @@ from dataset_scripts.corpora.labelled_rows import (
     sized_boxes,
     with_rows_of_dropped,
 )
-from dataset_scripts.corpora.mimic_tree import MimicTree, images_tree, side_pixels, study_ids, table_inside
+from dataset_scripts.corpora.mimic_tree import MimicTree, images_tree, study_ids
 from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE
 from dataset_scripts.corpora.splits import SPLIT_NAMES, splits_of_patients
 from dataset_scripts.files.json_files import read_json
+from dataset_scripts.files.paths import table_inside
 from dataset_scripts.files.tables import Row, portable_path, read_table
 from dataset_scripts.images.pictures import encode_image
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Options, Outcome, Plan, attempt
+from dataset_scripts.images.sizes import side_pixels
+from dataset_scripts.ledger import Dropped, Ledger
+from dataset_scripts.plan import Options, Outcome, Plan, attempt
 from dataset_scripts.schema import PRESENT, Finding, Reading, Sentence, Split, UserError
 
 TABLE_NAME = "MS_CXR_Local_Alignment_v*"

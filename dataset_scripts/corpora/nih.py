@@ -23,12 +23,12 @@ from dataset_scripts.corpora.labelled_rows import (
     sized_boxes,
     with_rows_of_dropped,
 )
-from dataset_scripts.corpora.mimic_tree import table_inside
 from dataset_scripts.corpora.splits import hashed_split
+from dataset_scripts.files.paths import table_inside
 from dataset_scripts.files.tables import Row, is_repeated, read_table, read_text_columns
 from dataset_scripts.images.pictures import encode_image
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, LazyUnits, Options, Outcome, Plan, attempt
+from dataset_scripts.ledger import Dropped, Ledger
+from dataset_scripts.plan import LazyUnits, Options, Outcome, Plan, attempt
 from dataset_scripts.schema import ABSENT, PRESENT, Finding, Reading, Split, UserError
 
 ENTRY_TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")

@@ -9,21 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataset_scripts.corpora import reflacx_tables
-from dataset_scripts.corpora.mimic_tree import (
-    ImageRow,
-    MimicTree,
-    image_rows,
-    image_splits,
-    images_tree,
-    study_ids,
-    table_inside,
-)
+from dataset_scripts.corpora.mimic_tree import ImageRow, MimicTree, image_rows, image_splits, images_tree, study_ids
 from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, GENERATED_TERMS, Origin, gaze_reading
 from dataset_scripts.corpora.splits import SPLIT_NAMES, splits_of_patients
+from dataset_scripts.files.paths import table_inside
 from dataset_scripts.files.tables import Row
 from dataset_scripts.images.pictures import EncodedImage, encode_image
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Options, Outcome, Plan, attempt
+from dataset_scripts.ledger import Dropped, Ledger
+from dataset_scripts.plan import Options, Outcome, Plan, attempt
 from dataset_scripts.schema import Reading, Split, UserError
 
 PHASE_TABLES = tuple(f"main_data/metadata_phase_{phase}.csv" for phase in (1, 2, 3))

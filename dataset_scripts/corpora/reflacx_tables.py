@@ -6,15 +6,14 @@ audio recording. The labels differ by phase: every column of a table that is no 
 
 from pathlib import Path
 
-from dataset_scripts.corpora.mimic_tree import plain_name, side_pixels
+from dataset_scripts.files.paths import inside, plain_name
 from dataset_scripts.files.tables import Row, flag, label_value, number, numbers, read_table
 from dataset_scripts.gaze.fixations import valid_fixations
 from dataset_scripts.gaze.lost_eye import lost_eye
 from dataset_scripts.images.boxes import clipped_box, ellipse, fraction_corners
-from dataset_scripts.images.pictures import inside
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Recording
-from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Box, Finding, Fixations, Sentence, UserError
+from dataset_scripts.images.sizes import side_pixels
+from dataset_scripts.ledger import Dropped, Ledger
+from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Box, Finding, Fixations, Recording, Sentence, UserError
 from dataset_scripts.speech.sentences import TimedText, timed_sentences, untimed_sentences, with_blanks_of
 
 METADATA_TABLE = "REFLACX/metadata.csv"

@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-from dataset_scripts.corpora.mimic_tree import check_size
 from dataset_scripts.images.pictures import EncodedImage
+from dataset_scripts.images.sizes import check_size
 from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Outcome, Recording
-from dataset_scripts.schema import Reading, Sentence, UserError
+from dataset_scripts.plan import Outcome
+from dataset_scripts.schema import Reading, Recording, Sentence, UserError
 from dataset_scripts.speech.clinical_reports import report_sentences
 
 CREDENTIALED_LICENSE = "PhysioNet Credentialed Health Data License 1.5.0"

@@ -22,12 +22,13 @@ from dataset_scripts.corpora.labelled_rows import (
     sized_boxes,
     with_rows_of_dropped,
 )
-from dataset_scripts.corpora.mimic_tree import PICTURE_SUFFIXES, table_inside
+from dataset_scripts.corpora.mimic_tree import PICTURE_SUFFIXES
 from dataset_scripts.corpora.splits import hashed_split
+from dataset_scripts.files.paths import table_inside
 from dataset_scripts.files.tables import label_value, read_table
 from dataset_scripts.images.pictures import encode_image
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Options, Outcome, Plan, attempt
+from dataset_scripts.ledger import Dropped, Ledger
+from dataset_scripts.plan import Options, Outcome, Plan, attempt
 from dataset_scripts.schema import ABSENT, PRESENT, Finding, Reading, Split, UserError
 
 LABELS_TABLE, CLASSES_TABLE = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"

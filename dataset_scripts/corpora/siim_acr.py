@@ -25,15 +25,16 @@ from dataset_scripts.corpora.labelled_rows import (
     walk_pictures,
     with_rows_of_dropped,
 )
-from dataset_scripts.corpora.mimic_tree import PICTURE_SUFFIXES, table_inside
+from dataset_scripts.corpora.mimic_tree import PICTURE_SUFFIXES
 from dataset_scripts.corpora.splits import hashed_split
+from dataset_scripts.files.paths import inside, table_inside
 from dataset_scripts.files.tables import identifier
 from dataset_scripts.images import rle
 from dataset_scripts.images.boxes import clipped_box, pixel_corners
 from dataset_scripts.images.dicom import is_dicom
-from dataset_scripts.images.pictures import encode_image, inside
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Options, Outcome, Plan, attempt
+from dataset_scripts.images.pictures import encode_image
+from dataset_scripts.ledger import Dropped, Ledger
+from dataset_scripts.plan import Options, Outcome, Plan, attempt
 from dataset_scripts.schema import ABSENT, PRESENT, Box, Finding, Reading, Split, UserError
 
 TABLES = ("train-rle.csv", "stage_2_train.csv", "train-rle-sample.csv")

@@ -17,16 +17,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dataset_scripts.corpora.mimic_tree import PICTURE_SUFFIXES, table_inside
+from dataset_scripts.corpora.mimic_tree import PICTURE_SUFFIXES
 from dataset_scripts.corpora.rows import HASHED_TRAIN, HASHED_VALIDATION
 from dataset_scripts.corpora.splits import hashed_split
 from dataset_scripts.files.json_files import read_json
+from dataset_scripts.files.paths import inside, table_inside
 from dataset_scripts.files.tables import FloatArray, identifier, read_table
 from dataset_scripts.gaze.fixations import valid_fixations
 from dataset_scripts.gaze.lost_eye import lost_eye
-from dataset_scripts.images.pictures import encode_image, inside
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Options, Outcome, Plan, attempt
+from dataset_scripts.images.pictures import encode_image
+from dataset_scripts.ledger import Dropped, Ledger
+from dataset_scripts.plan import Options, Outcome, Plan, attempt
 from dataset_scripts.schema import ABSENT, PRESENT, Finding, Fixations, Reading, Split, UserError
 
 GAZE_TABLE, FIXATION_TABLE, MASK_TABLE = "cxr_gaze_data.json", "fixations", "train-rle.csv"

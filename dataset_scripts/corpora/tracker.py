@@ -19,16 +19,17 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from dataset_scripts.corpora.mimic_tree import check_size, side_pixels, table_inside
 from dataset_scripts.corpora.rows import ENDLESS_SENTENCE_WORDS, HASHED_TRAIN, HASHED_VALIDATION
 from dataset_scripts.corpora.splits import SPLIT_NAMES, hashed_splits, splits_of_patients
 from dataset_scripts.files.json_files import read_json
+from dataset_scripts.files.paths import inside, table_inside
 from dataset_scripts.files.tables import Row, flag, label_value, number, plain_row, read_table
 from dataset_scripts.gaze.tracker_columns import Frame, Source
 from dataset_scripts.gaze.tracker_gaze import MAX_JSON_BYTES, read_gaze
-from dataset_scripts.images.pictures import EncodedImage, encode_image, inside
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Options, Outcome, Plan, attempt
+from dataset_scripts.images.pictures import EncodedImage, encode_image
+from dataset_scripts.images.sizes import check_size, side_pixels
+from dataset_scripts.ledger import Dropped, Ledger
+from dataset_scripts.plan import Options, Outcome, Plan, attempt
 from dataset_scripts.schema import PRESENT, Finding, Fixations, Reading, Sentence, Split, UserError
 from dataset_scripts.speech.transcripts import MAX_SECONDS, read_transcript
 

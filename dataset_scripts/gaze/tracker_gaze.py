@@ -27,8 +27,7 @@ from dataset_scripts.gaze.tracker_columns import (
     require_possible_times,
     times_in_seconds,
 )
-from dataset_scripts.ledger import OFFENDERS_NAMED
-from dataset_scripts.plan import Dropped
+from dataset_scripts.ledger import OFFENDERS_NAMED, Dropped
 from dataset_scripts.schema import Fixations, UserError
 
 FIXATION_TABLE, SAMPLE_TABLE, DETECTED_TABLE = "fixations", "samples", "fixations found in samples"

@@ -22,8 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Impossible
+from dataset_scripts.ledger import Dropped, Impossible, Ledger
 
 if TYPE_CHECKING:
     from pydicom import Dataset

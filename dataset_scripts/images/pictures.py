@@ -9,8 +9,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from dataset_scripts.images.dicom import is_dicom, read_dicom
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Impossible
+from dataset_scripts.ledger import Dropped, Impossible, Ledger
 
 FORMATS = ("JPEG", "PNG")
 MAX_PIXELS = 64_000_000
@@ -26,20 +25,6 @@ class EncodedImage(NamedTuple):
     png: bytes
     width: int
     height: int
-
-
-def inside(root: Path, relative: str) -> Path:
-    """The path of `relative` under `root`; names in a table must not lead out of the source, nor a symlink."""
-    path = root / relative
-    if Path(relative).is_absolute() or ".." in Path(relative).parts:
-        raise Dropped("path_leaves_source", relative)
-    try:
-        is_inside = path.resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError, ValueError):  # links in a circle, a zero byte
-        raise Dropped("path_not_understood", ascii(relative[:80])) from None
-    if not is_inside:
-        raise Dropped("path_leaves_source", f"{relative}, a symbolic link")
-    return path
 
 
 def encode_image(path: Path, long_side: int, ledger: Ledger, max_pixels: int | None = None) -> EncodedImage:

@@ -16,7 +16,7 @@ from egma.evaluation.protocols.linear_probe import SplitLabels, features, linear
 from egma.evaluation.protocols.pointing import mean_box_centre, pointing_game, pointing_targets
 from egma.evaluation.protocols.published import CorpusProtocol, protocol_of, published_figures, with_no_finding
 from egma.evaluation.protocols.retrieval import report_sentences, retrieval
-from egma.evaluation.protocols.zero_shot import Pooling, zero_shot, zero_shot_classes
+from egma.evaluation.protocols.zero_shot import zero_shot, zero_shot_classes
 from egma.evaluation.reporting.report import HEADLINE_LABELS, headline, headline_figures
 from egma.evaluation.reporting.result_figures import draw_figures
 from egma.evaluation.statistics.bootstrap import PatientBootstrap, patient, without_draws
@@ -35,6 +35,7 @@ from egma.inference.embeddings import (
     records,
 )
 from egma.inference.prompts import Prompts, draw_prompts, load_prompts
+from egma.inference.scores import Pooling
 from modeling_egma.processing_egma import GAZE_DEFAULTS
 
 PROTOCOL_VERSION = "3"

@@ -5,8 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from dataset_scripts.plan import Recording
-from dataset_scripts.schema import UserError
+from dataset_scripts.schema import Recording, UserError
 from egma.page.corpus import Corpus, Gallery, centre_of, example_recording
 from egma.page.inputs import open_picture, open_recording, picture_of, typed_prompts, typed_sentences
 from egma.page.recorder import reading_of_trace

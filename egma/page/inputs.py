@@ -17,9 +17,9 @@ from dataset_scripts.gaze.tracker_columns import Frame, Source
 from dataset_scripts.gaze.tracker_gaze import read_gaze
 from dataset_scripts.images.dicom import is_dicom
 from dataset_scripts.images.pictures import FORMATS, encode_image
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Impossible, Options, Recording
-from dataset_scripts.schema import Box, Reading, Sentence, UserError
+from dataset_scripts.ledger import Dropped, Impossible, Ledger
+from dataset_scripts.plan import Options
+from dataset_scripts.schema import Box, Reading, Recording, Sentence, UserError
 from dataset_scripts.speech.sentences import split_sentences
 from dataset_scripts.speech.transcripts import read_transcript
 from modeling_egma.pictures_egma import as_picture

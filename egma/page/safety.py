@@ -13,7 +13,7 @@ import gradio as gr
 from gradio import processing_utils
 from gradio.data_classes import FileData
 
-from dataset_scripts.plan import Dropped
+from dataset_scripts.ledger import Dropped
 from dataset_scripts.schema import UserError
 
 logger = logging.getLogger("egma.page")

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dataset_scripts.plan import Recording
-from dataset_scripts.schema import Reading, UserError
+from dataset_scripts.schema import Reading, Recording, UserError
 from egma.inference.embeddings import ImageBank, TextBank, batches, image_embeddings, inference, text_embeddings
 from egma.page.inputs import Picture
 

@@ -19,9 +19,9 @@ from egma.evaluation.protocols.gaze_agreement import (
     during,
     recording_of,
 )
-from egma.evaluation.protocols.zero_shot import sentence_scores
 from egma.evaluation.statistics.bootstrap import Array
 from egma.inference.geometry import image_maps
+from egma.inference.scores import sentence_scores
 from egma.page.inputs import Picture
 from egma.page.session import PageModel, Session, reading_of
 from modeling_egma.gaze_egma import Span, gaze_matrix, square_frame, transform_fixations

@@ -7,10 +7,11 @@ from sklearn.metrics import roc_auc_score
 
 from dataset_scripts.schema import PRESENT, Box, UserError, load_readings
 from egma.evaluation.protocols.pointing import Target, finding_targets, peak_credit, target_maps
-from egma.evaluation.protocols.zero_shot import class_scores, finding_labels
+from egma.evaluation.protocols.zero_shot import finding_labels
 from egma.inference.embeddings import encode_images, encode_texts, records
 from egma.inference.models import load_whole_model
 from egma.inference.prompts import load_prompts
+from egma.inference.scores import class_scores
 from egma.study.corpora import marker_box
 
 BATCH_SIZE = 64

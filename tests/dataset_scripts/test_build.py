@@ -11,8 +11,9 @@ from huggingface_hub import DatasetCard
 
 from dataset_scripts import build
 from dataset_scripts.corpora.splits import hashed_split
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Impossible, attempt, ordered_map
+from dataset_scripts.ledger import Dropped, Impossible, Ledger
+from dataset_scripts.output.processes import ordered_map
+from dataset_scripts.plan import attempt
 from dataset_scripts.schema import FEATURES, UserError
 from tests.dataset_scripts.raw_trees import grey_picture, image_text_folder, mimic_eye_tree
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from dataset_scripts.corpora import egd_tables, reflacx_tables
 from dataset_scripts.corpora.egd_fixations import KnownIds, read_fixations
-from dataset_scripts.corpora.mimic_tree import image_row, plain_name, study_ids
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped
+from dataset_scripts.corpora.mimic_tree import image_row, study_ids
+from dataset_scripts.files.paths import plain_name
+from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.schema import Fixations, UserError
 from dataset_scripts.speech.clinical_reports import description
 from dataset_scripts.speech.sentences import split_sentences, untimed_sentences

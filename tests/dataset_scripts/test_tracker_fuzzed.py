@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from dataset_scripts.corpora import tracker
 from dataset_scripts.gaze.tracker_columns import Frame, Source
 from dataset_scripts.gaze.tracker_gaze import read_gaze
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Options
+from dataset_scripts.ledger import Dropped, Ledger
+from dataset_scripts.plan import Options
 from dataset_scripts.schema import UserError
 from tests.dataset_scripts.raw_trees import grey_picture
 from tests.dataset_scripts.test_parsers_fuzzed import check_fixations, contents, table

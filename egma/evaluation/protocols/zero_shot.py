@@ -12,16 +12,16 @@ for all classes earns at most what the best constant predictor earns.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Reading, UserError
 from egma.evaluation.statistics.bootstrap import Array, Figure, PatientBootstrap, Statistic, mean_of_defined
-from egma.inference.embeddings import IMAGES_AT_ONCE, ImageBank, TextBank, rounded
+from egma.inference.embeddings import ImageBank, TextBank
+from egma.inference.scores import Pooling, class_scores
 
-Pooling = Literal["max", "mean"]
 NO_PREDICTION = -1
 
 
@@ -91,30 +91,6 @@ def zero_shot(
         "constant_predictor": constant_predictor(truth, len(labels.classes)),
         "chance": uniform_guess(truth, len(labels.classes)),
     }
-
-
-def class_scores(
-    images: ImageBank, texts: TextBank, prompts: Mapping[str, Sequence[str]], pooling: Pooling
-) -> dict[str, Array]:
-    """(I, C) of each score, classes in the order of their names."""
-    classes = sorted(prompts)
-    scores_of_prompts = sentence_scores(images, texts, [prompt for name in classes for prompt in prompts[name]])
-    ends = np.cumsum([len(prompts[name]) for name in classes])[:-1]
-    reduce = np.max if pooling == "max" else np.mean
-    return {
-        kind: np.stack([reduce(part, axis=1) for part in np.split(scores, ends, axis=1)], axis=1)
-        for kind, scores in scores_of_prompts.items()
-    }
-
-
-def sentence_scores(images: ImageBank, texts: TextBank, sentences: Sequence[str]) -> dict[str, Array]:
-    """(I, N) cosines of each kind of score; `pooled` alone for a model without patch embeddings."""
-    embeddings = texts.of(sentences)
-    scores = {"pooled": rounded(images.pooled @ embeddings.T)}
-    if images.patches is not None:
-        tiles = images.patches.split(IMAGES_AT_ONCE)
-        scores["late_interaction"] = np.concatenate([rounded((tile @ embeddings.T).amax(dim=1)) for tile in tiles])
-    return scores
 
 
 def macro_f1(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> Statistic:

@@ -14,11 +14,12 @@ from sklearn.metrics import roc_curve
 
 from dataset_scripts.schema import PRESENT
 from egma.evaluation.protocols.retrieval import distinct_pairs, places_of_truth, report_scores, report_sentences
-from egma.evaluation.protocols.zero_shot import Labels, argmax_credit, class_scores, finding_labels
+from egma.evaluation.protocols.zero_shot import Labels, argmax_credit, finding_labels
 from egma.evaluation.statistics.bootstrap import Array
 from egma.figures.gallery import gallery_rows
 from egma.figures.heat_maps import heatmap_gallery
 from egma.inference.embeddings import Images
+from egma.inference.scores import class_scores
 from modeling_egma import EgmaModel
 
 if TYPE_CHECKING:

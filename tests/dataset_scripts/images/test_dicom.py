@@ -15,8 +15,7 @@ from PIL import Image
 from dataset_scripts.images import dicom
 from dataset_scripts.images import pictures as images
 from dataset_scripts.images.pictures import encode_image
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped, Impossible
+from dataset_scripts.ledger import Dropped, Impossible, Ledger
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom import uid  # noqa: E402

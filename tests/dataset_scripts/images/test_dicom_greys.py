@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from dataset_scripts.images.pictures import encode_image
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped
+from dataset_scripts.ledger import Dropped, Ledger
 from tests.dataset_scripts.images.test_dicom import own_range, picture, saved, shown
 
 pydicom = pytest.importorskip("pydicom")

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
+from dataset_scripts.files.paths import inside
 from dataset_scripts.images import pictures as images
-from dataset_scripts.images.pictures import encode_image, inside
-from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Dropped
+from dataset_scripts.images.pictures import encode_image
+from dataset_scripts.ledger import Dropped, Ledger
 
 GREY = (np.arange(20 * 30) % 256).astype(np.uint8).reshape(20, 30)
 COLOURS = np.stack([GREY, GREY[::-1], 255 - GREY], axis=2)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dataset_scripts.plan import Dropped
+from dataset_scripts.ledger import Dropped
 from dataset_scripts.schema import UserError, load_readings
 from egma.page.inputs import (
     MAX_FINDINGS,

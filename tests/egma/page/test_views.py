@@ -10,8 +10,7 @@ import pytest
 import torch
 from transformers import pipeline
 
-from dataset_scripts.plan import Recording
-from dataset_scripts.schema import UserError, load_readings
+from dataset_scripts.schema import Recording, UserError, load_readings
 from egma.evaluation.protocols.gaze_agreement import gaze_agreement
 from egma.evaluation.protocols.retrieval import distinct_pairs, report_scores
 from egma.evaluation.statistics.bootstrap import PatientBootstrap

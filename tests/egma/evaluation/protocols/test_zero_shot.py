@@ -6,7 +6,6 @@ from sklearn.metrics import f1_score
 
 from egma.evaluation.protocols.zero_shot import (
     argmax_credit,
-    class_scores,
     constant_predictor,
     finding_labels,
     macro_f1,
@@ -14,6 +13,7 @@ from egma.evaluation.protocols.zero_shot import (
     zero_shot,
 )
 from egma.evaluation.statistics.bootstrap import PatientBootstrap
+from egma.inference.scores import class_scores
 from tests.egma.evaluation.fakes import PROMPTS, corpus, encode, oracle, random_model, reading
 
 RANDOM = np.random.default_rng(0)
