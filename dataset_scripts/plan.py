@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
-from dataset_scripts.ledger import Ledger
+from dataset_scripts.ledger import Dropped, Impossible, Ledger
 from dataset_scripts.schema import Reading, Split, UserError
 
 Unit = TypeVar("Unit")
-from dataset_scripts.ledger import Dropped, Impossible
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,12 @@ class Sentence(TypedDict):
     end_seconds: float | None
 
 
+def sentence_span(sentence: Sentence) -> tuple[float, float] | None:
+    """Start and end in seconds; None when the sentence is untimed."""
+    start, end = sentence["start_seconds"], sentence["end_seconds"]
+    return None if start is None or end is None else (start, end)
+
+
 class Fixations(TypedDict):
     """Columns of equal length, one entry a fixation; `start` may be negative (eyes recorded before the audio).
 

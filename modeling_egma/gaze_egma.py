@@ -61,12 +61,12 @@ def gaze_matrices(
     if len(fixations) != len(spans):
         raise ValueError(f"expected spans for each of the {len(fixations)} recordings, got {len(spans)}")
     tables = [_inside_frame(_fixation_table(recording, sigma)) for recording in fixations]
-    windows = [sentence_windows(sentence_spans) for sentence_spans in spans]
+    windows = [sentence_windows(sentence_spans, lead) for sentence_spans in spans]
     lengths = [len(window) for window in windows]
     if not sum(lengths):
         return [torch.zeros(0, grid, grid) for _ in lengths]
     table = torch.nn.utils.rnn.pad_sequence(tables, batch_first=True)
-    window = torch.nn.utils.rnn.pad_sequence(windows, batch_first=True) - lead
+    window = torch.nn.utils.rnn.pad_sequence(windows, batch_first=True)
     maps = _draw(table, window, grid)
     return [reading[:length].float() for reading, length in zip(maps, lengths, strict=True)]
 
@@ -154,8 +154,11 @@ def _check_settings(grid: int, sigma: float, lead: float) -> None:
         raise ValueError(f"lead must be a finite number of seconds, got {lead}")
 
 
-def sentence_windows(spans: Sequence[Span]) -> Tensor:
-    """Spans, checked, as (m, 2) float64 seconds; NaN where a sentence is untimed.
+def sentence_windows(spans: Sequence[Span], lead: float = 0.0) -> Tensor:
+    """When the eyes looked for each sentence: its span, checked, earlier by `lead` seconds.
+
+    Returns:
+        (m, 2) float64 start and end in seconds; NaN where a sentence is untimed.
 
     Raises:
         ValueError: see `gaze_matrix`.
@@ -168,7 +171,8 @@ def sentence_windows(spans: Sequence[Span]) -> Tensor:
         if span[1] < span[0]:
             raise ValueError(f"span {index} runs backwards: it starts at {span[0]} s and ends at {span[1]} s")
     untimed = (math.nan, math.nan)
-    return torch.tensor([untimed if span is None else tuple(span) for span in spans], dtype=torch.float64).view(-1, 2)
+    times = [untimed if span is None else tuple(span) for span in spans]
+    return torch.tensor(times, dtype=torch.float64).view(-1, 2) - lead
 
 
 def _as_float(value: Any) -> float:
@@ -197,6 +201,37 @@ def square_frame(width: float, height: float) -> Tensor:
         [[x_scale, 0.0, (1 - x_scale) / 2], [0.0, y_scale, (1 - y_scale) / 2]],
         dtype=torch.float64,
     )
+
+
+def maps_on_images(maps: Tensor, sizes: Sequence[tuple[float, float]], rows: int, columns: int) -> Tensor:
+    """Maps on the square frame -> maps on the images, the padding cut off.
+
+    Bilinear between the patches' centres, level beyond the outermost ones. An image is cut into equal cells along
+    either side, whatever its shape: a share of the cells is a share of the image.
+
+    Args:
+        maps: (B, ..., G, G), those of image `b` at place `b`.
+        sizes: (width, height) of every image, in any unit.
+
+    Returns:
+        (B, ..., rows, columns), of the maps' type.
+    """
+    grid = maps.shape[-1]
+    shares = torch.tensor(sizes, dtype=torch.float64)
+    shares = shares / shares.amax(dim=1, keepdim=True)
+    across, down = (
+        _patch_weights(shares[:, axis], cells, grid).to(maps).view(len(maps), *[1] * (maps.ndim - 3), cells, grid)
+        for axis, cells in ((0, columns), (1, rows))
+    )
+    return down @ maps @ across.mT
+
+
+def _patch_weights(share: Tensor, cells: int, grid: int) -> Tensor:
+    """(B,) shares of the frame's side -> (B, cells, G) weights of the two patches around the centre of every cell."""
+    middles = (torch.arange(cells, dtype=torch.float64) + 0.5) / cells
+    # along the frame, in patches: the centre of the first is 0
+    places = ((share[:, None] * (middles - 0.5) + 0.5) * grid - 0.5).clamp(0, grid - 1)
+    return (1 - (places[..., None] - torch.arange(grid)).abs()).clamp(0, 1)
 
 
 def frame_affine(

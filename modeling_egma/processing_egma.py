@@ -12,7 +12,15 @@ from transformers import BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 from transformers.utils import logging
 
-from .gaze_egma import Span, compose, gaze_matrices, sentence_windows, square_frame, transform_fixations
+from .gaze_egma import (
+    Span,
+    compose,
+    gaze_matrices,
+    maps_on_images,
+    sentence_windows,
+    square_frame,
+    transform_fixations,
+)
 from .image_processing_egma import EgmaImageProcessor, warp_frames
 from .pictures_egma import picture_list
 from .towers_egma import text_positions_of
@@ -197,13 +205,10 @@ class EgmaProcessor(ProcessorMixin):
         """
         if len(maps) != len(target_sizes):
             raise ValueError(f"expected a target size for each of the {len(maps)} images, got {len(target_sizes)}")
-        sized = []
-        for image_maps, (height, width) in zip(maps, target_sizes, strict=True):
-            side = max(height, width)
-            square = torch.nn.functional.interpolate(image_maps[None], size=(side, side), mode="bilinear")[0]
-            top, left = (side - height) // 2, (side - width) // 2
-            sized.append(square[:, top : top + height, left : left + width])
-        return sized
+        return [
+            maps_on_images(image_maps[None], [(width, height)], height, width)[0]
+            for image_maps, (height, width) in zip(maps, target_sizes, strict=True)
+        ]
 
     def _images_and_text(self, images: Any, text: Any, **kwargs: Any) -> BatchFeature:
         if text is not None and not isinstance(text, str) and len(text) == 0:

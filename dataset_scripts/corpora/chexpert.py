@@ -8,7 +8,7 @@ the corpus keeps its own test set to itself, so that is what papers report, and 
 by, 2 % of the patients of the training table are the split `validation`, by a hash. Patients of `chexpert_5x200` and
 `chexpert_8x200` are among those of `train.csv`: who trains on it and tests on them must leave them out.
 
-An uncertain label stays -1 in the findings; `competition_labels` applies the rule of the five competition labels.
+An uncertain label stays -1 in the findings.
 
 `chexpert_5x200` (GLoRIA) and `chexpert_8x200` (ConVIRT) are samples of `train.csv`, 200 images of each class that show
 it alone. Nobody published which: a seed draws them here, and a digest of the ids tells two samples apart.
@@ -32,7 +32,7 @@ from dataset_scripts.files.tables import Row, is_repeated, label_value, portable
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.ledger import OFFENDERS_NAMED, Dropped, Ledger
 from dataset_scripts.plan import LazyUnits, Options, Outcome, Plan, attempt
-from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Finding, Reading, Split, UserError
+from dataset_scripts.schema import ABSENT, PRESENT, Finding, Reading, Split, UserError
 
 TRAIN_TABLE, VALID_TABLE = "train.csv", "valid.csv"
 TRAIN_TABLES = (TRAIN_TABLE, "train_cheXbert.csv", "train_visualCheXbert.csv")
@@ -43,15 +43,8 @@ TERMS = (
     f"The source is under the {LICENSE}: for personal, non-commercial research only, and not to be shared. This "
     "conversion holds its images and labels and must not be redistributed, nor pushed to a public repository."
 )
-# the five labels of the competition, and what an uncertain one counts as
-COMPETITION_UNCERTAIN = {
-    "Atelectasis": PRESENT,
-    "Cardiomegaly": ABSENT,
-    "Consolidation": ABSENT,
-    "Edema": PRESENT,
-    "Pleural Effusion": PRESENT,
-}
-FIVE = tuple(COMPETITION_UNCERTAIN)
+# of the competition
+FIVE = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 EIGHT = (
     *("No Finding", "Cardiomegaly", "Edema", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion"),
     "Fracture",
@@ -99,15 +92,6 @@ class SampledRow(NamedTuple):
     path: str
     row: ChexpertRow
     shown: str
-
-
-def competition_labels(findings: Sequence[Finding]) -> dict[str, int]:
-    """1 or 0 for each of the five competition labels: uncertain ones by COMPETITION_UNCERTAIN, unlisted ones 0."""
-    values = {finding["name"]: finding["value"] for finding in findings}
-    return {
-        name: uncertain if values.get(name) == UNCERTAIN else values.get(name, ABSENT)
-        for name, uncertain in COMPETITION_UNCERTAIN.items()
-    }
 
 
 def plan(source: Path, options: Options) -> Plan:

@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from dataset_scripts.identity import corpus_identity
 from dataset_scripts.schema import PRESENT, Reading, Split, UserError, is_generated, load_readings
 from egma.evaluation.protocols.class_retrieval import class_retrieval
@@ -15,16 +17,26 @@ from egma.evaluation.protocols.grounding import grounding, grounding_targets
 from egma.evaluation.protocols.linear_probe import SplitLabels, features, linear_probe, probe_labels
 from egma.evaluation.protocols.pointing import mean_box_centre, pointing_game, pointing_targets
 from egma.evaluation.protocols.published import CorpusProtocol, protocol_of, published_figures, with_no_finding
-from egma.evaluation.protocols.retrieval import report_sentences, retrieval
-from egma.evaluation.protocols.zero_shot import zero_shot, zero_shot_classes
+from egma.evaluation.protocols.retrieval import distinct_pairs, report_scores, report_sentences, retrieval
+from egma.evaluation.protocols.zero_shot import finding_labels, zero_shot, zero_shot_classes
 from egma.evaluation.reporting.report import HEADLINE_LABELS, headline, headline_figures
-from egma.evaluation.reporting.result_figures import draw_figures
+from egma.evaluation.reporting.result_plots import (
+    TSNE_SMALLEST,
+    confusion_figure,
+    retrieval_figure,
+    roc_figure,
+    tsne_figure,
+)
 from egma.evaluation.statistics.bootstrap import PatientBootstrap, patient, without_draws
 from egma.evaluation.statistics.pairs import holm
 from egma.evaluation.statistics.proportions import CONFIDENCE
 from egma.evaluation.task_cache import TaskCache
+from egma.figures.example_sentences import gallery_rows
+from egma.figures.finish import DOTS_PER_INCH
+from egma.figures.heat_maps import heatmap_gallery
 from egma.inference.embeddings import (
     ImageBank,
+    Images,
     ImageTextModel,
     NotFinite,
     Processor,
@@ -35,7 +47,8 @@ from egma.inference.embeddings import (
     records,
 )
 from egma.inference.prompts import Prompts, draw_prompts, load_prompts
-from egma.inference.scores import Pooling
+from egma.inference.scores import Pooling, class_scores
+from modeling_egma import EgmaModel
 from modeling_egma.processing_egma import GAZE_DEFAULTS
 
 PROTOCOL_VERSION = "3"
@@ -255,9 +268,37 @@ class Tasks:
         known = None if cache is None else cache.read("figures")
         if known is not None and all((folder / name).is_file() for name in known["files"]):
             return
-        files = draw_figures(self, details, folder, generated)
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn = self._plots(details, generated)
+        for name, figure in drawn.items():
+            figure.savefig(folder / name, dpi=DOTS_PER_INCH)
+        files = list(drawn)
+        if isinstance(self.model, EgmaModel) and (rows := gallery_rows(self.model, self.processor, self.corpus.rows)):
+            heatmap_gallery(rows, folder / "heat_maps.png", generated)
+            files.append("heat_maps.png")
         if cache is not None:
             cache.write("figures", {"files": files})
+
+    def _plots(self, details: Mapping[str, Any], generated: bool) -> dict[str, Figure]:
+        """What the finished tasks allow, by the files' names."""
+        score, plots = self.model.config.zero_shot_score, dict[str, Figure]()
+        if "classes" in details.get("zero_shot", {}):
+            prompts = {name: self.prompts[name] for name in details["zero_shot"]["classes"]}
+            labels = finding_labels(self.corpus.test, list(prompts))
+            scores = class_scores(self.images, self.texts, prompts, self.options.pooling)[score]
+            scores = scores[self.images.places(self.corpus.test)]
+            plots["roc.png"] = roc_figure(labels, scores, generated)
+            if len(labels.single()) and len(prompts) > 1:
+                plots["confusion.png"] = confusion_figure(labels, scores, generated)
+            if len(self.images.place) >= TSNE_SMALLEST:
+                plots["tsne.png"] = tsne_figure(self.images, labels, generated)
+        if "candidates" in details.get("retrieval", {}):
+            pairs = distinct_pairs(self.corpus.test)
+            scores = report_scores(pairs, self.images, self.texts)[score]
+            plots["retrieval.png"] = retrieval_figure(
+                pairs, Images(self.processor, self.corpus.rows), scores, generated
+            )
+        return plots
 
     @property
     def names(self) -> Sequence[str]:

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from dataset_scripts.schema import Box, Reading
-from egma.evaluation.statistics.bootstrap import Array
-from modeling_egma.gaze_egma import invert, square_frame, transform_points
+from egma.tools.arrays import Array
+from modeling_egma.gaze_egma import invert, maps_on_images, square_frame, transform_points
 
 MAP_DECIMALS = 9
 CENTRE_SIGMA = 0.25  # fraction of the image's sides
@@ -43,20 +43,13 @@ def inside_any(points: Array, boxes: list[Box]) -> Array:
 
 
 def image_maps(maps: Array, readings: Sequence[Reading], cells: int) -> Array:
-    """Maps (n, G, G) on the frames of n readings -> (n, cells, cells) on their images, the padding cut off.
+    """Maps (n, G, G) on the frames of n readings -> (n, cells, cells) on their images.
 
-    Bilinear between the patches' centres and level beyond the outermost ones, as in
-    `EgmaProcessor.post_process_similarity_map`. The image is cut into equal cells along either side, whatever its
-    shape: a share of the cells is a share of the image, and maps of different images can be compared or averaged.
-    Rounded, so that equal patches stay equal.
+    So maps of images of different shapes can be compared or averaged. Rounded, so that equal patches stay equal.
     """
-    middles = (np.arange(cells) + 0.5) / cells
-    sizes = np.array([(reading["width"], reading["height"]) for reading in readings], dtype=np.float64)
-    shares = sizes / sizes.max(axis=1, keepdims=True)
-    # places of the cells' centres along the frame, in patches: centre of the first is 0
-    places = (shares[..., None] * (middles - 0.5) + 0.5) * maps.shape[-1] - 0.5
-    columns, rows = (_between_patches(places[:, axis], maps.shape[-1]) for axis in (0, 1))
-    return (rows @ maps @ columns.transpose(0, 2, 1)).round(MAP_DECIMALS)
+    sizes = [(reading["width"], reading["height"]) for reading in readings]
+    sized = maps_on_images(torch.from_numpy(np.asarray(maps, dtype=np.float64)), sizes, cells, cells)
+    return sized.numpy().round(MAP_DECIMALS)
 
 
 def box_masks(boxes: Sequence[list[Box]], cells: int) -> NDArray[np.bool_]:
@@ -71,9 +64,3 @@ def centred_gaussian(cells: int) -> Array:
     x, y = (patch_centres(cells) - 0.5).T
     gaussian = np.exp(-(x**2 + y**2) / (2 * CENTRE_SIGMA**2)).reshape(cells, cells)
     return np.asarray(gaussian / gaussian.max(), dtype=np.float64)
-
-
-def _between_patches(places: Array, grid: int) -> Array:
-    """(n, cells) places in patches -> (n, cells, grid) weights of the two patches around each."""
-    places = places.clip(0, grid - 1)
-    return np.clip(1 - np.abs(places[..., None] - np.arange(grid)), 0, 1)

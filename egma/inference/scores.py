@@ -5,8 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from egma.evaluation.statistics.bootstrap import Array
 from egma.inference.embeddings import IMAGES_AT_ONCE, ImageBank, TextBank, rounded
+from egma.tools.arrays import Array
 
 Pooling = Literal["max", "mean"]
 

@@ -15,13 +15,13 @@ from dataset_scripts.corpora.reflacx_tables import CHEST_LABEL
 from dataset_scripts.schema import PRESENT, Reading, Recording, Split, UserError, is_generated, load_readings
 from egma.evaluation.protocols.gaze_agreement import GAZE_CELLS, centre_bias
 from egma.evaluation.protocols.retrieval import distinct_pairs, embedding_scores, report_sentences
-from egma.evaluation.statistics.bootstrap import Array
 from egma.inference.embeddings import Track, encode_images, encode_texts
 from egma.inference.geometry import centred_gaussian
 from egma.inference.scores import sentence_scores
 from egma.page.inputs import MAX_FIXATIONS, MAX_SENTENCES, picture_of
 from egma.page.session import PageModel, Session
 from egma.page.views import SCORE_TITLES, Json, ordered_scores, picture_id
+from egma.tools.arrays import Array
 
 EXAMPLES, EXAMPLE_CANDIDATES = 4, 64
 MAX_GALLERY, GALLERY_BATCH = 400, 16

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataset_scripts.schema import Fixations, Reading, Sentence
+from dataset_scripts.schema import Fixations, Reading, Sentence, sentence_span
 from egma.evaluation.protocols.gaze_agreement import (
     GAZE_CELLS,
     Columns,
@@ -19,12 +19,12 @@ from egma.evaluation.protocols.gaze_agreement import (
     during,
     recording_of,
 )
-from egma.evaluation.statistics.bootstrap import Array
 from egma.inference.geometry import image_maps
 from egma.inference.scores import sentence_scores
 from egma.page.inputs import Picture
 from egma.page.session import PageModel, Session, reading_of
-from modeling_egma.gaze_egma import Span, gaze_matrix, square_frame, transform_fixations
+from egma.tools.arrays import Array
+from modeling_egma.gaze_egma import gaze_matrix, sentence_windows, square_frame, transform_fixations
 
 MAP_DECIMALS, SCORE_DECIMALS = 4, 3
 SCORE_TITLES = {"pooled": "whole image", "late_interaction": "best patch"}
@@ -165,12 +165,12 @@ def gaze_view(model: PageModel, session: Session, centre: Array, centre_source: 
 
 def window(sentence: Sentence, recording: Columns | None, lead_seconds: float) -> Columns | str:
     """The fixations of the time in which a sentence was said, earlier by the lead; or why there are none."""
-    start, end = sentence["start_seconds"], sentence["end_seconds"]
     if recording is None:
         return "no fixation lies on the image"
-    if start is None or end is None:
+    seconds = sentence_windows([sentence_span(sentence)], lead_seconds)[0].numpy()
+    if np.isnan(seconds).any():
         return "the sentence is untimed"
-    part = during(recording, start - lead_seconds, end - lead_seconds)
+    part = during(recording, seconds)
     return part if len(part["x"]) else "no fixation in its window"
 
 
@@ -198,6 +198,5 @@ def gaze_grids(
 ) -> Tensor:
     """(m, G, G) the gaze matrix of a recording on the model's frame, as training has it."""
     moved = transform_fixations(fixations, square_frame(reading["width"], reading["height"]))
-    times = [(sentence["start_seconds"], sentence["end_seconds"]) for sentence in sentences]
-    spans: list[Span] = [None if start is None or end is None else (start, end) for start, end in times]
+    spans = [sentence_span(sentence) for sentence in sentences]
     return gaze_matrix(moved, spans, model.grid, model.sigma, lead_seconds)

@@ -15,8 +15,9 @@ import modeling_egma  # noqa: F401  registers the Auto classes
 from dataset_scripts.identity import program_identity
 from dataset_scripts.output.resume import fingerprint
 from dataset_scripts.schema import UserError, load_readings
-from egma.figures.gallery import gallery_rows
-from egma.figures.heat_maps import GalleryRow, heatmap_gallery, training_curves
+from egma.figures.example_sentences import gallery_rows
+from egma.figures.heat_maps import GalleryRow, heatmap_gallery
+from egma.figures.training_curves import training_curves
 from egma.inference.models import load_whole_model
 from egma.tools.processes import ROOT, Stage, evaluation, run_stages, training, write_json
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from egma.figures.heat_maps import LINE_COLORS
+from egma.figures.training_curves import LINE_COLORS
 from egma.study.runs import Spread
 
 Panels = Mapping[str, Mapping[str, Spread]]  # of each figure: row -> spread

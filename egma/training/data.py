@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import BatchFeature
 
 from dataset_scripts.identity import corpus_identity
-from dataset_scripts.schema import Split, UserError, is_generated, load_readings
+from dataset_scripts.schema import Split, UserError, is_generated, load_readings, sentence_span
 from egma.training.arguments import TrainingSettings
 from egma.training.augmentation import Augmentation, text_number
 from egma.training.sampling import EpochPlan, gaze_subset
@@ -179,7 +179,7 @@ class ReadingCollator:
             images=[row["image"] for row in rows],
             text=texts,
             gaze=[row["fixations"] for row in rows],
-            spans=[[_span(sentence) for sentence in row["sentences"]] for row in rows],
+            spans=[[sentence_span(sentence) for sentence in row["sentences"]] for row in rows],
             frame_affines=None if augmentation is None else augmentation.frame_affines(rows),
         )
         if augmentation is not None:
@@ -234,8 +234,3 @@ def _has_gaze(rows: Dataset) -> NDArray[np.bool_]:
 def _lengths(rows: Dataset, column: str) -> NDArray[np.int64]:
     values = rows.select_columns([column]).with_format("arrow")[:][column].combine_chunks()
     return np.nan_to_num(values.value_lengths().to_numpy(zero_copy_only=False)).astype(np.int64)
-
-
-def _span(sentence: Mapping[str, Any]) -> tuple[float, float] | None:
-    start, end = sentence["start_seconds"], sentence["end_seconds"]
-    return None if start is None or end is None else (start, end)

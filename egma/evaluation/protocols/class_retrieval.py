@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from dataset_scripts.schema import PRESENT, Reading, UserError
 from egma.evaluation.metrics.ranking import exact, held_share, precision_at_k
 from egma.evaluation.protocols.zero_shot import finding_labels
-from egma.evaluation.statistics.bootstrap import Array, PatientBootstrap, Statistic
+from egma.evaluation.statistics.bootstrap import PatientBootstrap, Statistic
 from egma.inference.embeddings import ImageBank, TextBank
 from egma.inference.scores import sentence_scores
+from egma.tools.arrays import Array
 
 CUTOFFS = (1, 5, 10)
 FIRST_GROUPS = 32  # of equal scores that are looked at before the rest of a list

@@ -14,8 +14,9 @@ from tqdm import tqdm
 from dataset_scripts.schema import ABSENT, PRESENT, UserError
 from egma.evaluation.protocols.linear_probe import SplitLabels, by_fraction, mean_auroc, trainable_classes
 from egma.evaluation.protocols.zero_shot import Labels
-from egma.evaluation.statistics.bootstrap import Array, PatientBootstrap
+from egma.evaluation.statistics.bootstrap import PatientBootstrap
 from egma.inference.embeddings import Images, Processor, Readings, finite
+from egma.tools.arrays import Array
 from egma.training.frozen import split_statistics
 from modeling_egma import EgmaConfig, EgmaForImageClassification, EgmaModel
 

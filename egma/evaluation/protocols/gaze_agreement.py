@@ -18,14 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from dataset_scripts.schema import Reading, UserError
+from dataset_scripts.schema import Reading, UserError, sentence_span
 from egma.evaluation.metrics.maps import as_distributions
 from egma.evaluation.metrics.saliency import auc_judd, cc, kl, nss, shuffled_auc, sim
 from egma.evaluation.protocols.pointing import Target, target_maps
-from egma.evaluation.statistics.bootstrap import Array, Figure, PatientBootstrap
+from egma.evaluation.statistics.bootstrap import Figure, PatientBootstrap
 from egma.inference.embeddings import ImageBank, TextBank
 from egma.inference.geometry import centred_gaussian, image_maps
-from modeling_egma.gaze_egma import fixation_columns, gaze_matrices
+from egma.tools.arrays import Array
+from modeling_egma.gaze_egma import fixation_columns, gaze_matrices, sentence_windows
 
 GAZE_CELLS = 64
 
@@ -60,18 +61,26 @@ def recorded_readings(
             left_out["readings"]["no_fixation_on_the_image" if reading["fixations"] else "no_recording"] += 1
             continue
         spoken = []
-        for sentence in reading["sentences"]:
-            start, end = sentence["start_seconds"], sentence["end_seconds"]
+        windows = _windows(reading, lead)
+        for sentence, window in zip(reading["sentences"], windows, strict=True):
             if not sentence["text"].strip():
                 left_out["sentences"]["no_text"] += 1
-            elif start is None or end is None:
+            elif np.isnan(window).any():
                 left_out["sentences"]["untimed"] += 1
-            elif len((part := during(recording, start - lead, end - lead))["x"]) == 0:
+            elif len((part := during(recording, window))["x"]) == 0:
                 left_out["sentences"]["no_fixation"] += 1
             else:
                 spoken.append((sentence["text"].strip(), part))
         recorded.append(Recorded(reading, recording, tuple(text for text, _ in spoken), tuple(p for _, p in spoken)))
     return recorded, {kind: dict(counts) for kind, counts in left_out.items() if counts}
+
+
+def _windows(reading: Reading, lead: float) -> Array:
+    """(m, 2) start and end in seconds of every sentence's window, NaN where it is untimed."""
+    try:
+        return sentence_windows([sentence_span(sentence) for sentence in reading["sentences"]], lead).numpy()
+    except ValueError as error:
+        raise UserError(f"reading '{reading['reading_id']}': {error}") from error
 
 
 def recording_of(reading: Reading, sigma: float) -> Columns | None:
@@ -95,8 +104,9 @@ def recording_of(reading: Reading, sigma: float) -> Columns | None:
     return {name: values[kept] for name, values in columns.items()} if kept.any() else None
 
 
-def during(recording: Columns, start: float, end: float) -> Columns:
-    """The fixations that overlap a window of seconds, each as long as its overlap."""
+def during(recording: Columns, window: Array) -> Columns:
+    """The fixations that overlap a window (start and end in seconds), each as long as its overlap."""
+    start, end = window
     begins = np.maximum(recording["start"], start)
     overlap = np.minimum(recording["start"] + recording["duration"], end) - begins
     part = {name: values[overlap > 0] for name, values in recording.items()}

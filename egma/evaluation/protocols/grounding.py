@@ -24,9 +24,10 @@ from dataset_scripts.schema import Reading, UserError
 from egma.evaluation.metrics.localisation import THRESHOLDS, miou, pointing_credit, signed_cnr
 from egma.evaluation.metrics.maps import min_max
 from egma.evaluation.protocols.pointing import Target, finding_boxes, finding_targets, peak_credit, target_maps
-from egma.evaluation.statistics.bootstrap import Array, PatientBootstrap
+from egma.evaluation.statistics.bootstrap import PatientBootstrap
 from egma.inference.embeddings import IMAGES_AT_ONCE, ImageBank, TextBank
 from egma.inference.geometry import MAP_DECIMALS, box_masks, centred_gaussian, image_maps
+from egma.tools.arrays import Array
 
 Masks = NDArray[np.bool_]
 

@@ -3,7 +3,7 @@
 The feature is the pooled one before projection, the mean patch token. The linear probe standardises it by the training
 readings and fits a logistic regression a class, its strength chosen on the validation split. Smaller shares of the
 patients are contained in larger ones. CheXpert takes the five competition labels with their rule for uncertain ones
-(`chexpert.competition_labels`); any other corpus the findings that are both present and absent in the training
+(`competition_labels`); any other corpus the findings that are both present and absent in the training
 readings, uncertain and unlisted ones left out.
 """
 
@@ -17,16 +17,24 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from dataset_scripts.corpora.chexpert import competition_labels
-from dataset_scripts.schema import ABSENT, PRESENT, Reading, UserError
+from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Finding, Reading, UserError
 from egma.evaluation.protocols.zero_shot import Labels, auroc_figures, finding_labels
-from egma.evaluation.statistics.bootstrap import Array, PatientBootstrap, patient
+from egma.evaluation.statistics.bootstrap import PatientBootstrap, patient
 from egma.inference.embeddings import Images, Processor, Readings, batches, finite, inference
+from egma.tools.arrays import Array
 
 FRACTIONS = {"1 %": 0.01, "10 %": 0.1, "100 %": 1.0}
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)  # scikit-learn's C
 MAX_ITERATIONS = 1000
 COMPETITION_SOURCE = "chexpert"
+# the five labels of the competition, and what an uncertain one counts as
+COMPETITION_UNCERTAIN = {
+    "Atelectasis": PRESENT,
+    "Cardiomegaly": ABSENT,
+    "Consolidation": ABSENT,
+    "Edema": PRESENT,
+    "Pleural Effusion": PRESENT,
+}
 
 # places of the training readings -> scores (n, C) of the test readings, what was chosen, and classes without a score
 Fit = Callable[[NDArray[np.int64]], tuple[Array, dict[str, Any], dict[str, str]]]
@@ -38,6 +46,15 @@ class SplitLabels(NamedTuple):
     training: Labels
     validation: Labels
     test: Labels
+
+
+def competition_labels(findings: Sequence[Finding]) -> dict[str, int]:
+    """1 or 0 for each of the five competition labels: uncertain ones by COMPETITION_UNCERTAIN, unlisted ones 0."""
+    values = {finding["name"]: finding["value"] for finding in findings}
+    return {
+        name: uncertain if values.get(name) == UNCERTAIN else values.get(name, ABSENT)
+        for name, uncertain in COMPETITION_UNCERTAIN.items()
+    }
 
 
 def probe_labels(training: Sequence[Reading], validation: Sequence[Reading], test: Sequence[Reading]) -> SplitLabels:

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from dataset_scripts.schema import PRESENT, Box, Reading, UserError
-from egma.evaluation.statistics.bootstrap import Array, PatientBootstrap
+from egma.evaluation.statistics.bootstrap import PatientBootstrap
 from egma.inference.embeddings import IMAGES_AT_ONCE, ImageBank, TextBank, rounded
 from egma.inference.geometry import frame_to_image, inside_any, patch_centres
+from egma.tools.arrays import Array
 
 AREA_POINTS = patch_centres(100)  # sample points for the boxes' share of the image
 

@@ -15,8 +15,9 @@ from torch.nn.functional import normalize
 
 from dataset_scripts.schema import Reading, UserError
 from egma.evaluation.metrics.ranking import held_share
-from egma.evaluation.statistics.bootstrap import Array, PatientBootstrap, median_of
+from egma.evaluation.statistics.bootstrap import PatientBootstrap, median_of
 from egma.inference.embeddings import ImageBank, TextBank, rounded
+from egma.tools.arrays import Array
 from modeling_egma.losses_egma import late_interaction_logits
 
 CUTOFFS = (1, 5, 10)

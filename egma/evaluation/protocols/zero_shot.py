@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Reading, UserError
-from egma.evaluation.statistics.bootstrap import Array, Figure, PatientBootstrap, Statistic, mean_of_defined
+from egma.evaluation.statistics.bootstrap import Figure, PatientBootstrap, Statistic, mean_of_defined
 from egma.inference.embeddings import ImageBank, TextBank
 from egma.inference.scores import Pooling, class_scores
+from egma.tools.arrays import Array
 
 NO_PREDICTION = -1
 

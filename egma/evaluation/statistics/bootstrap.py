@@ -16,8 +16,8 @@ from dataset_scripts.schema import Reading
 from egma.evaluation.statistics.auroc import auroc_interval, placements, scarcer_patients
 from egma.evaluation.statistics.pairs import SIGN_FLIPS, Ranked, auroc_difference, disagreeing_patients, sign_flip
 from egma.evaluation.statistics.proportions import CONFIDENCE, WILSON, Interval, wilson
+from egma.tools.arrays import Array
 
-Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 
 BOOTSTRAP = "percentile bootstrap"

@@ -8,15 +8,18 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from egma.figures.heat_maps import GalleryRow, draw_overlay, heatmap_gallery, training_curves
+from egma.figures.heat_maps import HIGHEST_OPACITY, GalleryRow, draw_overlay, heatmap_gallery
+from egma.figures.training_curves import training_curves
 
 
 def test_overlay_takes_the_padding_off() -> None:
     axes = Figure().subplots()
     draw_overlay(axes, Image.new("L", (80, 40)), np.eye(4))
-    overlay = axes.images[1]
-    assert overlay.get_extent() == pytest.approx((-0.5, 79.5, 59.5, -20.5))
-    assert axes.get_xlim() == (-0.5, 79.5) and axes.get_ylim() == (39.5, -0.5)
+    shown = np.asarray(axes.images[1].get_array())[..., 3]
+    assert shown.shape == (40, 80) and axes.images[1].get_extent() == axes.images[0].get_extent()
+    # the image is the middle half of the frame's height: its corners lie between two patches of the diagonal
+    assert shown[20, 40] == pytest.approx(HIGHEST_OPACITY / 2, abs=0.02)
+    assert shown[:, 0].max() < HIGHEST_OPACITY * 0.6 and shown[9, 29] > 0.9 * HIGHEST_OPACITY
 
 
 def test_a_flat_map_is_transparent() -> None:

@@ -176,7 +176,7 @@ def test_windows_follow_the_lead_and_cut_fixations() -> None:
     row = spoken(0)
     recording = recording_of(row, 0.05)
     assert recording is not None
-    part = during(recording, 0.3, 1.3)
+    part = during(recording, np.array([0.3, 1.3]))
     assert part["start"].tolist() == pytest.approx([0.3, 1.16]) and part["duration"].tolist() == pytest.approx(
         [0.2, 0.14]
     )
@@ -199,7 +199,7 @@ def test_heat_map_is_that_of_the_gaze_matrix_on_the_image(
     monkeypatch.setattr(module, "GAZE_CELLS", side // unit)
     recording = recording_of(row, 0.05)
     assert recording is not None
-    cells = drawn([during(recording, 0.0, 3.0)])[0]
+    cells = drawn([during(recording, np.array([0.0, 3.0]))])[0]
     rows, columns = side // height, side // width
     pooled = cells.reshape(height // unit, rows, width // unit, columns).sum(axis=(1, 3))
     np.testing.assert_allclose(pooled, expected / expected.sum(), atol=1e-6)

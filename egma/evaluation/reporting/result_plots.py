@@ -1,9 +1,7 @@
 """Figures of one evaluation: ROC curves, confusion, retrieval examples, heat maps beside gaze, a map of the images."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -12,57 +10,19 @@ from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from sklearn.metrics import roc_curve
 
-from dataset_scripts.schema import PRESENT
-from egma.evaluation.protocols.retrieval import distinct_pairs, places_of_truth, report_scores, report_sentences
-from egma.evaluation.protocols.zero_shot import Labels, argmax_credit, finding_labels
-from egma.evaluation.statistics.bootstrap import Array
-from egma.figures.gallery import gallery_rows
-from egma.figures.heat_maps import heatmap_gallery
-from egma.inference.embeddings import Images
-from egma.inference.scores import class_scores
-from modeling_egma import EgmaModel
+from dataset_scripts.schema import PRESENT, Reading
+from egma.evaluation.protocols.retrieval import places_of_truth, report_sentences
+from egma.evaluation.protocols.zero_shot import Labels, argmax_credit
+from egma.figures.finish import finished
+from egma.inference.embeddings import ImageBank, Images
+from egma.tools.arrays import Array
 
-if TYPE_CHECKING:
-    from egma.evaluation.evaluate import Tasks
-
-DOTS_PER_INCH = 150
 TSNE_IMAGES = 2000
 TSNE_SMALLEST = 10
 EXAMPLES, SHOWN_REPORTS = 4, 3
-GENERATED = "generated data, no patients"
 
 
-def draw_figures(tasks: "Tasks", details: Mapping[str, Any], folder: Path, generated: bool) -> list[str]:
-    """Draw what the finished tasks allow; returns the files' names."""
-    folder.mkdir(parents=True, exist_ok=True)
-    note = GENERATED if generated else ""
-    score = tasks.model.config.zero_shot_score
-    drawn: dict[str, Figure] = {}
-    if "classes" in details.get("zero_shot", {}):
-        classes = details["zero_shot"]["classes"]
-        labels = finding_labels(tasks.corpus.test, classes)
-        prompts = {name: tasks.prompts[name] for name in classes}
-        scores = class_scores(tasks.images, tasks.texts, prompts, tasks.options.pooling)[score]
-        scores = scores[tasks.images.places(tasks.corpus.test)]
-        drawn["roc.png"] = roc_figure(labels, scores, note)
-        if len(labels.single()) and len(classes) > 1:
-            drawn["confusion.png"] = confusion_figure(labels, scores, note)
-        if len(tasks.images.place) >= TSNE_SMALLEST:
-            drawn["tsne.png"] = tsne_figure(tasks, labels, note)
-    if "candidates" in details.get("retrieval", {}):
-        drawn["retrieval.png"] = retrieval_figure(tasks, score, note)
-    for name, figure in drawn.items():
-        figure.savefig(folder / name, dpi=DOTS_PER_INCH)
-    names = list(drawn)
-    if isinstance(tasks.model, EgmaModel):
-        rows = gallery_rows(tasks.model, tasks.processor, tasks.corpus.rows)
-        if rows:
-            heatmap_gallery(rows, folder / "heat_maps.png", generated)
-            names.append("heat_maps.png")
-    return names
-
-
-def roc_figure(labels: Labels, scores: Array, note: str) -> Figure:
+def roc_figure(labels: Labels, scores: Array, generated: bool) -> Figure:
     """One curve a class with both values, on the readings that list it."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -80,10 +40,10 @@ def roc_figure(labels: Labels, scores: Array, note: str) -> Figure:
     axes.set_aspect("equal")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize=7, title="AUROC, percent", title_fontsize=8)
-    return _noted(figure, note)
+    return finished(figure, generated)
 
 
-def confusion_figure(labels: Labels, scores: Array, note: str) -> Figure:
+def confusion_figure(labels: Labels, scores: Array, generated: bool) -> Figure:
     """`confusion_counts`, coloured by their share of the row."""
     counts = confusion_counts(labels, scores)
     columns = [*labels.classes, "no prediction"][: counts.shape[1]]
@@ -99,7 +59,7 @@ def confusion_figure(labels: Labels, scores: Array, note: str) -> Figure:
     axes.set_yticks(range(len(labels.classes)), labels.classes, fontsize=7)
     axes.set_xlabel("best score")
     axes.set_ylabel("the one finding")
-    return _noted(figure, note)
+    return finished(figure, generated)
 
 
 def confusion_counts(labels: Labels, scores: Array) -> NDArray[np.int64]:
@@ -115,13 +75,13 @@ def confusion_counts(labels: Labels, scores: Array) -> NDArray[np.int64]:
     return counts if counts[:, -1].any() else counts[:, :-1]
 
 
-def tsne_figure(tasks: "Tasks", labels: Labels, note: str) -> Figure:
+def tsne_figure(images: ImageBank, labels: Labels, generated: bool) -> Figure:
     """Image embeddings in the plane, coloured where a reading shows exactly one class."""
-    places = np.asarray(tasks.images.places(labels.readings))
+    places = np.asarray(images.places(labels.readings))
     single = labels.single()
     of_image = {int(places[row]): int((labels.values[row] == PRESENT).argmax()) for row in single}
-    chosen = np.random.default_rng(0).permutation(len(tasks.images.place))[:TSNE_IMAGES]
-    embeddings = tasks.images.pooled.numpy()[chosen]
+    chosen = np.random.default_rng(0).permutation(len(images.place))[:TSNE_IMAGES]
+    embeddings = images.pooled.numpy()[chosen]
     perplexity = min(30.0, (len(chosen) - 1) / 3)
     points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(embeddings)
     colors = colormaps["tab20"](np.linspace(0, 1, max(2, len(labels.classes))))
@@ -137,16 +97,18 @@ def tsne_figure(tasks: "Tasks", labels: Labels, note: str) -> Figure:
     axes.set_yticks([])
     axes.set_title("image embeddings, t-SNE", fontsize=10)
     figure.legend(loc="outside right upper", frameon=False, fontsize=7)
-    return _noted(figure, note)
+    return finished(figure, generated)
 
 
-def retrieval_figure(tasks: "Tasks", score: str, note: str) -> Figure:
-    """Some images with the reports that fit them best; the right one is marked."""
-    pairs = distinct_pairs(tasks.corpus.test)
-    scores = report_scores(pairs, tasks.images, tasks.texts)[score]
+def retrieval_figure(pairs: Sequence[Reading], images: Images, scores: Array, generated: bool) -> Figure:
+    """Some images with the reports that fit them best; the right one is marked.
+
+    Args:
+        pairs: of an image and a report, n.
+        scores: (n, n), rows images, columns reports.
+    """
     before, tied = places_of_truth(scores)
     queries = np.random.default_rng(0).permutation(len(pairs))[:EXAMPLES]
-    images = Images(tasks.processor, tasks.corpus.rows)
     figure = Figure(figsize=(9, 2.1 * len(queries)), layout="constrained")
     for (picture, words), query in zip(
         figure.subplots(len(queries), 2, squeeze=False, width_ratios=[1, 4]), queries, strict=True
@@ -161,10 +123,4 @@ def retrieval_figure(tasks: "Tasks", score: str, note: str) -> Figure:
             mark = "its own" if other == query else "another's"
             lines.append(f"{place}. ({mark}) {shorten(' '.join(report_sentences(pairs[other])), 150)}")
         words.text(0, 1, "\n".join(lines), va="top", fontsize=7, wrap=True)
-    return _noted(figure, note)
-
-
-def _noted(figure: Figure, note: str) -> Figure:
-    if note:
-        figure.supxlabel(note, fontsize=8, color="#555555")
-    return figure
+    return finished(figure, generated)
