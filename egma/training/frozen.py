@@ -2,9 +2,9 @@
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from dataset_scripts.schema import UserError
+from egma.tools.running_statistics import split_statistics
 from egma.training.arguments import TrainingSettings
 from modeling_egma import EgmaModel
 
@@ -34,22 +34,6 @@ def freeze_unreached(model: EgmaModel, height: int, width: int) -> list[str]:
     return unreached
 
 
-def split_statistics(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Layers with running statistics of a tower that has learned them, and layers that depend on their batch.
-
-    The first are to stay in evaluation mode: then micro batches, processes and a whole batch see the same.
-    """
-    held: list[nn.Module] = []
-    dependent: list[nn.Module] = []
-    for tower in model.children():
-        layers = [layer for layer in tower.modules() if isinstance(layer, _NormBase)]
-        learned = any(_has_learned(layer) for layer in layers)
-        held += [layer for layer in layers if learned and layer.running_mean is not None]
-        fresh = [layer for layer in layers if not learned or layer.running_mean is None]
-        dependent += [layer for layer in fresh if layer.running_mean is not None or isinstance(layer, _BatchNorm)]
-    return held, dependent
-
-
 def check_statistics(model: nn.Module, settings: TrainingSettings, processes: int) -> None:
     """What depends on its batch must see it whole, and once.
 
@@ -76,10 +60,3 @@ def frozen_notes(model: nn.Module, unreached: list[str]) -> list[str]:
     if held:
         notes.append(f"running statistics of {len(held)} {type(held[0]).__name__} layers stay as they were learned")
     return notes
-
-
-def _has_learned(layer: _NormBase) -> bool:
-    mean, variance, batches = layer.running_mean, layer.running_var, layer.num_batches_tracked
-    if mean is None or variance is None:
-        return False
-    return bool(mean.any()) or bool((variance != 1).any()) or (batches is not None and int(batches) > 0)

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from egma.training.frozen import split_statistics
+from egma.tools.running_statistics import split_statistics
 from egma.training.gather import Features, gather
 from modeling_egma import EgmaModel
 

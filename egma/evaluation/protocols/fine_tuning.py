@@ -17,7 +17,7 @@ from egma.evaluation.protocols.zero_shot import Labels
 from egma.evaluation.statistics.bootstrap import PatientBootstrap
 from egma.inference.embeddings import Images, Processor, Readings, finite
 from egma.tools.arrays import Array
-from egma.training.frozen import split_statistics
+from egma.tools.running_statistics import split_statistics
 from modeling_egma import EgmaConfig, EgmaForImageClassification, EgmaModel
 
 LEARNING_RATE = 1e-4

@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dataset_scripts.schema import UserError
+from egma.tools.running_statistics import split_statistics
 from egma.training.arguments import TrainingSettings
 from egma.training.cached import cached_step
 from egma.training.devices import parameter_groups, part_processes
-from egma.training.frozen import check_statistics, freeze_unreached, frozen_notes, split_statistics
+from egma.training.frozen import check_statistics, freeze_unreached, frozen_notes
 from egma.training.step import TrainingModule, whole_step
 from egma.training.watching import training_flops
 from modeling_egma import EgmaModel
