@@ -1,7 +1,7 @@
 """`evaluate_model`: all protocols on one split of a converted corpus, every image and sentence encoded once."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ from matplotlib.figure import Figure
 
 from dataset_scripts.identity import corpus_identity
 from dataset_scripts.schema import PRESENT, Reading, Split, UserError, is_generated, load_readings
+from egma.evaluation.protocols.blind_baselines import MeanMaps, mean_boxes, plain_text
 from egma.evaluation.protocols.class_retrieval import class_retrieval
 from egma.evaluation.protocols.fine_tuning import fine_tuning
-from egma.evaluation.protocols.gaze_agreement import gaze_agreement
-from egma.evaluation.protocols.grounding import grounding, grounding_targets
+from egma.evaluation.protocols.gaze_agreement import GazeCorpus, gaze_agreement, gaze_corpus, mean_gaze
+from egma.evaluation.protocols.grounding import GroundingCorpus, grounding, grounding_corpus, grounding_targets
 from egma.evaluation.protocols.linear_probe import SplitLabels, features, linear_probe, probe_labels
-from egma.evaluation.protocols.pointing import mean_box_centre, pointing_game, pointing_targets
-from egma.evaluation.protocols.published import CorpusProtocol, protocol_of, published_figures, with_no_finding
+from egma.evaluation.protocols.pointing import pointing_game, pointing_targets
+from egma.evaluation.protocols.published import CorpusProtocol, few_positives, protocol_of, published_figures
 from egma.evaluation.protocols.retrieval import distinct_pairs, report_scores, report_sentences, retrieval
 from egma.evaluation.protocols.zero_shot import finding_labels, zero_shot, zero_shot_classes
 from egma.evaluation.reporting.report import HEADLINE_LABELS, headline, headline_figures
@@ -96,10 +97,10 @@ def evaluate_model(
     Args:
         data: a converted corpus (its `split` is read), or its rows.
         tasks: of TASKS; None takes all but TRAINED_TASKS and notes the ones that the data do not allow.
-        training_rows, validation_rows: rows for the centre-bias baselines and the TRAINED_TASKS when `data` is rows; a
+        training_rows, validation_rows: rows for the blind baselines and the TRAINED_TASKS when `data` is rows; a
             corpus brings its own.
         prompts: by class name, whose case does not matter; None takes the file of the corpus' protocol if it has one
-            (`corpus_protocols`), else the prompt files of the package.
+            (`published`), else the prompt files of the package.
         classes: findings to evaluate; None takes those of the corpus' protocol, else those that have prompts.
         prompts_per_class: draw this many by class name and `seed`; None takes all, or as many as the protocol says.
         bootstrap: draws of the intervals; 0 leaves them out.
@@ -121,10 +122,12 @@ def evaluate_model(
     chosen = _choose_prompts(corpus.test, candidates, named)
     if per_class is not None:
         chosen = draw_prompts(chosen, per_class, seed)
+    least = 0 if named is not None else protocol.distinct.least_positives
+    few = few_positives(corpus.test, list(chosen), least)
     resampling = PatientBootstrap(corpus.test, bootstrap, seed)
 
     def programs(model: ImageTextModel, processor: Processor) -> Tasks:
-        return Tasks(model, processor, corpus, chosen, named is not None, options, resampling, tasks)
+        return Tasks(model, processor, corpus, chosen, named is not None, few, options, resampling, tasks)
 
     caches = caches or {}
     generated = is_generated(data) if isinstance(data, str | Path) else None
@@ -141,6 +144,7 @@ def evaluate_model(
         "bootstrap": {"draws": bootstrap, "seed": seed, "confidence": CONFIDENCE, "unit": "patient"},
         "prompts": "given" if prompts is not None else (protocol.prompts or "the package's"),
         "prompts_per_class": {name: len(used) for name, used in sorted(chosen.items())},
+        "classes_left_out": {"least_positives": least, "positive_images": few},
         "data": describe_data(data, corpus.test, split),
         "published": published_figures(corpus.test),
     }
@@ -193,6 +197,7 @@ class Corpus:
     test: Sequence[Reading]
     training_rows: Readings | None
     validation_rows: Readings | None
+    made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(
@@ -213,6 +218,16 @@ class Corpus:
         return [] if self.training_rows is None else _labelled(self.training_rows)
 
     @cached_property
+    def boxes(self) -> MeanMaps:
+        return mean_boxes(self.training)
+
+    def once(self, name: Hashable, make: Callable[[], Any]) -> Any:
+        """What no model changes, from the first model that asks for it."""
+        if name not in self.made:
+            self.made[name] = make()
+        return self.made[name]
+
+    @cached_property
     def validation(self) -> Sequence[Reading]:
         return [] if self.validation_rows is None else _labelled(self.validation_rows)
 
@@ -223,15 +238,15 @@ def _optional_split(data: str | Path, split: Split) -> Readings | None:
 
 def _labelled(rows: Readings) -> list[Reading]:
     readings = records(rows)
-    target = protocol_of(readings).target
-    return readings if target is None else with_no_finding(readings, target)
+    return protocol_of(readings).apply(readings)
 
 
 @dataclass(frozen=True)
 class Tasks:
     """Each task by its name, over one model's embeddings, which are made when the first task asks for them.
 
-    `classes_named` is whether the user or the protocol chose the classes.
+    `classes_named` is whether the user or the protocol chose the classes; `few` are those that too few images show for
+    classification, with their number.
     """
 
     model: ImageTextModel
@@ -239,6 +254,7 @@ class Tasks:
     corpus: Corpus
     prompts: Prompts
     classes_named: bool
+    few: Mapping[str, int]
     options: Options
     bootstrap: PatientBootstrap
     tasks: Sequence[str] | None
@@ -328,31 +344,68 @@ class Tasks:
         assert self.split_labels and self.corpus.training_rows is not None and self.corpus.validation_rows is not None
         return self.corpus.training_rows, self.corpus.validation_rows, self.corpus.rows
 
+    @property
+    def class_prompts(self) -> Prompts:
+        """Prompts of the classes that enough images show."""
+        if self.few and len(self.few) == len(self.prompts):
+            counts = ", ".join(f"{name} {count}" for name, count in self.few.items())
+            raise UserError(f"no class has as many positive images as the corpus' protocol asks for; they are {counts}")
+        return {name: prompts for name, prompts in self.prompts.items() if name not in self.few}
+
     def zero_shot(self) -> dict[str, Any]:
-        readings = self.corpus.test
-        names = list(self.prompts) if self.classes_named else zero_shot_classes(readings, self.prompts)
-        prompts = {name: self.prompts[name] for name in names}
+        readings, known = self.corpus.test, self.class_prompts
+        names = list(known) if self.classes_named else zero_shot_classes(readings, known)
+        prompts = {name: known[name] for name in names}
         return zero_shot(readings, self.images, self.texts, prompts, self.bootstrap, self.options.pooling)
 
     def retrieval(self) -> dict[str, Any]:
         return retrieval(self.corpus.test, self.images, self.texts, self.bootstrap)
 
     def class_retrieval(self) -> dict[str, Any]:
-        return class_retrieval(self.corpus.test, self.images, self.texts, self.prompts, self.bootstrap)
+        corpus = self.corpus
+        return class_retrieval(
+            corpus.test, self.images, self.texts, self.class_prompts, self.bootstrap, corpus.training
+        )
 
     def pointing_game(self) -> dict[str, Any]:
-        targets, centre = pointing_targets(self.corpus.test, self.prompts), mean_box_centre(self.corpus.training)
-        return pointing_game(targets, self.images, self.texts, centre, self.bootstrap)
+        targets = pointing_targets(self.corpus.test, self.prompts)
+        return pointing_game(targets, self.images, self.texts, self.corpus.boxes, self.bootstrap)
 
     def grounding(self) -> dict[str, Any]:
-        targets = grounding_targets(self.corpus.test, self.prompts)
-        return grounding(targets, self.images, self.texts, self.corpus.training, self.bootstrap)
+        corpus = self.corpus
+
+        def blind() -> GroundingCorpus:
+            return grounding_corpus(grounding_targets(corpus.test, self.prompts), corpus.boxes, self.mean_gaze)
+
+        found: GroundingCorpus = corpus.once(("grounding", *self.gaze_settings), blind)
+        return grounding(found, self.images, self.texts, self.bootstrap)
 
     def gaze_agreement(self) -> dict[str, Any]:
-        # a processor that draws no gaze leaves the width and the lead to the project's defaults; the result names them
+        corpus, settings = self.corpus, self.gaze_settings
+
+        def blind() -> GazeCorpus:
+            return gaze_corpus(corpus.test, corpus.training, corpus.boxes, self.mean_gaze, *settings)
+
+        found: GazeCorpus = corpus.once(("gaze_agreement", *settings), blind)
+        return gaze_agreement(found, self.images, self.texts, self.bootstrap)
+
+    @property
+    def mean_gaze(self) -> MeanMaps:
+        """Of the training split, and of every text that a map is asked for."""
+        texts = [prompt for used in self.prompts.values() for prompt in used]
+        texts += [text for reading in self.corpus.test for text in report_sentences(reading)]
+
+        def blind() -> MeanMaps:
+            return mean_gaze(self.corpus.training, *self.gaze_settings, set(map(plain_text, texts)))
+
+        found: MeanMaps = self.corpus.once(("mean_gaze", *self.gaze_settings), blind)
+        return found
+
+    @property
+    def gaze_settings(self) -> tuple[float, float]:
+        """Width and lead; a processor that draws no gaze leaves them to the project's defaults."""
         settings = getattr(self.processor, "gaze_kwargs", GAZE_DEFAULTS)
-        training = self.corpus.training
-        return gaze_agreement(self.corpus.test, self.images, self.texts, training, **settings, bootstrap=self.bootstrap)
+        return settings["sigma"], settings["lead"]
 
     def linear_probe(self) -> dict[str, Any]:
         size = self.options.batch_size

@@ -82,10 +82,11 @@ class Study:
         return {key: Spread(tuple(values)) for key, values in found.items() if None not in values}
 
     def baselines(self, setting: Setting, test: str) -> dict[str, dict[str, float | None]]:
-        """Chance, constant predictor and box centre of the first seed's test set."""
+        """Chance and constant predictor of the first seed's test set, and the best blind baseline of its own model."""
         file = self.evaluation(setting, self.seeds[0], test) / "results.json"
         results = json.loads(file.read_text(encoding="utf-8"))
-        return {name: results[name] for name in ("chance", "constant_predictor", "box_centre")}
+        best = {key: max(found.values()) for key, found in results["blind"].items()}
+        return {name: results[name] for name in ("chance", "constant_predictor")} | {"best_blind_baseline": best}
 
     def _training(self, setting: Setting, seed: int) -> Stage:
         presets = (*self.presets, str(CONFIGS / "ablations" / f"{setting.ablation}.yaml"))

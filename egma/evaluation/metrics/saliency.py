@@ -118,6 +118,8 @@ def _divided_by_sum(maps: Array, name: str) -> Array:
 def _auc(values: Array, positives: Array, negatives: Array) -> Array:
     """Share of (positive, negative) pairs in the right order, ties half; weights (n, H, W) of both classes."""
     values, positives, negatives = (part.reshape(len(part), -1) for part in (values, positives, negatives))
+    if values.strides[0] == 0:  # one map, broadcast: sorted once
+        return _auc_of_one(values[0], positives, negatives)
     order = values.argsort(axis=1)
     ordered = np.take_along_axis(values, order, axis=1)
     starts = np.diff(ordered, axis=1, prepend=np.nan) != 0
@@ -130,6 +132,16 @@ def _auc(values: Array, positives: Array, negatives: Array) -> Array:
     lower -= lower[first_group][map_of_group]
     pairs = np.bincount(map_of_group, weights=above * (lower + below / 2), minlength=len(values))
     return pairs / (positives.sum(axis=1) * negatives.sum(axis=1))
+
+
+def _auc_of_one(values: Array, positives: Array, negatives: Array) -> Array:
+    """As `_auc`, of one map (cells,) and weights (n, cells)."""
+    order = values.argsort()
+    starts = np.flatnonzero(np.diff(values[order], prepend=np.nan) != 0)
+    above, below = (np.add.reduceat(part[:, order], starts, axis=1) for part in (positives, negatives))
+    lower = below.cumsum(axis=1) - below
+    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+    return np.asarray((above * (lower + below / 2)).sum(axis=1) / pairs, dtype=np.float64)
 
 
 def _by_group(weights: Array, group: NDArray[np.int64]) -> Array:

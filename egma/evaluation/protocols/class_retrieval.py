@@ -29,8 +29,12 @@ def class_retrieval(
     texts: TextBank,
     prompts: Mapping[str, Sequence[str]],
     bootstrap: PatientBootstrap,
+    training: Sequence[Reading] = (),
 ) -> dict[str, Any]:
-    """P@1, 5, 10 both ways for both scores, and chance.
+    """P@1, 5, 10 both ways for both scores, chance, and `text_prior`: the same ranking of the sentences for all images.
+
+    Args:
+        training: readings whose most frequent class comes first in the text prior.
 
     Raises:
         UserError: fewer than two classes, or no image of exactly one of them.
@@ -60,11 +64,25 @@ def class_retrieval(
             }
             for kind, score in scores.items()
         },
+        "text_prior": _image_to_text(
+            np.broadcast_to(text_prior(training, classes, sentence_class), relevant.shape), relevant, shown, bootstrap
+        ),
         "chance": {
             "image_to_text": float(relevant.mean()),
             "text_to_image": float(relevant[:, asked].mean()),
         },
     }
+
+
+def text_prior(training: Sequence[Reading], classes: Sequence[str], sentence_class: NDArray[np.int64]) -> Array:
+    """(sentences,) a score blind to the image: sentences of the class that most training readings show alone first."""
+    labels = finding_labels(training, classes)
+    alone = (labels.values[labels.single()] == PRESENT).argmax(axis=1) if training else np.empty(0, dtype=np.int64)
+    counts = np.bincount(alone, minlength=len(classes))
+    scores = np.empty(len(sentence_class))
+    # no ties: within a class the order earns nothing, between classes it is the names'
+    scores[np.argsort(-counts[sentence_class], kind="stable")] = -np.arange(len(sentence_class))
+    return scores
 
 
 def _cutoffs(candidates: int) -> list[int]:

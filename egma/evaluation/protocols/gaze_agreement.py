@@ -12,23 +12,34 @@ the same image with the fixations of one, next to the mean map of the model over
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from dataset_scripts.schema import Reading, UserError, sentence_span
 from egma.evaluation.metrics.maps import as_distributions
 from egma.evaluation.metrics.saliency import auc_judd, cc, kl, nss, shuffled_auc, sim
+from egma.evaluation.protocols.blind_baselines import (
+    CENTRED,
+    MeanMaps,
+    image_dependent,
+    plain_text,
+    spoken_findings,
+)
 from egma.evaluation.protocols.pointing import Target, target_maps
 from egma.evaluation.statistics.bootstrap import Figure, PatientBootstrap
-from egma.inference.embeddings import ImageBank, TextBank
+from egma.inference.embeddings import IMAGES_AT_ONCE, ImageBank, TextBank, batches
 from egma.inference.geometry import centred_gaussian, image_maps
 from egma.tools.arrays import Array
 from modeling_egma.gaze_egma import fixation_columns, gaze_matrices, sentence_windows
 
 GAZE_CELLS = 64
+DRAWN_AT_ONCE = 8  # recordings: a Gaussian on all cells for each of their fixations
+BLIND = ("mean_gaze", "text_gaze", "location_prior")  # made of the training split alone
 
 Columns = dict[str, Array]
 Values = dict[str, Array]
@@ -124,57 +135,11 @@ def counted(recordings: Sequence[Columns]) -> Array:
 
 def drawn(recordings: Sequence[Columns]) -> Array:
     """(n, cells, cells) heat maps of whole recordings on the image, each with sum 1."""
-    maps = np.concatenate([part.numpy() for part in gaze_matrices(recordings, [[None]] * len(recordings), GAZE_CELLS)])
-    return np.asarray(maps / maps.sum(axis=(1, 2), keepdims=True, dtype=np.float64), dtype=np.float64)
-
-
-def gaze_agreement(
-    readings: Sequence[Reading],
-    images: ImageBank,
-    texts: TextBank,
-    training: Sequence[Reading],
-    sigma: float,
-    lead: float,
-    bootstrap: PatientBootstrap,
-) -> dict[str, Any]:
-    """Figures over all sentences with gaze, and the baselines on the same sentences.
-
-    Baselines: `centre_bias`, the mean heat map of the recordings of `training` (a centred Gaussian where it has none);
-    `uniform`, the same everywhere; `whole_recording`, all that this reader looked at in this image, which no model is
-    given. `readers` holds the human ceiling.
-
-    Args:
-        sigma, lead: see `recorded_readings`.
-
-    Raises:
-        UserError: no sentence has gaze of its own.
-    """
-    recorded, left_out = recorded_readings(readings, sigma, lead)
-    spoken = [item for item in recorded if item.texts]
-    if not spoken:
-        raise UserError(f"gaze agreement: no sentence has a fixation while it is said (left out: {left_out or 'none'})")
-    centre, centre_source = centre_bias(training, sigma)
-    elsewhere = FixationsElsewhere(recorded)
-    uniform = np.ones_like(centre)
-    parts: dict[str, list[Values]] = defaultdict(list)
-    for item, maps in zip(spoken, model_maps(spoken, images, texts), strict=True):
-        truth = Truth(drawn(item.parts), counted(item.parts), elsewhere.of(item.reading))
-        whole = drawn([item.recording])[0]
-        for name, prediction in (("centre_bias", centre), ("whole_recording", whole), ("uniform", uniform)):
-            parts[name].append(agreement(np.broadcast_to(prediction, maps.shape), truth))
-        parts["model"].append(agreement(maps, truth))
-    sources = [item.reading for item in spoken for _ in item.texts]
-    return {
-        "cells": GAZE_CELLS,
-        "sigma": sigma,
-        "lead_seconds": lead,
-        "readings": len(spoken),
-        "sentences": len(sources),
-        "left_out": left_out,
-        "centre_source": centre_source,
-        **{name: _figures(values, sources, bootstrap) for name, values in parts.items()},
-        "readers": _readers(recorded, images, texts, elsewhere, bootstrap),
-    }
+    heat = np.empty((len(recordings), GAZE_CELLS, GAZE_CELLS))
+    for at in range(0, len(recordings), DRAWN_AT_ONCE):
+        tile = recordings[at : at + DRAWN_AT_ONCE]
+        heat[at : at + len(tile)] = torch.cat(gaze_matrices(tile, [[None]] * len(tile), GAZE_CELLS)).numpy()
+    return np.asarray(heat / heat.sum(axis=(1, 2), keepdims=True))
 
 
 @dataclass(frozen=True)
@@ -187,8 +152,8 @@ class Truth:
 
 
 def agreement(maps: Array, truth: Truth) -> Values:
-    """Every metric of maps (n, cells, cells) of any sign, each (n,)."""
-    densities = as_distributions(maps)
+    """Every metric of maps (n, cells, cells) of any sign, or of one (1, cells, cells) for all n, each (n,)."""
+    maps, densities = (np.broadcast_to(part, truth.maps.shape) for part in (maps, as_distributions(maps)))
     values = {
         "nss": nss(maps, truth.fixations),
         "auc_judd": auc_judd(maps, truth.fixations),
@@ -197,8 +162,7 @@ def agreement(maps: Array, truth: Truth) -> Values:
         "kl": kl(densities, truth.maps),
     }
     if truth.elsewhere is not None:
-        others = np.broadcast_to(truth.elsewhere, maps.shape)
-        values["shuffled_auc"] = shuffled_auc(maps, truth.fixations, others)
+        values["shuffled_auc"] = shuffled_auc(maps, truth.fixations, np.broadcast_to(truth.elsewhere, maps.shape))
     return values
 
 
@@ -218,50 +182,196 @@ class FixationsElsewhere:
         return self.total - self.by_image[reading["image_id"]] if len(self.by_image) > 1 else None
 
 
+class Truths:
+    """Gaze of n sentences or recordings of `readings`, whose fixations are `parts`; heat maps (n, cells, cells)."""
+
+    def __init__(self, readings: Sequence[Reading], parts: Sequence[Columns], elsewhere: FixationsElsewhere) -> None:
+        self.readings, self.parts, self.elsewhere = readings, parts, elsewhere
+        self.maps = np.concatenate([drawn(tile).astype(np.float32) for tile in batches(parts, IMAGES_AT_ONCE)])
+
+    def agreement(self, maps: Array, places: NDArray[np.int64]) -> Values:
+        """`agreement` of maps (m, cells, cells), or of one (1, cells, cells), with the gaze at m places."""
+        elsewhere = [self.elsewhere.of(self.readings[place]) for place in places.tolist()]
+        others = None if elsewhere[0] is None else np.stack([counts for counts in elsewhere if counts is not None])
+        fixations = counted([self.parts[place] for place in places.tolist()])
+        return agreement(maps, Truth(self.maps[places].astype(np.float64), fixations, others))
+
+    def by_tile(self, maps: Callable[[NDArray[np.int64]], Array]) -> Values:
+        """`agreement` of the maps (m, cells, cells) that belong to m places, with all n, some places at a time."""
+        tiles = map(np.array, batches(range(len(self.parts)), IMAGES_AT_ONCE))
+        found = [self.agreement(maps(tile), tile) for tile in tiles]
+        return {metric: np.concatenate([part[metric] for part in found]) for metric in found[0]}
+
+
+@dataclass(frozen=True)
+class GazeCorpus:
+    """All that gaze agreement takes from a corpus and that no model changes: made once, compared with every model.
+
+    `spoken` are the readings that have sentences with gaze of their own, `sentences` their gaze, `values` the baselines
+    on them; `shared` are those of images that several people read, `recordings` their gaze and `ceiling` the others'.
+    """
+
+    spoken: list[Recorded]
+    sentences: Truths
+    values: dict[str, Values]
+    shared: list[Recorded]
+    recordings: Truths | None
+    ceiling: Values
+    about: dict[str, Any]
+
+
+def gaze_corpus(
+    readings: Sequence[Reading],
+    training: Sequence[Reading],
+    boxes: MeanMaps,
+    gaze: MeanMaps,
+    sigma: float,
+    lead: float,
+) -> GazeCorpus:
+    """The gaze of `readings` and what the baselines earn on it.
+
+    Args:
+        boxes, gaze: `mean_boxes` and `mean_gaze` of `training`.
+        sigma, lead: see `recorded_readings`.
+
+    Raises:
+        UserError: no sentence has gaze of its own.
+    """
+    recorded, left_out = recorded_readings(readings, sigma, lead)
+    spoken = [item for item in recorded if item.texts]
+    if not spoken:
+        raise UserError(f"gaze agreement: no sentence has a fixation while it is said (left out: {left_out or 'none'})")
+    elsewhere = FixationsElsewhere(recorded)
+    sources = [item.reading for item in spoken for _ in item.texts]
+    sentences = Truths(sources, [part for item in spoken for part in item.parts], elsewhere)
+    texts = [plain_text(text) for item in spoken for text in item.texts]
+    said = spoken_findings(training, boxes.by_name)
+    findings = [said.get(text, "") for text in texts]
+    shared, recordings, ceiling = _several_readers(recorded, elsewhere)
+    about = {
+        "cells": GAZE_CELLS,
+        "sigma": sigma,
+        "lead_seconds": lead,
+        "readings": len(spoken),
+        "sentences": len(texts),
+        "left_out": left_out,
+        "gaze_source": gaze.source,
+        "box_source": boxes.source,
+        "sentences_without_training_gaze": sum(gaze.fallbacks(texts).values()),
+        "sentences_without_training_boxes": sum(boxes.fallbacks(findings).values()),
+    }
+    values = _baselines(spoken, sentences, {"text_gaze": (gaze, texts), "location_prior": (boxes, findings)})
+    return GazeCorpus(spoken, sentences, values, shared, recordings, ceiling, about)
+
+
+def _baselines(
+    spoken: Sequence[Recorded], sentences: Truths, priors: Mapping[str, tuple[MeanMaps, Sequence[str]]]
+) -> dict[str, Values]:
+    """`mean_gaze` of the training split, the mean maps by name, `whole_recording` and `uniform`."""
+    everything = {"mean_gaze": priors["text_gaze"][0].mean, "uniform": np.ones((GAZE_CELLS, GAZE_CELLS))}
+    same = [""] * len(sentences.parts)
+    by_name = {name: (MeanMaps(one, name), same) for name, one in everything.items()} | dict(priors)
+    whole = {str(place): drawn([item.recording])[0] for place, item in enumerate(spoken)}
+    names = [str(place) for place, item in enumerate(spoken) for _ in item.texts]
+    by_name["whole_recording"] = MeanMaps(everything["uniform"], "", whole), names
+    return {
+        name: dict(maps.values(keys, GAZE_CELLS, lambda own, places: sentences.agreement(own[None], places)))
+        for name, (maps, keys) in by_name.items()
+    }
+
+
+def gaze_agreement(gaze: GazeCorpus, images: ImageBank, texts: TextBank, bootstrap: PatientBootstrap) -> dict[str, Any]:
+    """Figures over all sentences with gaze, and the baselines on the same sentences.
+
+    Blind baselines: `mean_gaze`, the mean heat map of the training recordings; `text_gaze`, that of the same text (of
+    all recordings where training does not have it); `location_prior`, the mean boxes of the finding that the text
+    speaks of (`spoken_findings`, of all boxes where it speaks of none). `image_dependent` is what the model earns
+    beyond them. `uniform` is the same everywhere, `whole_recording` all that this reader looked at in this image, which
+    no model is given. `readers` holds the human ceiling.
+    """
+    every = [(item, text) for item in gaze.spoken for text in item.texts]
+    on_frame = target_maps([Target(item.reading, text, (text,), []) for item, text in every], images, texts)
+    sources = gaze.sentences.readings
+    model = gaze.sentences.by_tile(lambda tile: _on_images(on_frame, sources, tile))
+    blind = {name: gaze.values[name] for name in BLIND}
+    return {
+        **gaze.about,
+        **{name: _figures(values, sources, bootstrap) for name, values in (gaze.values | {"model": model}).items()},
+        "image_dependent": image_dependent(model, blind, ("nss", "cc"), sources, bootstrap),
+        "readers": _readers(gaze, on_frame, bootstrap),
+    }
+
+
+def _on_images(maps: Array, readings: Sequence[Reading], places: NDArray[np.int64]) -> Array:
+    return image_maps(maps[places], [readings[place] for place in places.tolist()], GAZE_CELLS)
+
+
+def mean_gaze(training: Sequence[Reading], sigma: float, lead: float, texts: Container[str]) -> MeanMaps:
+    """Mean heat map of the training recordings, and of the sentences of each of `texts` (`plain_text`)."""
+    recorded, _ = recorded_readings(training, sigma, lead)
+    parts = defaultdict(list)
+    for item in recorded:
+        for text, part in zip(map(plain_text, item.texts), item.parts, strict=True):
+            if text in texts:
+                parts[text].append(part)
+    mean, source = _mean_recording([item.recording for item in recorded])
+    return MeanMaps(mean, source, {text: _mean_drawn(of_text) for text, of_text in parts.items()})
+
+
 def centre_bias(training: Sequence[Reading], sigma: float) -> tuple[Array, str]:
     """(cells, cells) mean heat map of the training recordings, and what it was made of."""
-    recordings = [recording for reading in training if (recording := recording_of(reading, sigma)) is not None]
+    return _mean_recording([found for reading in training if (found := recording_of(reading, sigma)) is not None])
+
+
+def _mean_recording(recordings: Sequence[Columns]) -> tuple[Array, str]:
     if not recordings:
-        return centred_gaussian(GAZE_CELLS), "centred Gaussian"
-    mean = np.zeros((GAZE_CELLS, GAZE_CELLS))
-    for recording in recordings:
-        mean += drawn([recording])[0] / len(recordings)
-    return mean, f"mean of {len(recordings)} training recordings"
+        return centred_gaussian(GAZE_CELLS), CENTRED
+    return _mean_drawn(recordings), f"mean of {len(recordings)} training recordings"
 
 
-def model_maps(recorded: Sequence[Recorded], images: ImageBank, texts: TextBank) -> Iterator[Array]:
-    """The model's cosines of every sentence, (m, cells, cells) for each reading in turn."""
-    targets = [Target(item.reading, text, (text,), []) for item in recorded for text in item.texts]
-    on_frame = target_maps(targets, images, texts)
-    ends = np.cumsum([len(item.texts) for item in recorded])
-    for item, end in zip(recorded, ends.tolist(), strict=True):
-        yield image_maps(on_frame[end - len(item.texts) : end], [item.reading] * len(item.texts), GAZE_CELLS)
+def _mean_drawn(recordings: Sequence[Columns]) -> Array:
+    total = np.zeros((GAZE_CELLS, GAZE_CELLS))
+    for tile in batches(recordings, IMAGES_AT_ONCE):
+        total += drawn(tile).sum(axis=0)
+    return total / len(recordings)
 
 
-def _readers(
-    recorded: Sequence[Recorded],
-    images: ImageBank,
-    texts: TextBank,
-    elsewhere: FixationsElsewhere,
-    bootstrap: PatientBootstrap,
-) -> dict[str, Any]:
-    """Leave one reader out, on the whole recordings of images that several people read; the model beside them."""
+def _several_readers(
+    recorded: Sequence[Recorded], elsewhere: FixationsElsewhere
+) -> tuple[list[Recorded], Truths | None, Values]:
+    """Readings of images that several people read, their recordings, and what the mean of the others' earns on them."""
     of_image = defaultdict(list)
     for item in recorded:
         of_image[item.reading["image_id"]].append(item)
-    shared = [item for item in recorded if item.texts and _other_readers(item, of_image[item.reading["image_id"]])]
-    if not shared:
+    others = [(item, _other_readers(item, of_image[item.reading["image_id"]])) for item in recorded if item.texts]
+    others = [(item, found) for item, found in others if found]
+    if not others:
+        return [], None, {}
+    shared = [item for item, _ in others]
+    recordings = Truths([item.reading for item in shared], [item.recording for item in shared], elsewhere)
+    means = [drawn([other.recording for other in found]).mean(axis=0) for _, found in others]
+    return shared, recordings, recordings.by_tile(lambda tile: np.stack([means[place] for place in tile.tolist()]))
+
+
+def _readers(gaze: GazeCorpus, on_frame: Array, bootstrap: PatientBootstrap) -> dict[str, Any]:
+    """Leave one reader out, on the whole recordings of images that several people read; the model beside them.
+
+    Args:
+        on_frame: the model's map of every sentence of `gaze.spoken`, (sentences, G, G).
+    """
+    if gaze.recordings is None:
         return {"reason": "no image was read by several people"}
-    parts: dict[str, list[Values]] = defaultdict(list)
-    for item, maps in zip(shared, model_maps(shared, images, texts), strict=True):
-        recording = [item.recording]
-        truth = Truth(drawn(recording), counted(recording), elsewhere.of(item.reading))
-        others = _other_readers(item, of_image[item.reading["image_id"]])
-        ceiling = drawn([other.recording for other in others]).mean(axis=0, keepdims=True)
-        parts["other_readers"].append(agreement(ceiling, truth))
-        parts["model"].append(agreement(maps.mean(axis=0, keepdims=True), truth))
-    sources = [item.reading for item in shared]
-    return {"recordings": len(shared)} | {name: _figures(values, sources, bootstrap) for name, values in parts.items()}
+    ends = np.cumsum([len(item.texts) for item in gaze.spoken])
+    places = {id(item): np.arange(end - len(item.texts), end) for item, end in zip(gaze.spoken, ends, strict=True)}
+
+    def mean_maps(tile: NDArray[np.int64]) -> Array:
+        own = [places[id(gaze.shared[place])] for place in tile.tolist()]
+        return np.stack([_on_images(on_frame, gaze.sentences.readings, sentences).mean(axis=0) for sentences in own])
+
+    parts = {"other_readers": gaze.ceiling, "model": gaze.recordings.by_tile(mean_maps)}
+    sources = gaze.recordings.readings
+    figures = {name: _figures(values, sources, bootstrap) for name, values in parts.items()}
+    return {"recordings": len(sources)} | figures
 
 
 def _other_readers(item: Recorded, of_image: Sequence[Recorded]) -> list[Recorded]:
@@ -272,8 +382,7 @@ def _other_readers(item: Recorded, of_image: Sequence[Recorded]) -> list[Recorde
     ]
 
 
-def _figures(parts: Sequence[Values], readings: Sequence[Reading], bootstrap: PatientBootstrap) -> dict[str, Any]:
-    values = {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
+def _figures(values: Values, readings: Sequence[Reading], bootstrap: PatientBootstrap) -> dict[str, Any]:
     figures = bootstrap.means(values, readings)
     if "shuffled_auc" not in figures:
         figures["shuffled_auc"] = Figure(None, reason="needs fixations on a second image")

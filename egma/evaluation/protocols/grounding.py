@@ -10,30 +10,31 @@ frame, then cropped).
 * `miou_cosine`: thresholds on the cosines as they are, as published; cosines below 0 are below every threshold.
 * `miou_min_max`: the same with every map scaled to [0, 1] by its own minimum and maximum, so that the calibration of
   the cosines does not count and maps that are no cosines can be compared.
-* `pointing_game`: the best patch, as in `pointing`; for the centre map the best cell.
+* `pointing_game`: the best patch, as in `pointing`; for the baselines' maps the best cell.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from dataset_scripts.schema import Reading, UserError
 from egma.evaluation.metrics.localisation import THRESHOLDS, miou, pointing_credit, signed_cnr
 from egma.evaluation.metrics.maps import min_max
-from egma.evaluation.protocols.pointing import Target, finding_boxes, finding_targets, peak_credit, target_maps
+from egma.evaluation.protocols.blind_baselines import MeanMaps, defined_means, image_dependent, plain_text
+from egma.evaluation.protocols.pointing import Target, finding_targets, other_patient, peak_credit, target_maps
 from egma.evaluation.statistics.bootstrap import PatientBootstrap
 from egma.inference.embeddings import IMAGES_AT_ONCE, ImageBank, TextBank
-from egma.inference.geometry import MAP_DECIMALS, box_masks, centred_gaussian, image_maps
+from egma.inference.geometry import box_masks, image_maps
 from egma.tools.arrays import Array
 
 Masks = NDArray[np.bool_]
 
 GROUNDING_CELLS = 128
 HITS = ("pointing_game",)  # the metrics that are shares of hits
-SMOOTHING = 1 / 64  # of the mean of the training boxes, a fraction of the image's sides
+BLIND = ("centre_map", "location_prior", "mean_gaze", "text_gaze", "other_image")
 
 
 def phrase_target(reading: Reading) -> Target | None:
@@ -58,49 +59,86 @@ def grounding_targets(readings: Sequence[Reading], prompts: Mapping[str, Sequenc
     return targets
 
 
-def grounding(
-    targets: Sequence[Target],
-    images: ImageBank,
-    texts: TextBank,
-    training: Sequence[Reading],
-    bootstrap: PatientBootstrap,
-) -> dict[str, Any]:
-    """Figures over all targets and per label, and the baselines on the same targets.
+@dataclass(frozen=True)
+class GroundingCorpus:
+    """What grounding takes from a corpus and no model changes: targets with their masks, and the baselines' values."""
 
-    Baselines: `centre_map`, the mean of the boxes of `training` (a centred Gaussian where it has none);
-    `other_image`, the model's map of a target of another image, which is what its maps earn by chance;
-    `whole_image`, everything marked.
+    targets: list[Target]
+    masks: Masks
+    values: dict[str, dict[str, Array]]
+    about: dict[str, Any]
+
+
+def grounding_corpus(targets: Sequence[Target], boxes: MeanMaps, gaze: MeanMaps) -> GroundingCorpus:
+    """The targets whose boxes mark a part of their image, and what the baselines earn on them.
+
+    Args:
+        boxes: `mean_boxes` of the training readings.
+        gaze: `mean_gaze` of them and of the targets' texts.
 
     Raises:
-        UserError: no target whose boxes mark a part of its image.
+        UserError: there is no such target.
     """
     kept, masks, left_out = usable_targets(targets)
     if not kept:
         counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise UserError(f"grounding: no phrase or finding has boxes that mark a part of its image ({counts or 'none'})")
-    maps = target_maps(kept, images, texts)
-    centre, centre_source = centre_map(training)
-    share = masks.mean(axis=(1, 2))
-    values = {
-        "model": _map_values(maps, kept, masks),
-        "centre_map": _centre_values(centre, masks),
-        "whole_image": {"miou_min_max": share, "pointing_game": share},
+    findings = [target.finding for target in kept]
+    # of several prompts the first that training has gaze of
+    texts = [next((text for text in map(plain_text, target.texts) if text in gaze.by_name), "") for target in kept]
+    same, share = [""] * len(kept), masks.mean(axis=(1, 2))
+    priors = {
+        "centre_map": (boxes, same),
+        "location_prior": (boxes, findings),
+        "mean_gaze": (gaze, same),
+        "text_gaze": (gaze, texts),
     }
-    partner = other_image(kept)
-    if partner is not None:
-        values["other_image"] = _map_values(maps[partner], kept, masks)
-    readings = [target.reading for target in kept]
-    return {
+    values = {
+        name: dict(maps.values(names, GROUNDING_CELLS, lambda own, places: _one_map_values(own, masks[places])))
+        for name, (maps, names) in priors.items()
+    }
+    about = {
         "cells": GROUNDING_CELLS,
         "thresholds": THRESHOLDS,
         "targets": len(kept),
         "left_out": left_out,
-        "centre_source": centre_source,
-        **{
-            name: {metric: figure.to_json() for metric, figure in bootstrap.means(columns, readings, HITS).items()}
-            for name, columns in values.items()
-        },
-        "per_label": _per_label(values["model"], kept, bootstrap),
+        "centre_source": boxes.source,
+        "gaze_source": gaze.source,
+        "without_training_boxes": boxes.fallbacks(findings),
+        "targets_without_training_gaze": sum(gaze.fallbacks(texts).values()),
+    }
+    return GroundingCorpus(
+        kept, masks, values | {"whole_image": {"miou_min_max": share, "pointing_game": share}}, about
+    )
+
+
+def grounding(
+    corpus: GroundingCorpus, images: ImageBank, texts: TextBank, bootstrap: PatientBootstrap
+) -> dict[str, Any]:
+    """Figures over all targets and per label, and the baselines on the same targets.
+
+    Blind baselines: `centre_map`, the mean of the training boxes; `location_prior`, that of the target's finding;
+    `mean_gaze` and `text_gaze`, as in gaze agreement; `other_image`, the model's map of the same finding in another
+    patient. `image_dependent` is what the model earns beyond them; `whole_image` is everything marked.
+    """
+    targets, masks = corpus.targets, corpus.masks
+    readings = [target.reading for target in targets]
+    maps, partner = target_maps(targets, images, texts), other_patient(targets)
+    model = _map_values(maps, readings, targets, masks)
+    other = {metric: np.full(len(targets), np.nan) for metric in model}
+    if len(has := np.flatnonzero(partner >= 0)):
+        frames = [readings[place] for place in partner[has].tolist()]
+        found = _map_values(maps[partner[has]], frames, [targets[place] for place in has.tolist()], masks[has])
+        for metric, column in found.items():
+            other[metric][has] = column
+    values = {"model": model, **corpus.values, "other_image": other}
+    blind = {name: values[name] for name in BLIND}
+    return {
+        **corpus.about,
+        "without_another_patient": len(targets) - len(has),
+        **{name: defined_means(columns, readings, bootstrap, HITS) for name, columns in values.items()},
+        "image_dependent": image_dependent(model, blind, tuple(model), readings, bootstrap),
+        "per_label": _per_label(model, targets, bootstrap),
     }
 
 
@@ -117,45 +155,12 @@ def usable_targets(targets: Sequence[Target]) -> tuple[list[Target], Masks, dict
     )
 
 
-def centre_map(training: Sequence[Reading]) -> tuple[Array, str]:
-    """(cells, cells) where the boxes of the training readings' findings lie, and what it was made of.
-
-    Slightly smoothed: where there are few boxes, a step would have an infinite contrast.
-    """
-    boxes = [found for reading in training if (found := finding_boxes(reading))]
-    if not boxes:
-        return centred_gaussian(GROUNDING_CELLS), "centred Gaussian"
-    mean = np.zeros((GROUNDING_CELLS, GROUNDING_CELLS))
-    for of_one in boxes:
-        mean += box_masks([of_one], GROUNDING_CELLS)[0] / len(boxes)
-    smooth = gaussian_filter(mean, sigma=SMOOTHING * GROUNDING_CELLS, mode="nearest").round(MAP_DECIMALS)
-    return smooth, f"mean of the boxes of {len(boxes)} training readings"
-
-
-def other_image(targets: Sequence[Target]) -> list[int] | None:
-    """For every target the place of one of another image; None where there is a single image.
-
-    It depends on the targets alone: half the list away, then on to the first one of another image.
-    """
-    names = [target.reading["image_id"] for target in targets]
-    if len(set(names)) < 2:
-        return None
-    order = sorted(range(len(targets)), key=lambda place: (names[place], targets[place].finding, targets[place].texts))
-    partner = [0] * len(targets)
-    for rank, place in enumerate(order):
-        at = rank + len(order) // 2
-        while names[order[at % len(order)]] == names[place]:
-            at += 1
-        partner[place] = order[at % len(order)]
-    return partner
-
-
-def _map_values(maps: Array, targets: Sequence[Target], masks: Masks) -> dict[str, Array]:
-    """Every metric of the model's maps (n, G, G), each (n,)."""
+def _map_values(maps: Array, frames: Sequence[Reading], targets: Sequence[Target], masks: Masks) -> dict[str, Array]:
+    """Every metric of the model's maps (n, G, G) of the images of `frames`, each (n,)."""
     parts = []
     for at in range(0, len(targets), IMAGES_AT_ONCE):
         tile = slice(at, at + IMAGES_AT_ONCE)
-        on_image = image_maps(maps[tile], [target.reading for target in targets[tile]], GROUNDING_CELLS)
+        on_image = image_maps(maps[tile], frames[tile], GROUNDING_CELLS)
         signed = signed_cnr(on_image, masks[tile])
         parts.append((signed, miou(on_image, masks[tile]), miou(min_max(on_image), masks[tile])))
     signed, by_cosine, scaled = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -164,19 +169,20 @@ def _map_values(maps: Array, targets: Sequence[Target], masks: Masks) -> dict[st
         "signed_cnr": signed,
         "miou_cosine": by_cosine,
         "miou_min_max": scaled,
-        "pointing_game": peak_credit(maps, targets),
+        "pointing_game": peak_credit(maps, targets, frames),
     }
 
 
-def _centre_values(centre: Array, masks: Masks) -> dict[str, Array]:
-    """The metrics of one map (cells, cells) for all targets; it holds no cosines."""
-    parts = []
-    for at in range(0, len(masks), IMAGES_AT_ONCE):
-        tile = masks[at : at + IMAGES_AT_ONCE]
-        same = np.broadcast_to(centre, tile.shape)
-        parts.append((signed_cnr(same, tile), miou(min_max(same), tile), pointing_credit(same, tile)))
-    signed, scaled, pointing = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return {"cnr": np.abs(signed), "signed_cnr": signed, "miou_min_max": scaled, "pointing_game": pointing}
+def _one_map_values(own: Array, masks: Masks) -> dict[str, Array]:
+    """The metrics of one map (cells, cells), which holds no cosines, for masks (m, cells, cells)."""
+    same = np.broadcast_to(own, masks.shape)
+    signed, scaled = signed_cnr(same, masks), miou(np.broadcast_to(min_max(own[None]), masks.shape), masks)
+    return {
+        "cnr": np.abs(signed),
+        "signed_cnr": signed,
+        "miou_min_max": scaled,
+        "pointing_game": pointing_credit(same, masks),
+    }
 
 
 def _per_label(values: Mapping[str, Array], targets: Sequence[Target], bootstrap: PatientBootstrap) -> dict[str, Any]:

@@ -13,11 +13,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dataset_scripts.schema import PRESENT, Box, Reading, UserError
-from egma.evaluation.statistics.bootstrap import PatientBootstrap
+from egma.evaluation.protocols.blind_baselines import (
+    BOX_CELLS,
+    CENTRED,
+    MeanMaps,
+    defined_means,
+    image_dependent,
+)
+from egma.evaluation.statistics.bootstrap import PatientBootstrap, patient
 from egma.inference.embeddings import IMAGES_AT_ONCE, ImageBank, TextBank, rounded
-from egma.inference.geometry import frame_to_image, inside_any, patch_centres
+from egma.inference.geometry import centred_gaussian, frame_to_image, inside_any, patch_centres
 from egma.tools.arrays import Array
 
 AREA_POINTS = patch_centres(100)  # sample points for the boxes' share of the image
@@ -56,51 +64,80 @@ def finding_targets(reading: Reading, prompts: Mapping[str, Sequence[str]]) -> l
     return targets
 
 
-def finding_boxes(reading: Reading) -> list[Box]:
-    """The boxes that mark a finding which the reading lists, and not anatomy; all of them, where it lists none."""
-    listed = {finding["name"] for finding in reading["findings"]}
-    return [box for box in reading["boxes"] if not listed or box["label"] in listed]
-
-
-def mean_box_centre(readings: Sequence[Reading]) -> Array | None:
-    """(1, 2) mean centre of the boxes of all findings, image fractions; None where there is none."""
-    centres = [
-        ((box["x_min"] + box["x_max"]) / 2, (box["y_min"] + box["y_max"]) / 2)
-        for reading in readings
-        for box in finding_boxes(reading)
-    ]
-    return np.mean(centres, axis=0, keepdims=True) if centres else None
-
-
 def pointing_game(
     targets: Sequence[Target],
     images: ImageBank,
     texts: TextBank,
-    centre: Array | None,
+    boxes: MeanMaps,
     bootstrap: PatientBootstrap,
 ) -> dict[str, Any]:
-    """Share of hits over all targets and per finding, with the same for both baselines.
+    """Share of hits over all targets and per finding, with the same for chance and the blind baselines.
 
-    Args:
-        centre: (1, 2) `mean_box_centre` of the training readings, or None where there are none.
+    Baselines: `finding_prior`, the peak of the finding's map in `boxes`, `mean_boxes` of the training readings;
+    `other_image`, the model's own map of the same finding in another patient; `centre_gaussian`, the image's centre.
     """
-    credits = {
-        "pointing_game": peak_credit(target_maps(targets, images, texts), targets),
-        "chance": np.array([covered_share(target.boxes) for target in targets]),
+    maps, partner = target_maps(targets, images, texts), other_patient(targets)
+    findings = [target.finding for target in targets]
+    gaussian = MeanMaps(centred_gaussian(BOX_CELLS), CENTRED)
+    blind = {
+        name: blind_credit(prior, targets) for name, prior in (("finding_prior", boxes), ("centre_gaussian", gaussian))
     }
-    if centre is not None:
-        credits["box_centre"] = np.array([inside_any(centre, target.boxes)[0] for target in targets])
-    names = np.array([target.finding for target in targets])
-    every = np.ones(len(targets), dtype=bool)
-    chosen = {"all": every} | {name: names == name for name in sorted(set(names.tolist()))}
+    blind["other_image"] = other_credit(maps, targets, partner)
+    shares = np.array([covered_share(target.boxes) for target in targets])
+    credits = {"pointing_game": peak_credit(maps, targets), "chance": shares, **blind}
+    readings = [target.reading for target in targets]
+    names = np.array(findings)
     figures = {
-        name: {kind: _figure(credit, mask, targets, bootstrap) for kind, credit in credits.items()}
-        for name, mask in chosen.items()
+        name: _figures(credits, np.flatnonzero(names == name), readings, bootstrap) for name in sorted(set(findings))
     }
-    return figures.pop("all") | {
-        "training_box_centre": None if centre is None else centre[0].tolist(),
+    columns = {name: {"pointing_game": credit} for name, credit in blind.items()}
+    return _figures(credits, np.arange(len(targets)), readings, bootstrap) | {
+        "image_dependent": image_dependent(credits, columns, ["pointing_game"], readings, bootstrap),
+        "box_source": boxes.source,
+        "without_training_boxes": boxes.fallbacks(findings),
+        "without_another_patient": int((partner < 0).sum()),
         "per_finding": figures,
     }
+
+
+def other_patient(targets: Sequence[Target]) -> NDArray[np.int64]:
+    """(targets,) place of a target of the same finding in another patient, -1 where there is none.
+
+    It depends on the targets alone: half the list of the finding away, then on to the first one of another patient.
+    """
+    people = [patient(target.reading) for target in targets]
+    of_finding: dict[str, list[int]] = {}
+    for place in sorted(range(len(targets)), key=lambda place: _order(targets[place])):
+        of_finding.setdefault(targets[place].finding, []).append(place)
+    partner = np.full(len(targets), -1)
+    for places in of_finding.values():
+        for rank, place in enumerate(places):
+            at = rank + len(places) // 2
+            others = (places[(at + step) % len(places)] for step in range(len(places)))
+            partner[place] = next((other for other in others if people[other] != people[place]), -1)
+    return partner
+
+
+def _order(target: Target) -> tuple[str, str, tuple[str, ...]]:
+    return target.reading["image_id"], target.reading["reading_id"], target.texts
+
+
+def blind_credit(prior: MeanMaps, targets: Sequence[Target]) -> Array:
+    """(targets,) share of the tied peaks of each finding's map that lie in the target's boxes."""
+    centres = patch_centres(BOX_CELLS)
+    peaks = {}
+    for name in {target.finding for target in targets}:
+        of_finding = prior.of(name, BOX_CELLS).ravel()
+        peaks[name] = centres[of_finding == of_finding.max()]
+    return np.array([inside_any(peaks[target.finding], target.boxes).mean() for target in targets])
+
+
+def other_credit(maps: Array, targets: Sequence[Target], partner: NDArray[np.int64]) -> Array:
+    """(targets,) `peak_credit` of the partner's map, NaN where there is none."""
+    credit, has = np.full(len(targets), np.nan), np.flatnonzero(partner >= 0)
+    frames = [targets[place].reading for place in partner[has].tolist()]
+    credit[has] = peak_credit(maps[partner[has]], [targets[place] for place in has.tolist()], frames)
+    return credit
 
 
 def target_maps(targets: Sequence[Target], images: ImageBank, texts: TextBank) -> Array:
@@ -125,14 +162,18 @@ def target_maps(targets: Sequence[Target], images: ImageBank, texts: TextBank) -
     return maps.reshape(-1, grid, grid)
 
 
-def peak_credit(maps: Array, targets: Sequence[Target]) -> Array:
-    """(targets,) share of the tied peaks of each map (targets, G, G) that lie in the target's boxes."""
+def peak_credit(maps: Array, targets: Sequence[Target], frames: Sequence[Reading] | None = None) -> Array:
+    """(targets,) share of the tied peaks of each map (targets, G, G) that lie in the target's boxes.
+
+    Args:
+        frames: whose images the maps are of; None: the targets' own.
+    """
     centres = patch_centres(maps.shape[-1])
     credit = np.empty(len(targets))
     for place, target in enumerate(targets):
+        image = target.reading if frames is None else frames[place]
         peaks = centres[maps[place].ravel() == maps[place].max()]
-        on_image = frame_to_image(peaks, target.reading["width"], target.reading["height"])
-        credit[place] = inside_any(on_image, target.boxes).mean()
+        credit[place] = inside_any(frame_to_image(peaks, image["width"], image["height"]), target.boxes).mean()
     return credit
 
 
@@ -141,8 +182,11 @@ def covered_share(boxes: list[Box]) -> float:
     return float(inside_any(AREA_POINTS, boxes).mean())
 
 
-def _figure(
-    credit: Array, mask: np.ndarray[Any, np.dtype[np.bool_]], targets: Sequence[Target], bootstrap: PatientBootstrap
+def _figures(
+    credits: Mapping[str, Array], places: NDArray[np.int64], readings: Sequence[Reading], bootstrap: PatientBootstrap
 ) -> dict[str, Any]:
-    readings = [target.reading for target, kept in zip(targets, mask, strict=True) if kept]
-    return bootstrap.proportion(credit[mask], readings).to_json()
+    of_places = [readings[place] for place in places.tolist()]
+    return {
+        name: defined_means({name: credit[places]}, of_places, bootstrap, (name,))[name]
+        for name, credit in credits.items()
+    }

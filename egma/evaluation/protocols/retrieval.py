@@ -3,6 +3,9 @@
 A text is a whole report, all sentences of a reading. An image counts once (its first reading), and so does a text:
 with a duplicate in the candidates no model could know which of the two is meant. Recall and rank are expectations over
 random orders within a tie: a constant score is exactly at chance.
+
+A ranking that is blind to the image, such as one by how typical a report is, is the same for every image: it puts k of
+the n reports into the first k places of all of them, and so earns recall k / n, exactly chance.
 """
 
 from collections.abc import Sequence

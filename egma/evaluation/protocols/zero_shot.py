@@ -7,7 +7,8 @@ and the sentence. The model's positive scale changes no rank and is left out.
 AUROC is one finding against the rest on the raw score, over the readings that list the finding as present or absent.
 Accuracy and macro-F1 take the argmax, over the readings with exactly one of the classes present and none uncertain.
 A tie for the argmax shares its credit in the accuracy, and counts as no prediction in the F1: a score that is the same
-for all classes earns at most what the best constant predictor earns.
+for all classes earns at most what the best constant predictor earns. A score that is blind to the image is the same for
+all images: its AUROC is 0.5, and the constant predictor is the best of its kind in accuracy and F1.
 """
 
 from collections.abc import Mapping, Sequence

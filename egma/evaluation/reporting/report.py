@@ -1,7 +1,7 @@
 """From the tasks' figures to the headline, `results.json` and the table of `results.md`."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,22 @@ WHOLE = "100 %"
 PROBE_TITLES = {"linear_probe": "Linear probe", "fine_tuning": "Fine-tuning"}
 SCORES = ("pooled", "late_interaction")
 PUBLISHED_TITLE = "Published on the same data set (Ma et al., 2024)"
-BASELINES = ("chance", "constant_predictor", "box_centre")
-MAP_TASKS = {
-    "grounding": ("Grounding", ("model", "centre_map", "other_image", "whole_image")),
-    "gaze_agreement": ("Agreement with gaze, by sentence", ("model", "centre_bias", "whole_recording", "uniform")),
+BASELINES = ("chance", "constant_predictor")
+# made of the training split, or of another patient's image: blind to the image that is scored
+POINTING_BLIND = ("finding_prior", "other_image", "centre_gaussian")
+POINTING_COLUMNS = tuple((name.replace("_", " "), name) for name in POINTING_BLIND)
+GAZE_BLIND = ("mean_gaze", "text_gaze", "location_prior")
+GROUNDING_BLIND = ("centre_map", "location_prior", "mean_gaze", "text_gaze", "other_image")
+BLIND = {
+    "pointing_game": ("pointing_game", None, POINTING_BLIND),
+    "grounding_cnr": ("grounding", "cnr", GROUNDING_BLIND),
+    "gaze_nss": ("gaze_agreement", "nss", GAZE_BLIND),
 }
+MAP_TASKS = {
+    "grounding": ("Grounding", ("model", *GROUNDING_BLIND, "whole_image")),
+    "gaze_agreement": ("Agreement with gaze, by sentence", ("model", *GAZE_BLIND, "whole_recording", "uniform")),
+}
+Text = Callable[..., str]  # a value, and its interval where there is one, as it stands in a cell
 READER_COLUMNS = ("model", "other_readers")
 FEW_MARK = "(few)"
 
@@ -80,8 +91,7 @@ def headline(details: Mapping[str, Any], score: str) -> dict[str, Any]:
     if score in (result := details.get("class_retrieval", {})):
         baselines["chance"] |= {key: result["chance"][name] for key, name in CLASS_RETRIEVAL_KEYS.items()}
     if "pointing_game" in (result := details.get("pointing_game", {})):
-        for baseline in ("chance", "box_centre"):
-            baselines[baseline]["pointing_game"] = result.get(baseline, {}).get("value")
+        baselines["chance"]["pointing_game"] = result["chance"]["value"]
     baselines["chance"] |= {key: details[task]["chance"]["auroc"] for key, task in PROBE_KEYS.items() if key in figures}
     return {
         **{key: figures[key]["value"] if key in figures else None for key in HEADLINE_LABELS},
@@ -90,7 +100,26 @@ def headline(details: Mapping[str, Any], score: str) -> dict[str, Any]:
         "few_patients": {key: figure.get("few_patients", False) for key, figure in figures.items()},
         "n": {key: figure["n"] for key, figure in figures.items()},
         **baselines,
+        **blind_figures(details, score),
     }
+
+
+def blind_figures(details: Mapping[str, Any], score: str) -> dict[str, dict[str, Any]]:
+    """By headline key: `blind`, what each blind baseline earns; `image_dependent`, the model less the best of them."""
+    blind: dict[str, Any] = {}
+    dependent: dict[str, Any] = {}
+    for key, (task, metric, names) in BLIND.items():
+        result = details.get(task, {})
+        if "image_dependent" in result:
+            figures = {name: result[name] if metric is None else result[name][metric] for name in names}
+            blind[key] = {name: figure["value"] for name, figure in figures.items() if figure["value"] is not None}
+            dependent[key] = result["image_dependent"][metric or key]
+    if score in (result := details.get("retrieval", {})):
+        # of one-to-one pairs, whatever the order
+        blind |= {key: {"text_prior": result["chance"]["recall_at_1"]} for key in RETRIEVAL_KEYS}
+    if score in (result := details.get("class_retrieval", {})):
+        blind["class_precision_at_1"] = {"text_prior": result["text_prior"]["precision_at_1"]["value"]}
+    return {"blind": blind, "image_dependent": dependent}
 
 
 def markdown_report(results: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
@@ -148,27 +177,57 @@ def about(results: Mapping[str, Any]) -> str:
         f"{data['patients']} patients. Percent, with {draws['confidence']:.0%} intervals over patients, closed or from "
         f"{draws['draws']} bootstrap draws, seed {draws['seed']}; {FEW_MARK}: fewer than {FEW_PATIENTS} patients (for "
         f"AUROC positive or negative ones). Headline score: {results['zero_shot_score']}; "
-        f"protocol {results['protocol_version']}."
+        f"protocol {results['protocol_version']}.{_left_out(results['classes_left_out'])}"
     )
 
 
+def _left_out(classes: Mapping[str, Any]) -> str:
+    few: Mapping[str, int] = classes["positive_images"]
+    if not few:
+        return ""
+    counts = ", ".join(f"{name} {count}" for name, count in few.items())
+    return f" Not classified, with fewer than {classes['least_positives']} positive images: {counts}."
+
+
 def headline_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header, and a row a headline figure that there is: the model, others and its distance from them, baselines."""
+    """Header, and a row a headline figure that there is: the model, others and its distance from them, baselines.
+
+    Below a figure that has one stands its image-dependent share.
+    """
     others: Mapping[str, Any] = results.get("baselines", {})
     header = ["figure", "model", *(column for name in others for column in (name, f"model - {name}"))]
     rows = []
     for key, label in HEADLINE_LABELS.items():
         if results.get(key) is None:
             continue
-        text = _percent if key in PERCENT_LABELS else _decimals
+        text = percent if key in PERCENT_LABELS else _decimals
         cells = [text(results[key], results["intervals"][key]) + _mark(results["few_patients"][key])]
         for other in others.values():
             difference = other["differences"].get(key)
             cells.append(text(other.get(key), other["intervals"].get(key)) + _mark(other["few_patients"].get(key)))
             cells.append("" if difference is None else _difference(difference, text))
         cells += [text(results[baseline].get(key)) for baseline in BASELINES]
-        rows.append([label, *cells, str(results["n"][key])])
-    return [*header, *(name.replace("_", " ") for name in BASELINES), "n"], rows
+        rows.append([label, *cells, blind_cell(results, key, text), str(results["n"][key])])
+        if key in results["image_dependent"]:
+            shares = [share_cell(one, key, text) for one in (results, *others.values())]
+            cells = [shares[0], *(cell for share in shares[1:] for cell in (share, ""))]
+            empty = [""] * (len(BASELINES) + 1)
+            count = str(results["image_dependent"][key]["n"])
+            rows.append([f"{label}, image-dependent share", *cells, *empty, count])
+    return [*header, *(name.replace("_", " ") for name in BASELINES), "blind baselines", "n"], rows
+
+
+def blind_cell(results: Mapping[str, Any], key: str, text: Text) -> str:
+    """The blind baselines of a headline figure, the best first."""
+    found: Mapping[str, float] = results["blind"].get(key, {})
+    ranked = sorted(found, key=lambda name: (-found[name], name))
+    return "; ".join(f"{name.replace('_', ' ')} {text(found[name])}" for name in ranked)
+
+
+def share_cell(results: Mapping[str, Any], key: str, text: Text) -> str:
+    """The image-dependent share of a headline figure, and what it is the distance from."""
+    share = results["image_dependent"].get(key)
+    return "" if share is None else f"{_difference(share, text)}, over {share['against'].replace('_', ' ')}"
 
 
 def headline_table(results: Mapping[str, Any]) -> str:
@@ -180,7 +239,7 @@ def published_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str
     published: Mapping[str, Mapping[str, float]] = results["published"]
     names = list(dict.fromkeys(name for row in published.values() for name in row))
     rows = [
-        [HEADLINE_LABELS[key], _percent(results.get(key)), *(_percent(row.get(name)) for name in names)]
+        [HEADLINE_LABELS[key], percent(results.get(key)), *(percent(row.get(name)) for name in names)]
         for key, row in published.items()
     ]
     return ["figure", "this model", *names], rows
@@ -205,9 +264,7 @@ def class_retrieval_rows(result: Mapping[str, Any]) -> tuple[list[str], list[lis
         for way, figures in result[score].items():
             cutoffs = list(figures)
             cells = [_cell(figure) for figure in figures.values()]
-            rows.append(
-                [f"{way.replace('_', '-')}, {score.replace('_', ' ')}", *cells, _percent(result["chance"][way])]
-            )
+            rows.append([f"{way.replace('_', '-')}, {score.replace('_', ' ')}", *cells, percent(result["chance"][way])])
     return ["query", *(f"P@{name.rpartition('_')[2]}" for name in cutoffs), "chance"], rows
 
 
@@ -235,7 +292,7 @@ def write_report(results: Mapping[str, Any], directory: str | Path) -> None:
     (directory / "results.tex").write_text(latex_report(results), encoding="utf-8")
 
 
-def _percent(value: float | None, interval: tuple[float, float] | None = None) -> str:
+def percent(value: float | None, interval: tuple[float, float] | None = None) -> str:
     if value is None:
         return ""
     text = f"{100 * value:.1f}"
@@ -248,13 +305,13 @@ def _decimals(value: float | None, interval: tuple[float, float] | None = None) 
     return f"{value:.3f}" if interval is None else f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
-def _difference(difference: Mapping[str, Any], text: Any) -> str:
+def _difference(difference: Mapping[str, Any], text: Text) -> str:
     p_value = difference["p_value"]
     value = text(difference["value"], difference["interval"])
     if p_value is None:
         return str(value)
-    mark = _mark(difference["few_patients"])
-    return f"{value}, p = {p_value:.3f}, by Holm {difference['p_holm']:.3f}{mark}"
+    corrected = f", by Holm {difference['p_holm']:.3f}" if "p_holm" in difference else ""
+    return f"{value}, p = {p_value:.3f}{corrected}{_mark(difference['few_patients'])}"
 
 
 def _plain(figure: Mapping[str, Any] | None) -> str:
@@ -269,7 +326,7 @@ def _findings_table(results: Mapping[str, Any]) -> str:
     columns = {f"AUROC, {score}": zero_shot[score]["auroc_per_class"] for score in SCORES if score in zero_shot}
     columns |= {
         label: {name: figures[kind] for name, figures in pointing["per_finding"].items() if kind in figures}
-        for label, kind in (("pointing game", "pointing_game"), ("its chance", "chance"), ("box centre", "box_centre"))
+        for label, kind in (("pointing game", "pointing_game"), ("its chance", "chance"), *POINTING_COLUMNS)
         if "per_finding" in pointing
     }
     names = sorted({name for column in columns.values() for name in column})
@@ -285,7 +342,7 @@ def _findings_table(results: Mapping[str, Any]) -> str:
 def _cell(figure: Mapping[str, Any] | None) -> str:
     if figure is None or figure["value"] is None:
         return "" if figure is None else str(figure.get("reason", ""))
-    return _percent(figure["value"], figure["interval"]) + _mark(figure.get("few_patients"))
+    return percent(figure["value"], figure["interval"]) + _mark(figure.get("few_patients"))
 
 
 def _mark(few_patients: bool | None) -> str:
