@@ -137,8 +137,8 @@ score. All figures in percent, on patients that no model saw, with 95 % interval
 {table}
 
 * *chance*: a random score; for the pointing game the boxes' share of the image.
-* *blind baselines* never see the image: the peak of the finding's mean training box, EGMA's own map of the same
-  finding in another patient, the centre; for retrieval any ranking of the reports that is the same for all images.
+* *blind baselines* never see the image: the peak of the finding's mean training box, EGMA's own map of the same finding
+  in another patient, the centre; for retrieval any ranking of the reports that is the same for all images.
 * *image-dependent share*: the model's hits less those of the best of them.
 
 ## Where a sentence looks

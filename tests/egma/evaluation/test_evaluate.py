@@ -138,11 +138,15 @@ def test_report_is_valid_json_and_says_when_data_are_generated(tmp_path: Path) -
     written = json.loads((tmp_path / "results.json").read_text())
     assert written["zero_shot_auroc"] == 1.0
     assert written["prompts_per_class"] == {name: 2 for name in CLASSES}
-    assert written["box_centre"]["pointing_game"] is not None
+    assert set(written["blind"]["pointing_game"]) == {"finding_prior", "other_image", "centre_gaussian"}
     table = (tmp_path / "results.md").read_text()
     assert table == markdown_report(results)
     assert "Generated data" in table
     assert re.search(r"\| Zero-shot AUROC \| 100\.0 \[\d\d\.\d, 100\.0\] \(few\) \| 50\.0 \| 50\.0 \|", table)
+    share = written["image_dependent"]["pointing_game"]
+    assert share["against"] == "finding_prior" and share["value"] == 0 and share["n"] == 12
+    assert "| Pointing game, image-dependent share | 0.0 [0.0, 0.0], p = 1.000 (few), over finding prior |" in table
+    assert "image-dependent share" in (tmp_path / "results.tex").read_text()
 
 
 def test_generated_is_read_from_the_conversion_report(tmp_path: Path) -> None:

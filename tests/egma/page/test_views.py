@@ -11,7 +11,8 @@ import torch
 from transformers import pipeline
 
 from dataset_scripts.schema import Recording, UserError, load_readings
-from egma.evaluation.protocols.gaze_agreement import gaze_agreement
+from egma.evaluation.protocols.blind_baselines import mean_boxes
+from egma.evaluation.protocols.gaze_agreement import gaze_agreement, gaze_corpus, mean_gaze
 from egma.evaluation.protocols.retrieval import distinct_pairs, report_scores
 from egma.evaluation.statistics.bootstrap import PatientBootstrap
 from egma.inference.embeddings import encode_images, encode_texts, records
@@ -140,19 +141,17 @@ def test_agreement_is_that_of_the_evaluation(model: PageModel, phantom_data: Pat
     shown = gaze_view(model, session, centre, source)
     one = records(rows.select([place]))
     texts = [sentence["text"] for sentence in row["sentences"]]
+    settings = model.sigma, model.lead_seconds
     expected = gaze_agreement(
-        one,
+        gaze_corpus(one, training, mean_boxes(training), mean_gaze(training, *settings, set()), *settings),
         encode_images(model.model, model.processor, rows.select([place]), 8),
         encode_texts(model.model, model.processor, texts, 8),
-        training,
-        model.sigma,
-        model.lead_seconds,
         PatientBootstrap(one, 0),
     )
     agreed = [sentence["agreement"] for sentence in shown["sentences"] if "agreement" in sentence]
     assert len(agreed) == expected["sentences"] > 2
     for metric in ("nss", "cc"):
-        for name, other in (("model", "model"), ("centre", "centre_bias")):
+        for name, other in (("model", "model"), ("centre", "mean_gaze")):
             mean = np.mean([values[name][metric] for values in agreed])
             assert mean == pytest.approx(expected[other][metric]["value"], abs=0.01), (name, metric)
 

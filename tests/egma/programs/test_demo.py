@@ -18,15 +18,19 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_results_name_every_figure_of_both_runs_and_chance(output: Path) -> None:
     results = json.loads((output / "results.json").read_text())
     for column in ("no_gaze", "egma", "chance"):
-        for key in ("zero_shot_auroc", "zero_shot_accuracy", "zero_shot_f1", "pointing_game", "recall_at_1"):
+        for key in ("pointing_game", "recall_at_1"):
             assert 0 <= results[column][key] <= 1, (column, key)
+        # a corpus this small has no class with enough positive images, and no table has figures of single labels
+        assert results[column].get("zero_shot_auroc") is None and "zero_shot_accuracy" not in results[column]
     assert results["generated"] is True
-    assert results["box_centre"]["pointing_game"] is not None
+    assert results["classes_left_out"]["positive_images"]["Pneumothorax"] < 20
+    assert results["egma"]["blind"]["pointing_game"]["finding_prior"] >= 0
+    assert results["no_gaze"]["image_dependent"]["pointing_game"]["n"] > 0
 
 
 def test_report_says_generated_and_shows_its_figures(output: Path) -> None:
     report = (output / "report.md").read_text()
-    assert "**generated**" in report and "| Zero-shot AUROC |" in report
+    assert "**generated**" in report and "| Pointing game, image-dependent share |" in report
     for name in ("heat_maps_egma.png", "heat_maps_no_gaze.png", "training_curves.png"):
         assert name in report and (output / name).stat().st_size > 5000
     assert {"model.safetensors", "processor_config.json"} <= {path.name for path in (output / "egma").iterdir()}

@@ -49,7 +49,7 @@ def test_program_writes_every_figure(
         assert 0 <= results[key] <= 1
         assert results["chance"][key] is not None and results["n"][key] > 0
     assert results["generated"] is True and results["bootstrap"]["seed"] == 0
-    assert results["box_centre"]["pointing_game"] is not None
+    assert results["blind"]["pointing_game"]["finding_prior"] >= 0
     assert results["model"]["name"] == "model" and results["model"]["identity"] == model_identity(model_folder)
     assert "| Zero-shot AUROC |" in capsys.readouterr().out
 

@@ -85,11 +85,11 @@ def test_oracle_earns_the_maximum_through_the_whole_path(monkeypatch: pytest.Mon
 def test_oracle_beats_every_baseline_at_full_resolution() -> None:
     rows = [spoken(k) for k in range(30)]
     result = evaluate(gaze_oracle(rows), rows, training_rows=[spoken(k, seed=100 + k) for k in range(30)])
-    for baseline in ("centre_bias", "uniform"):
+    for baseline in ("mean_gaze", "text_gaze", "location_prior", "uniform"):
         for metric in METRICS - {"kl"}:
             assert result["model"][metric]["value"] > result[baseline][metric]["value"] + 0.05
         assert result["model"]["kl"]["value"] < result[baseline]["kl"]["value"]
-    assert result["centre_source"] == "mean of 30 training recordings"
+    assert result["gaze_source"] == "mean of 30 training recordings"
 
 
 def test_negative_cosines_change_nothing() -> None:
@@ -265,5 +265,5 @@ def test_report_shows_every_metric_beside_the_baselines() -> None:
     rows = [spoken(k, reading_id=f"{k} {name}", reader_id=name) for k in range(4) for name in "ab"]
     results = evaluate_model(constant_model(rows), processor, rows, ["gaze_agreement"], prompts={}, bootstrap=20)
     text = markdown_report(results)
-    assert "| metric | model | centre bias | whole recording | uniform | n |" in text
+    assert "| metric | model | mean gaze | text gaze | location prior | whole recording | uniform | n |" in text
     assert "| auc judd | 0.500 [0.500, 0.500] (few) |" in text and "| other readers | n |" in text

@@ -10,7 +10,8 @@ import torch
 from dataset_scripts.schema import Reading, UserError
 from egma.evaluation.evaluate import evaluate_model
 from egma.evaluation.protocols import grounding as module
-from egma.evaluation.protocols.grounding import centre_map, grounding, grounding_targets, other_image
+from egma.evaluation.protocols.blind_baselines import MeanMaps, mean_boxes
+from egma.evaluation.protocols.grounding import grounding, grounding_corpus, grounding_targets
 from egma.evaluation.statistics.bootstrap import PatientBootstrap
 from tests.egma.evaluation.fakes import (
     GRID,
@@ -165,34 +166,38 @@ def test_boxes_that_mark_nothing_or_everything_are_counted() -> None:
         evaluate(random_model([reading(0)]), [reading(0)])
 
 
-def test_centre_map_is_the_mean_of_the_training_boxes() -> None:
-    rows = [reading(0, boxes=[box("a", 0, 0, 0.5, 1)]), reading(1, boxes=[box("b", 0, 0, 1, 0.5)]), reading(2)]
-    mean, source = centre_map(rows)
-    assert source == "mean of the boxes of 2 training readings"
-    assert [mean[10, 10], mean[10, -10], mean[-10, 10], mean[-10, -10]] == pytest.approx([1, 0.5, 0.5, 0])
-    assert centre_map([reading(0)])[1] == "centred Gaussian"
-
-
 def test_one_training_box_equal_to_the_test_box_has_a_finite_contrast() -> None:
     rows = phrases(2)
     result = evaluate(bright(rows, quadrant), rows, training_rows=rows[:1])
     assert np.isfinite(result["centre_map"]["cnr"]["value"])
 
 
-def test_partner_is_of_another_image() -> None:
-    rows = [reading(k % 3, sentences=[f"Phrase {k}."], boxes=[box("a", 0, 0, 0.5, 0.5)]) for k in range(7)]
-    targets = grounding_targets(rows, PROMPTS)
-    partner = other_image(targets)
-    assert partner is not None
-    for place, other in enumerate(partner):
-        assert targets[place].reading["image_id"] != targets[other].reading["image_id"]
-    assert other_image(targets[:1]) is None
-
-
-def test_one_image_has_no_other() -> None:
-    rows = phrases(1)
+def test_one_patient_has_no_other() -> None:
+    rows = [row | {"subject_id": "one"} for row in phrases(2)]
     model = bright(rows, quadrant)
     images, texts = encode(model, rows)
-    result = grounding(grounding_targets(rows, PROMPTS), images, texts, [], PatientBootstrap(rows, 10))
-    assert "other_image" not in result and result["model"]["cnr"]["interval"] is None
-    assert set(result["model"]) == set(METRICS)
+    targets = grounding_targets(rows, PROMPTS)
+    corpus = grounding_corpus(targets, mean_boxes([]), MeanMaps(np.ones((4, 4)), "none"))
+    result = grounding(corpus, images, texts, PatientBootstrap(rows, 10))
+    assert result["without_another_patient"] == 2 and result["other_image"]["cnr"]["value"] is None
+    assert result["model"]["cnr"]["interval"] is None and set(result["model"]) == set(METRICS)
+    assert result["image_dependent"]["cnr"]["against"] != "other_image"
+
+
+def test_gaze_of_the_same_text_is_a_baseline() -> None:
+    """Training looked at the boxes while it said the prompts: the blind map is then as good as it gets."""
+    rows = corpus(12)
+    spoken = [
+        {"text": PROMPTS[row["boxes"][0]["label"]][1].upper(), "start_seconds": 0.0, "end_seconds": 1.0} for row in rows
+    ]
+    middles = [row["boxes"][0] for row in rows]
+    training: list[Any] = [
+        row | {"sentences": [sentence], "fixations": {
+            "x": [middle["x_min"] + 0.25], "y": [middle["y_min"] + 0.25], "start": [0.1], "duration": [0.5]
+        }}
+        for row, sentence, middle in zip(rows, spoken, middles, strict=True)
+    ]  # fmt: skip
+    result = evaluate(random_model(rows), rows, training_rows=training)
+    assert result["text_gaze"]["pointing_game"]["value"] == result["location_prior"]["pointing_game"]["value"] == 1
+    assert result["targets_without_training_gaze"] == 0 and result["mean_gaze"]["pointing_game"]["value"] < 1
+    assert result["image_dependent"]["pointing_game"]["value"] == result["model"]["pointing_game"]["value"] - 1
