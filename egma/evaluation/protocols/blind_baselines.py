@@ -54,8 +54,8 @@ class MeanMaps:
         for place, name in enumerate(names):
             entries.setdefault(name if name in self.by_name else None, []).append(place)
         found: dict[str, Array] = {}
-        for name, places in entries.items():
-            own = self.of(name, cells)
+        for known, places in entries.items():
+            own = self.of(known, cells)
             for at in range(0, len(places), IMAGES_AT_ONCE):
                 tile = np.array(places[at : at + IMAGES_AT_ONCE])
                 for metric, column in score(own, tile).items():
@@ -79,20 +79,19 @@ def mean_boxes(training: Sequence[Reading]) -> MeanMaps:
     sums, counts = dict[str | None, Array](), Counter[str | None]()
     for reading in training:
         boxes = finding_boxes(reading)
-        labels = sorted({box["label"] for box in boxes})
-        masks = box_masks([[box for box in boxes if box["label"] == label] for label in labels], BOX_CELLS)
-        marked = {**dict(zip(labels, masks, strict=True)), None: masks.any(axis=0)} if labels else {}
-        for name, mask in marked.items():
-            sums.setdefault(name, np.zeros(mask.shape))[mask] += 1
-            counts[name] += 1
+        labels: list[str | None] = [*sorted({box["label"] for box in boxes}), *([None] if boxes else [])]
+        of_label = [[box for box in boxes if label in (None, box["label"])] for label in labels]
+        for label, mask in zip(labels, box_masks(of_label, BOX_CELLS), strict=True):
+            sums[label] = sums.get(label, 0.0) + mask.astype(np.float64)
+            counts[label] += 1
     if not sums:
         return MeanMaps(centred_gaussian(BOX_CELLS), CENTRED)
     means = {
-        name: gaussian_filter(total / counts[name], SMOOTHING * BOX_CELLS, mode="nearest").round(MAP_DECIMALS)
-        for name, total in sums.items()
+        label: gaussian_filter(total / counts[label], SMOOTHING * BOX_CELLS, mode="nearest").round(MAP_DECIMALS)
+        for label, total in sums.items()
     }
     source = f"mean of the boxes of {counts[None]} training readings"
-    return MeanMaps(means[None], source, {name: mean for name, mean in means.items() if name is not None})
+    return MeanMaps(means[None], source, {label: mean for label, mean in means.items() if label is not None})
 
 
 def spoken_findings(training: Sequence[Reading], names: Container[str]) -> dict[str, str]:
