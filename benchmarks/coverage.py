@@ -20,9 +20,9 @@ from scipy.stats import binom
 
 from benchmarks.parts import run_parts
 from egma.evaluation.statistics.auroc import auroc_interval, placements
-from egma.evaluation.statistics.bootstrap import FEW_PATIENTS
-from egma.evaluation.statistics.pairs import Ranked, auroc_difference, disagreeing_patients, sign_flip
-from egma.evaluation.statistics.proportions import Array, wilson
+from egma.evaluation.statistics.pairs import FEW_DISAGREEING, Ranked, auroc_difference, disagreeing_patients, sign_flip
+from egma.evaluation.statistics.proportions import wilson
+from egma.tools.arrays import Array
 
 REPETITIONS, FLIPS = 2000, 400
 PATIENTS, IMAGES, PREVALENCES, AUROCS = (60, 200, 600, 2000), (1, 2), (0.03, 0.1, 0.5), (0.5, 0.7, 0.9, 0.95, 0.99)
@@ -96,7 +96,7 @@ def auroc_repetition(cell: Cell, flipped: NDArray[np.bool_], random: np.random.G
     found = auroc_interval(placed)
     assert found is not None
     added, weights = auroc_difference(*models, cell.patients)
-    return *found[0], sign_flip(added, weights, flipped)[1], disagreeing_patients(added) < FEW_PATIENTS
+    return *found[0], sign_flip(added, weights, flipped)[1], disagreeing_patients(added) < FEW_DISAGREEING
 
 
 def share_repetition(cell: Cell, flipped: NDArray[np.bool_], random: np.random.Generator) -> Repetition:
@@ -105,7 +105,7 @@ def share_repetition(cell: Cell, flipped: NDArray[np.bool_], random: np.random.G
     interval = wilson(hits[0], entries)
     assert interval is not None
     added, weights = (hits[0] - hits[1]) / entries.sum(), entries / entries.sum()
-    return *interval, sign_flip(added, weights, flipped)[1], disagreeing_patients(added) < FEW_PATIENTS
+    return *interval, sign_flip(added, weights, flipped)[1], disagreeing_patients(added) < FEW_DISAGREEING
 
 
 def measured(cell: Cell, repetitions: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import modeling_egma  # noqa: F401  registers the Auto classes
 from dataset_scripts.identity import program_identity
 from dataset_scripts.output.resume import fingerprint
 from dataset_scripts.schema import UserError, load_readings
-from egma.evaluation.reporting.report import blind_cell, percent, share_cell
+from egma.evaluation.reporting.report import FEW_MARK, blind_cell, percent, share_cell
 from egma.evaluation.reporting.tables import markdown_table
 from egma.figures.example_sentences import gallery_rows
 from egma.figures.heat_maps import GalleryRow, heatmap_gallery
@@ -85,7 +85,7 @@ def collect_results(output: Path) -> dict[str, Any]:
     keys = [key for key, _ in FIGURES]
     results: dict[str, Any] = {"generated": True}
     for name, found in evaluations.items():
-        kept = ("intervals", "blind", "image_dependent")
+        kept = ("intervals", "few_patients", "blind", "image_dependent")
         results[name] = {key: found[key] for key in keys} | {part: found[part] for part in kept}
     results["chance"] = evaluations["egma"]["chance"]
     results["classes_left_out"] = evaluations["egma"]["classes_left_out"]
@@ -124,7 +124,8 @@ def _gallery(model_folder: Path, data: Path) -> list[GalleryRow]:
 
 
 def _cell(values: dict[str, Any], key: str) -> str:
-    return percent(values.get(key), values.get("intervals", {}).get(key))
+    mark = f" {FEW_MARK}" if values.get("few_patients", {}).get(key) else ""
+    return percent(values.get(key), values.get("intervals", {}).get(key)) + mark
 
 
 REPORT = """# EGMA on generated data
@@ -132,7 +133,8 @@ REPORT = """# EGMA on generated data
 Every picture, report and recording here is **generated** (the phantom corpus); no patient exists, and no figure says
 anything about real radiographs. Both models start from the same weights, see the same images and sentences in the same
 order and have the same losses; `EGMA` also sees where the (generated) reader looked. Zero-shot figures use the {score}
-score. All figures in percent, on patients that no model saw, with 95 % intervals over patients.
+score. All figures in percent, on patients that no model saw, with 95 % intervals over patients;
+(few): fewer than ten of them.
 
 {table}
 

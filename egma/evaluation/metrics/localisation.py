@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from egma.evaluation.metrics.maps import Array, checked_masks, is_constant, refuse
+from egma.evaluation.metrics.maps import checked_masks, is_constant, refuse
+from egma.tools.arrays import Array
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 

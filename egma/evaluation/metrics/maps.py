@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.float64]
+from egma.tools.arrays import Array
 
 
 def checked_maps(maps: ArrayLike, name: str = "maps") -> Array:

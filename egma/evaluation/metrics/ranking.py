@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-Array = NDArray[np.float64]
+from egma.tools.arrays import Array
+
 DECIMALS = 12
 
 

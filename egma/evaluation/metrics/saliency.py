@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from egma.evaluation.metrics.maps import Array, checked_pair, is_constant, refuse
+from egma.evaluation.metrics.maps import checked_pair, is_constant, refuse
+from egma.tools.arrays import Array
 
 EPSILON = float(np.finfo(np.float64).eps)  # of the reference code's KL
 

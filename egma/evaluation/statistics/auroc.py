@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit, stdtrit
 
-from egma.evaluation.statistics.proportions import CONFIDENCE, Array, Interval
+from egma.evaluation.statistics.proportions import CONFIDENCE, Interval
+from egma.tools.arrays import Array
 
 MISORDERED_PATIENTS = 5  # as n p >= 5 for a proportion
 PRIOR_PATIENTS = 4

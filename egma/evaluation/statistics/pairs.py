@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from egma.evaluation.statistics.auroc import share_below
-from egma.evaluation.statistics.proportions import CONFIDENCE, Array, Interval
+from egma.evaluation.statistics.proportions import CONFIDENCE, Interval
+from egma.tools.arrays import Array
 
 SIGN_FLIPS = "sign-flips over patients"
+FEW_DISAGREEING = 5  # with fewer no mid-p lies below 0.05
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """Shares of hits: Wilson's interval with the design effect of the patients."""
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
-Array = NDArray[np.float64]
+from egma.tools.arrays import Array
+
 Interval = tuple[float, float]
 
 CONFIDENCE = 0.95

@@ -13,7 +13,6 @@ from dataset_scripts.corpora.chexpert import (
     FIVE,
     LABELS,
     TRAIN_TABLE,
-    competition_labels,
     eligible_class,
     plan,
     plan_sample,
@@ -21,7 +20,7 @@ from dataset_scripts.corpora.chexpert import (
 from dataset_scripts.corpora.chexpert import _rows as read_rows
 from dataset_scripts.corpora.splits import hashed_split
 from dataset_scripts.plan import LazyUnits, Options
-from dataset_scripts.schema import Finding, UserError
+from dataset_scripts.schema import UserError
 from tests.dataset_scripts.converting import convert
 from tests.dataset_scripts.raw_trees import grey_picture, write_lines
 
@@ -91,18 +90,6 @@ def test_labels_are_read_by_name_in_any_order_of_columns(tree, tmp_path):
     write_lines(tree / "train.csv", [",".join(other), line(image_path(1), header=other, Lung_Lesion="1.0")])
     rows, _ = convert("chexpert", tree, tmp_path / "out")
     assert values(rows["train/patient00001/study1/view1_frontal.jpg"]) == {"Lung Lesion": 1}
-
-
-def test_uncertainty_rule_of_the_five_competition_labels():
-    def findings(value):
-        return [Finding(name=name, value=value) for name in LABELS]
-
-    uncertain = competition_labels(findings(-1))
-    assert uncertain == {
-        "Atelectasis": 1, "Cardiomegaly": 0, "Consolidation": 0, "Edema": 1, "Pleural Effusion": 1
-    }  # fmt: skip
-    assert set(competition_labels(findings(1)).values()) == {1}
-    assert competition_labels([]) == dict.fromkeys(FIVE, 0)
 
 
 def naive_eligible(cells, classes):

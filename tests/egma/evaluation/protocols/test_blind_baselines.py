@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dataset_scripts.schema import Reading
 from egma.evaluation import evaluate as program
 from egma.evaluation.evaluate import evaluate_model
+from egma.evaluation.metrics.ranking import held_share
 from egma.evaluation.metrics.saliency import auc_judd, shuffled_auc
 from egma.evaluation.protocols import blind_baselines as module
 from egma.evaluation.protocols.blind_baselines import (
@@ -22,7 +23,7 @@ from egma.evaluation.protocols.blind_baselines import (
     spoken_findings,
 )
 from egma.evaluation.protocols.class_retrieval import class_retrieval
-from egma.evaluation.protocols.retrieval import retrieval, true_ranks
+from egma.evaluation.protocols.retrieval import places_of_truth, retrieval
 from egma.evaluation.statistics.bootstrap import PatientBootstrap
 from egma.inference.geometry import inside_any, patch_centres
 from tests.egma.evaluation.fakes import (
@@ -216,8 +217,9 @@ def test_they_are_made_once_whatever_number_of_models(monkeypatch: pytest.Monkey
 
 @given(st.permutations(range(12)))
 def test_any_ranking_that_is_the_same_for_all_images_recalls_k_of_n(ranking: list[int]) -> None:
-    ranks = true_ranks(np.broadcast_to(np.array(ranking, dtype=float), (12, 12)))
-    assert [float((ranks <= k).mean()) for k in (1, 5, 10)] == [1 / 12, 5 / 12, 10 / 12]
+    places = places_of_truth(np.broadcast_to(np.array(ranking, dtype=float), (12, 12)))
+    recalls = [float(held_share(*places, k).mean()) for k in (1, 5, 10)]
+    assert recalls == pytest.approx([1 / 12, 5 / 12, 10 / 12])
     rows = corpus(12)
     images, texts = encode(oracle(rows), rows)
     assert retrieval(rows, images, texts, PatientBootstrap(rows, 0))["chance"]["recall_at_5"] == 5 / 12

@@ -10,11 +10,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from dataset_scripts.schema import Reading, UserError
+from dataset_scripts.corpora.chexpert import FIVE
+from dataset_scripts.schema import Finding, Reading, UserError
 from egma.evaluation.evaluate import evaluate_model
 from egma.evaluation.protocols import fine_tuning as module
 from egma.evaluation.protocols.fine_tuning import fine_tuning
-from egma.evaluation.protocols.linear_probe import features, linear_probe, patient_subset, probe_labels
+from egma.evaluation.protocols.linear_probe import (
+    competition_labels,
+    features,
+    linear_probe,
+    patient_subset,
+    probe_labels,
+)
 from egma.evaluation.statistics.bootstrap import PatientBootstrap
 from modeling_egma import EgmaForImageClassification, EgmaModel, EgmaProcessor
 from tests.egma.evaluation.fakes import oracle, reading
@@ -142,3 +149,15 @@ def test_whole_path_names_the_probe_in_the_headline(tiny_model: EgmaModel, proce
     )
     assert results["linear_probe_auroc"] == results["details"]["linear_probe"]["fractions"]["100 %"]["auroc"]["value"]
     assert results["chance"]["linear_probe_auroc"] == 0.5 and results["zero_shot_auroc"] is None
+
+
+def test_uncertainty_rule_of_the_five_competition_labels() -> None:
+    def findings(value: int) -> list[Finding]:
+        return [Finding(name=name, value=value) for name in (*FIVE, "Fracture")]
+
+    uncertain = competition_labels(findings(-1))
+    assert uncertain == {
+        "Atelectasis": 1, "Cardiomegaly": 0, "Consolidation": 0, "Edema": 1, "Pleural Effusion": 1
+    }  # fmt: skip
+    assert set(competition_labels(findings(1)).values()) == {1}
+    assert competition_labels([]) == dict.fromkeys(FIVE, 0)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from egma.evaluation.protocols.zero_shot import finding_labels
-from egma.evaluation.reporting.result_figures import confusion_counts, confusion_figure
+from egma.evaluation.reporting.result_plots import confusion_counts, confusion_figure
 from tests.egma.evaluation.fakes import CLASSES, corpus
 
 
@@ -13,7 +13,7 @@ def test_a_tie_stands_in_a_column_of_its_own() -> None:
     scores[0] = 1  # all classes tie; an argmax would call the first one right
     counts = confusion_counts(labels, scores)
     assert counts.tolist() == [[1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 2, 0]]
-    axes = confusion_figure(labels, scores, "").axes[0]
+    axes = confusion_figure(labels, scores, generated=False).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == [*CLASSES, "no prediction"]
 
 
