@@ -7,12 +7,13 @@ from pathlib import Path
 from egma.tools.processes import ROOT
 from egma.training.provenance import git_revision
 
-GROUND = {"dataset_scripts.schema", "dataset_scripts.ledger", "dataset_scripts.plan"}
-FLOOR = {"modeling_egma", "dataset_scripts.schema", "egma.tools"}
+GROUND = {f"dataset_scripts.{file}" for file in ("identity", "schema", "ledger", "plan")}
+FLOOR = {"modeling_egma", "dataset_scripts.identity", "dataset_scripts.schema", "egma.tools"}
 # what of the house a room may use, beside itself
 ARROWS: dict[str, set[str]] = {
     "modeling_egma": set(),
-    "dataset_scripts.schema": set(),
+    "dataset_scripts.identity": set(),
+    "dataset_scripts.schema": {"dataset_scripts.identity"},
     "dataset_scripts.ledger": {"dataset_scripts.schema"},
     "dataset_scripts.plan": GROUND,
     "dataset_scripts.files": GROUND,
@@ -23,7 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "dataset_scripts.output": GROUND,
     "dataset_scripts.phantom": {"dataset_scripts.schema"},
     "dataset_scripts.build": GROUND | {"dataset_scripts.corpora", "dataset_scripts.output", "dataset_scripts.files"},
-    "egma.tools": {"dataset_scripts.schema"},
+    "egma.tools": {"dataset_scripts.identity", "dataset_scripts.schema"},
     "egma.figures": FLOOR,
     "egma.inference": FLOOR,
     "egma.training": FLOOR | {"egma.figures", "egma.inference"},
