@@ -11,11 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import modeling_egma  # noqa: F401  registers the Auto classes
+from dataset_scripts.identity import program_identity
+from dataset_scripts.resume import fingerprint
 from dataset_scripts.schema import UserError, load_readings
 from egma_evaluation.figures import GalleryRow, heatmap_gallery, training_curves
 from egma_evaluation.gallery import gallery_rows
 from egma_evaluation.models import load_whole_model
-from egma_evaluation.stages import ROOT, Stage, run_stages, training, write_json
+from egma_evaluation.stages import ROOT, Stage, evaluation, run_stages, training, write_json
 
 RUNS = {"no_gaze": 0.0, "egma": 1.0}
 FIGURES = (
@@ -57,19 +60,16 @@ def run_demo(output: Path, readings: int, max_steps: int | None, seed: int) -> N
     output.mkdir(parents=True, exist_ok=True)
     cores = str(os.cpu_count() or 1)
     phantom = ("-m", "dataset_scripts.phantom", "--output", raw, "--readings", readings, "--seed", seed)
-    generate = Stage("generate the phantom corpus (MIMIC-EYE layout)", (*phantom, "--num-proc", cores), raw)
+    generator = program_identity(ROOT / "dataset_scripts")
+    title = "generate the phantom corpus (MIMIC-EYE layout)"
     build = ("-m", "dataset_scripts.build", "mimic_eye", "--source", raw, "--output", data, "--image-size", 160)
-    run_stages(output, [generate])
-    run_stages(output, [Stage("convert it", (*build, "--num-proc", cores), data)])
-    preset = str(ROOT / "configs" / "phantom.yaml")
-    trainings = [
-        Stage(f"train {name}", training(data, output / name, preset, gaze_ratio, seed, max_steps), output / name)
-        for name, gaze_ratio in RUNS.items()
-    ]
-    run_stages(output, trainings)
+    run_stages(output, [Stage(title, (*phantom, "--num-proc", cores), raw, (generator,))])
+    run_stages(output, [Stage("convert it", (*build, "--num-proc", cores), data, (fingerprint(raw),))])
+    presets = [str(ROOT / "configs" / "phantom.yaml")]
+    runs = [training(data, output / name, presets, ratio, seed, max_steps) for name, ratio in RUNS.items()]
+    run_stages(output, runs)
     for name in RUNS:
-        evaluate = (ROOT / "evaluate_egma.py", output / name, "--data", data, "--output", output / "evaluation" / name)
-        run_stages(output, [Stage(f"evaluate {name}", evaluate, output / "evaluation" / name)])
+        run_stages(output, [evaluation(f"evaluate {name}", output / name, data, output / "evaluation" / name)])
     results = collect_results(output)
     print(write_report(output, data, results))
     print(f"\nreport   {output / 'report.md'}\nresults  {output / 'results.json'}")
@@ -83,8 +83,8 @@ def collect_results(output: Path) -> dict[str, Any]:
     }
     keys = [key for key, _ in FIGURES]
     results: dict[str, Any] = {"generated": True}
-    for name, evaluation in evaluations.items():
-        results[name] = {key: evaluation[key] for key in keys} | {"intervals": evaluation["intervals"]}
+    for name, found in evaluations.items():
+        results[name] = {key: found[key] for key in keys} | {"intervals": found["intervals"]}
     for baseline in ("chance", "constant_predictor", "box_centre"):
         results[baseline] = evaluations["egma"][baseline]
     results["n"] = evaluations["egma"]["n"]
@@ -132,7 +132,7 @@ REPORT = """# EGMA on generated data
 Every picture, report and recording here is **generated** (the phantom corpus); no patient exists, and no figure says
 anything about real radiographs. Both models start from the same weights, see the same images and sentences in the same
 order and have the same losses; `EGMA` also sees where the (generated) reader looked. Zero-shot figures use the {score}
-score. All figures in percent, on patients that no model saw, with bootstrap 95 % intervals over patients.
+score. All figures in percent, on patients that no model saw, with 95 % intervals over patients.
 
 {table}
 

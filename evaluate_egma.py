@@ -21,15 +21,16 @@ from transformers import AutoConfig
 from transformers.utils import logging as transformers_logging
 
 import modeling_egma  # noqa: F401  registers the Auto classes
-from dataset_scripts.schema import UserError, fingerprint
+from dataset_scripts.identity import corpus_identity, model_identity, program_identity
+from dataset_scripts.schema import UserError, is_generated
 from egma_evaluation.model_index import eval_results
 from egma_evaluation.models import load_model
 from egma_evaluation.peers import load_peer
 from egma_evaluation.prompts import load_prompts
-from egma_evaluation.protocol import PROTOCOL_VERSION, TASKS, evaluate_model
+from egma_evaluation.protocol import TASKS, evaluate_model
 from egma_evaluation.report import headline_table, write_report
-from egma_evaluation.stages import write_json
-from egma_evaluation.task_cache import TaskCache, weights_digest
+from egma_evaluation.stages import EVALUATION_SOURCES, write_json
+from egma_evaluation.task_cache import TaskCache
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -80,12 +81,11 @@ def load_other(name: str) -> tuple[Any, Any]:
 
 
 def describe_model(name: str, model: Any) -> dict[str, Any]:
-    """Name, size and, so that two results can be told apart, the Hub commit or the digest of the weight files."""
-    digest = weights_digest(Path(name))
+    """Name, size and, so that two results can be told apart, the Hub commit and the identity of what was loaded."""
     return {
-        "name": name if digest is None else Path(name).resolve().name,
+        "name": Path(name).resolve().name if Path(name).is_dir() else name,
         "commit": getattr(model.config, "_commit_hash", None),
-        "weights_digest": digest,
+        "identity": model_identity(name),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 
@@ -96,8 +96,9 @@ def _caches(options: argparse.Namespace, model: Any, others: dict[str, tuple[Any
         return {}
     names = ("split", "prompts_per_class", "classes", "pooling", "batch_size", "bootstrap", "seed")
     shared = {name: getattr(options, name) for name in names} | {
-        "protocol_version": PROTOCOL_VERSION,
-        "data": fingerprint(options.data),
+        "program": program_identity(*EVALUATION_SOURCES),
+        "data": corpus_identity(options.data),
+        "generated": is_generated(options.data),
         "prompts": None if options.prompts is None else Path(options.prompts).read_text(encoding="utf-8"),
     }
     folder = options.output / "tasks"

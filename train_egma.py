@@ -10,6 +10,7 @@ import math
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from transformers import get_cosine_schedule_with_warmup
 
+from dataset_scripts.identity import corpus_identity, model_identity
 from dataset_scripts.schema import UserError
 from egma_evaluation.stages import write_json
 from egma_hub.push import push_model, require_pushable
@@ -34,7 +36,9 @@ from egma_training.devices import (
     prepare_sharding,
 )
 from egma_training.dry_run import dry_run
+from egma_training.frozen import check_statistics, freeze_unreached, frozen_notes
 from egma_training.interruption import Interrupted, Interruption
+from egma_training.objective import check_objective, objective_notes
 from egma_training.provenance import training_state
 from egma_training.start import build_model
 from egma_training.step import Batch, TrainingModule, whole_step
@@ -45,9 +49,10 @@ LASTING_SETTINGS = (
     *("data", "data_weights", "streaming", "shuffle_buffer", "positives", "gaze_ratio", "seed"),
     *("batch_size", "micro_batch_size", "gradient_accumulation_steps", "learning_rate", "weight_decay"),
     *("warmup_fraction", "max_steps", "epochs", "gaze_sigma", "gaze_lead_seconds", "max_length"),
-    *("contrastive_weight", "gaze_weight", "mapping_weight"),
+    *("contrastive_weight", "gaze_weight", "mapping_weight", "max_grad_norm"),
+    *("model", "vision_model", "text_model", "egma_config", "vocabulary_size"),
     *("brightness", "contrast", "rotation_degrees", "scale_fraction", "shift_fraction", "crop_fraction"),
-    "flip_probability",
+    *("flip_probability", "max_grad_norm", "egma_config"),
 )
 
 
@@ -59,12 +64,20 @@ class Trainer:
         self.accelerator = accelerator = make_accelerator(settings)
         self.data = TrainingData(settings, accelerator.process_index, accelerator.num_processes)
         model, self.processor = build_model(settings, self.data.rows)
-        check_objective(model.config, self.data)
+        gaze, size = self.processor.gaze_kwargs, self.processor.image_processor.size
+        # what was not given is the model's
+        settings = dataclasses.replace(settings, gaze_sigma=gaze["sigma"], gaze_lead_seconds=gaze["lead"])
+        self.settings = settings
+        check_objective(model.config, self.data.has_gaze)
+        check_statistics(model, settings, accelerator.num_processes)
+        self.notes = objective_notes(settings, model.config, self.data.has_gaze)
+        self.notes += frozen_notes(model, freeze_unreached(model, size["height"], size["width"]))
         prepare_sharding(accelerator, model)
         optimizer = make_optimizer(model, settings, accelerator.device)
         self.module, self.optimizer = accelerator.prepare(make_module(model, settings), optimizer)
-        self.steps_per_epoch = self.data.batches_per_epoch // settings.gradient_accumulation_steps
-        self.total_steps = settings.max_steps or max(1, round(settings.epochs * self.steps_per_epoch))
+        steps_per_epoch = self.data.batches_per_epoch / settings.gradient_accumulation_steps
+        self.total_steps = settings.max_steps or whole_steps(settings.epochs * steps_per_epoch)
+        self.evaluation_steps = settings.evaluation_steps or whole_steps(steps_per_epoch)
         warmup = round(settings.warmup_fraction * self.total_steps)
         self.schedule = get_cosine_schedule_with_warmup(optimizer, warmup, self.total_steps)
         self.watch = Watch(accelerator, settings.output, settings.log_steps)
@@ -77,9 +90,22 @@ class Trainer:
     def training(self) -> TrainingModule:
         return self.accelerator.unwrap_model(self.module)
 
+    @cached_property
+    def origin(self) -> dict[str, str | None]:
+        """Identities of the corpora and of the models that the run starts from; all processes ask together."""
+        found: list[Any] = [None]
+        if self.accelerator.is_main_process:
+            models = (self.settings.model, self.settings.vision_model, self.settings.text_model)
+            found = [
+                {f"content of {folder}": corpus_identity(folder) for folder in self.data.folders}
+                | {f"content of {name}": model_identity(name) for name in models if name}
+            ]
+        broadcast_object_list(found)
+        return dict(found[0])
+
     def resume(self, folder: Path) -> None:
         """Stand where the checkpoint stood."""
-        lasting = {name: getattr(self.settings, name) for name in LASTING_SETTINGS}
+        lasting = {name: getattr(self.settings, name) for name in LASTING_SETTINGS} | self.origin
         state = load_checkpoint(self.accelerator, folder, self.training.model, self.optimizer.optimizer, lasting)
         self.step, self.best_step = state["step"], state["best_step"]
         self.best_loss = math.inf if state["best_loss"] is None else state["best_loss"]
@@ -100,7 +126,7 @@ class Trainer:
             "validations_without_gain": self.validations_without_gain,
             "schedule": schedule,
             "scaler": None if scaler is None else scaler.state_dict(),
-            "settings": dataclasses.asdict(self.settings),
+            "settings": dataclasses.asdict(self.settings) | self.origin,
         }
         save_checkpoint(self.accelerator, self.settings.output, self.training.model, self.optimizer.optimizer, state)
 
@@ -112,16 +138,15 @@ class Trainer:
             UserError: a loss or gradient that is not finite; nothing was updated.
         """
         settings, accelerator = self.settings, self.accelerator
-        self._announce()
+        self.announce()
         collator = ReadingCollator(self.processor, settings)
         batches = self.data.batches(collator, self.step * settings.gradient_accumulation_steps)
-        every = settings.evaluation_steps or max(1, self.steps_per_epoch)
         self.watch.start(self.step, self.total_steps)
         try:
             with Interruption(accelerator) as interruption:
                 while self.step < self.total_steps and not self._has_converged():
                     self._train_step(batches)
-                    validates = self.step % every == 0 or self.step == self.total_steps
+                    validates = self.step % self.evaluation_steps == 0 or self.step == self.total_steps
                     if validates:
                         self._validate()
                     interrupted = interruption.requested()
@@ -133,7 +158,8 @@ class Trainer:
             self.watch.stop()
         self._finish()
 
-    def _announce(self) -> None:
+    def announce(self) -> None:
+        """What this run is, before its first step."""
         settings, world = self.settings, self.accelerator.num_processes
         pairs = settings.batch_size * world
         self.watch.say(
@@ -145,6 +171,8 @@ class Trainer:
                 f"{settings.gradient_accumulation_steps} batches a step: their gradients are added, their readings "
                 "are not each other's negatives (--micro_batch_size keeps the negatives)"
             )
+        for note in self.notes:
+            self.watch.say(note)
 
     def _train_step(self, batches: Iterator[Batch]) -> None:
         settings, accelerator = self.settings, self.accelerator
@@ -274,8 +302,9 @@ class Trainer:
         if not accelerator.is_main_process:
             return
         # copied, so that a run that was cut off here finds its best model again
-        shutil.copytree(output / "best", output, dirs_exist_ok=True)
-        shutil.rmtree(output / "best")
+        if (output / "best").exists():
+            shutil.copytree(output / "best", output, dirs_exist_ok=True)
+            shutil.rmtree(output / "best")
         if cut := self.data.truncated_sentences:
             self.watch.say(f"{cut} sentences were cut to {self.processor.max_length} tokens on the main process")
         self.watch.say(
@@ -283,20 +312,8 @@ class Trainer:
         )
 
 
-def check_objective(config: Any, data: TrainingData) -> None:
-    """Something must be left to learn from.
-
-    Raises:
-        UserError: all weights are 0, or gaze is all that is weighted and no reading has any.
-    """
-    weights = {name: getattr(config, f"{name}_weight") for name in ("contrastive", "gaze", "mapping")}
-    if not any(weights.values()):
-        raise UserError("contrastive_weight, gaze_weight and mapping_weight are all 0: there is nothing to learn")
-    if not weights["contrastive"] and not weights["mapping"] and not data.has_gaze:
-        raise UserError(
-            f"only gaze_weight ({weights['gaze']:g}) is above 0, and no training reading has gaze "
-            "(gaze_ratio, or a corpus without recordings)"
-        )
+def whole_steps(steps: float) -> int:
+    return max(1, round(steps))
 
 
 def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
@@ -307,6 +324,7 @@ def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
 def _prepare_output(trainer: Trainer) -> None:
     """A new run wants a folder without a run in it."""
     settings, accelerator, output = trainer.settings, trainer.accelerator, trainer.settings.output
+    origin = trainer.origin
     used = [any(output.glob("checkpoint-*")) or (output / METRICS_FILE).exists()]
     broadcast_object_list(used)
     if used[0] and settings.resume is None:
@@ -314,7 +332,7 @@ def _prepare_output(trainer: Trainer) -> None:
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
         model, data = trainer.training.model, trainer.data.describe()
-        state = training_state(settings, accelerator, model, data, trainer.total_steps)
+        state = training_state(settings, accelerator, model, data, trainer.total_steps) | {"origin": origin}
         write_json(output / "training_state.json", state)
     accelerator.wait_for_everyone()
 

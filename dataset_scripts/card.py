@@ -20,6 +20,7 @@ GENERATED_NOTICE = (
     "**This corpus is GENERATED: no patient exists.** Images, texts and gaze were drawn by a program; nothing measured "
     "on it says anything about a clinical use."
 )
+DATASETS_VERSIONS = "3.0 or newer (tried: 3.0.0, 3.6.0, 4.8.5, 5.2.0)"
 COUNTED = ("readings", "patients", "images", "readings_with_gaze", "sentences", "timed_sentences", "fixations", "boxes")
 # what a column with something in it is good for, in the Hub's words
 TASKS = {
@@ -41,7 +42,8 @@ def dataset_card(report: dict[str, Any], terms: str) -> str:
         f"# {report['corpus']}, converted for EGMA",
         "",
         f"A row is one reading of one image. {kept} of the source's {rows} readings are here; `conversion_report.json` "
-        "says what became of the others and of every row of the source's tables. Splits are by patient.",
+        "says what became of the others and of every row of the source's tables. Splits are by patient. "
+        f"`load_dataset` opens it with `datasets` {DATASETS_VERSIONS}.",
         "",
         *_counts(report["splits"]),
         "",

@@ -1,10 +1,12 @@
 """CheXpert 1.0, full size or small: `train.csv` and `valid.csv` with 14 labels an image, and the pictures.
 
-`--source` is the folder that holds the tables or the one above it. Labels are looked up by name, as copies differ in
-the order of their columns. `valid.csv`, which radiologists labelled, is the split `test`: the corpus keeps its own test
-set to itself, so that is what papers report, and nothing may be chosen on it. To choose by, 2 % of the patients of
-`train.csv` are the split `validation`, by a hash. Patients of `chexpert_5x200` and `chexpert_8x200` are among those of
-`train.csv`: who trains on it and tests on them must leave them out.
+`--source` is the folder that holds the tables or the one above it; or that of the folders `CheXpert-v1.0 batch ...` as
+they are downloaded, of which the first holds the tables and `valid`, the others the patients of `train`. Where there
+is no `train.csv`, the labels of `train_cheXbert.csv` or else `train_visualCheXbert.csv` are taken. Labels are looked up
+by name, as copies differ in the order of their columns. `valid.csv`, which radiologists labelled, is the split `test`:
+the corpus keeps its own test set to itself, so that is what papers report, and nothing may be chosen on it. To choose
+by, 2 % of the patients of the training table are the split `validation`, by a hash. Patients of `chexpert_5x200` and
+`chexpert_8x200` are among those of `train.csv`: who trains on it and tests on them must leave them out.
 
 An uncertain label stays -1 in the findings; `competition_labels` applies the rule of the five competition labels.
 
@@ -30,9 +32,11 @@ from dataset_scripts.mimic_images import table_inside
 from dataset_scripts.report import OFFENDERS_NAMED, Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Finding, Reading, Split, UserError
 from dataset_scripts.splits import hashed_split
-from dataset_scripts.tables import Row, is_repeated, number, read_text_columns
+from dataset_scripts.tables import Row, is_repeated, label_value, portable_path, read_text_columns
 
 TRAIN_TABLE, VALID_TABLE = "train.csv", "valid.csv"
+TRAIN_TABLES = (TRAIN_TABLE, "train_cheXbert.csv", "train_visualCheXbert.csv")
+LABEL_FILES = (*TRAIN_TABLES, VALID_TABLE, "val_labels.csv", "test_labels.csv", "groundtruth.csv")
 HELD_OUT = 0.02  # of the patients of train.csv; ConVIRT and those after it hold out 5,000 of its 223,414 images
 LICENSE = "Stanford University Dataset Research Use Agreement (CheXpert)"
 TERMS = (
@@ -52,10 +56,28 @@ EIGHT = (
     *("No Finding", "Cardiomegaly", "Edema", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion"),
     "Fracture",
 )
+FOLDERS, BATCH = ("CheXpert-v1.0*", "chexpertchestxrays*"), "CheXpert-v1.0 batch "
 IMAGES_PER_CLASS = 200
 ROWS_AT_ONCE = 4096
-_VALUES: dict[float | None, int] = {1.0: PRESENT, 0.0: ABSENT, -1.0: UNCERTAIN}
 _IMAGE_PATH = re.compile(r"(?:^|/)((?:train|valid)/(patient[0-9]+)/(study[0-9]+)/[^/]+\.(?:jpg|png))$")
+
+
+class Layout(NamedTuple):
+    """The folder that is read, and the folders in it (relative, "" itself) that may hold tables and patients."""
+
+    root: Path
+    folders: tuple[str, ...]
+
+    def label_files(self) -> dict[str, Path]:
+        """The tables of labels that are there, by name."""
+        paths = ((name, table_inside(self.root, f"{folder}{name}")) for folder in self.folders for name in LABEL_FILES)
+        return {name: path for name, path in reversed([*paths]) if path.is_file()}
+
+    def picture(self, path: str) -> Path:
+        """The file of `train/patientNNNNN/...`; the downloaded folders lack the first part."""
+        names = [f"{folder}{name}" for folder in self.folders for name in (path, path.partition("/")[2])]
+        paths = (inside(self.root, name) for name in names)
+        return next((found for found in paths if found.is_file()), self.root / path)
 
 
 class ChexpertRow(NamedTuple):
@@ -94,13 +116,19 @@ def plan(source: Path, options: Options) -> Plan:
     Raises:
         UserError: neither table is there, one lacks a column, or a patient is in both.
     """
-    root = _tables_folder(source)
-    tables = [_Table(path) for name in (TRAIN_TABLE, VALID_TABLE) if (path := table_inside(root, name)).is_file()]
+    layout = _layout(source)
+    files = layout.label_files()
+    names = [*[name for name in TRAIN_TABLES if name in files][:1], *[VALID_TABLE] * (VALID_TABLE in files)]
+    unread = ", ".join(sorted(files.keys() - set(names))) or "none"
+    tables = [_Table(files[name]) for name in names]
     if not tables:
-        raise UserError(f"{source}: neither {TRAIN_TABLE} nor {VALID_TABLE}; expected the folder that holds them")
+        raise UserError(
+            f"{source}: neither {TRAIN_TABLE} nor {VALID_TABLE}; expected the folder that holds them (label files that "
+            f"are not read: {unread})"
+        )
     shared = set.intersection(*(table.patients() for table in tables)) if len(tables) > 1 else set[str]()
     if shared:
-        raise UserError(f"{root}: {min(shared)} lies in both {TRAIN_TABLE} and {VALID_TABLE}; expected each in one")
+        raise UserError(f"{layout.root}: {min(shared)} lies in both {' and '.join(names)}; expected each in one")
 
     def row(place: int) -> ChexpertRow:
         beyond = place - len(tables[0])
@@ -108,16 +136,17 @@ def plan(source: Path, options: Options) -> Plan:
 
     return Plan(
         units=LazyUnits(range(sum(map(len, tables))), row),
-        convert=partial(convert_row, root=root, options=options),
+        convert=partial(convert_row, layout=layout, options=options),
         unit_name="images",
         reading_tables=tuple(table.name for table in tables),
         terms=TERMS,
+        facts={"labels from": ", ".join(names), "label files that are not read": unread},
     )
 
 
-def convert_row(row: ChexpertRow, root: Path, options: Options) -> list[Outcome]:
+def convert_row(row: ChexpertRow, layout: Layout, options: Options) -> list[Outcome]:
     """The reading of one image."""
-    return [attempt(row.table, _where(row), partial(_reading, row, root, options))]
+    return [attempt(row.table, _where(row), partial(_reading, row, layout, options))]
 
 
 def plan_sample(source: Path, options: Options, classes: Sequence[str]) -> Plan:
@@ -129,8 +158,8 @@ def plan_sample(source: Path, options: Options, classes: Sequence[str]) -> Plan:
     Raises:
         UserError: no table, a class with too few images, or a list with an id that is unknown or shows no single class.
     """
-    root = _tables_folder(source)
-    path = table_inside(root, TRAIN_TABLE)
+    layout = _layout(source)
+    path = layout.label_files().get(TRAIN_TABLE, layout.root / TRAIN_TABLE)
     shared = Ledger()
     if options.ids is None:
         chosen = _drawn(path, classes, options.seed, shared)
@@ -142,7 +171,7 @@ def plan_sample(source: Path, options: Options, classes: Sequence[str]) -> Plan:
     corpus = f"chexpert_{len(classes)}x{IMAGES_PER_CLASS}"
     return Plan(
         units=[shared, *chosen],
-        convert=partial(convert_sampled, root=root, corpus=corpus, classes=tuple(sorted(classes)), options=options),
+        convert=partial(convert_sampled, layout=layout, corpus=corpus, classes=tuple(sorted(classes)), options=options),
         unit_name="images",
         reading_tables=(TRAIN_TABLE,),
         terms=TERMS,
@@ -151,7 +180,7 @@ def plan_sample(source: Path, options: Options, classes: Sequence[str]) -> Plan:
 
 
 def convert_sampled(
-    unit: SampledRow | Ledger, root: Path, corpus: str, classes: Sequence[str], options: Options
+    unit: SampledRow | Ledger, layout: Layout, corpus: str, classes: Sequence[str], options: Options
 ) -> list[Outcome]:
     """The reading of one image of a sample: its class is present, the others of the sample are absent."""
     if isinstance(unit, Ledger):
@@ -159,7 +188,7 @@ def convert_sampled(
     findings = [Finding(name=name, value=PRESENT if name == unit.shown else ABSENT) for name in classes]
 
     def build(ledger: Ledger) -> tuple[Split, Reading]:
-        return "test", _picture_reading(corpus, unit.row, findings, root, options, ledger)
+        return "test", _picture_reading(corpus, unit.row, findings, layout, options, ledger)
 
     return [attempt(TRAIN_TABLE, _where(unit.row), build)]
 
@@ -186,7 +215,7 @@ class _Table:
     def __init__(self, path: Path) -> None:
         self.name = path.name
         self._columns = read_text_columns(path, ("Path", "Frontal/Lateral", "AP/PA", *LABELS))
-        found = (_IMAGE_PATH.search(cell) for cell in self._columns["Path"].to_pylist())
+        found = (_IMAGE_PATH.search(portable_path(cell)) for cell in self._columns["Path"].to_pylist())
         self._paths: pa.Array = pa.array(["" if match is None else match[1] for match in found], pa.string())
         self._is_repeated = is_repeated(self._paths)
 
@@ -257,7 +286,7 @@ def _leave_out(row: ChexpertRow, reason: str, shared: Ledger) -> None:
     shared.drop(row.table, reason, [_where(row)])
 
 
-def _reading(row: ChexpertRow, root: Path, options: Options, ledger: Ledger) -> tuple[Split, Reading]:
+def _reading(row: ChexpertRow, layout: Layout, options: Options, ledger: Ledger) -> tuple[Split, Reading]:
     if not row.path:
         raise Dropped("path_not_understood")
     if row.is_repeated:
@@ -266,13 +295,13 @@ def _reading(row: ChexpertRow, root: Path, options: Options, ledger: Ledger) -> 
     if not findings:
         raise Dropped("no_label")
     patient = row.path.split("/")[1]
-    is_train = row.table == TRAIN_TABLE
+    is_train = row.table != VALID_TABLE
     split: Split = hashed_split(patient, options.seed, 1 - HELD_OUT, HELD_OUT) if is_train else "test"
-    return split, _picture_reading("chexpert", row, findings, root, options, ledger)
+    return split, _picture_reading("chexpert", row, findings, layout, options, ledger)
 
 
 def _picture_reading(
-    corpus: str, row: ChexpertRow, findings: list[Finding], root: Path, options: Options, ledger: Ledger
+    corpus: str, row: ChexpertRow, findings: list[Finding], layout: Layout, options: Options, ledger: Ledger
 ) -> Reading:
     _, patient, study, _ = row.path.split("/")
     origin = Origin(
@@ -286,13 +315,13 @@ def _picture_reading(
         view=row.cells["AP/PA"] or row.cells["Frontal/Lateral"].upper() or None,
         frame=None,
     )
-    image = encode_image(inside(root, row.path), options.image_size, ledger)
+    image = encode_image(layout.picture(row.path), options.image_size, ledger)
     return labelled_reading(origin, image, findings, [], [], ledger)
 
 
 def _value(cell: str) -> int | None:
     """A label; blank is absent, as the published rule has it, and None what is no label."""
-    return _VALUES.get(number(cell)) if cell else ABSENT
+    return label_value(cell) if cell else ABSENT
 
 
 def _findings(row: ChexpertRow, ledger: Ledger) -> list[Finding]:
@@ -308,14 +337,15 @@ def _findings(row: ChexpertRow, ledger: Ledger) -> list[Finding]:
     return findings
 
 
-def _tables_folder(source: Path) -> Path:
-    """The folder that holds the tables: the source, or the only one in it that is called CheXpert-v1.0 or so."""
-    if any((source / name).is_file() for name in (TRAIN_TABLE, VALID_TABLE)):
-        return source
-    folders = sorted(path for path in source.glob("CheXpert-v1.0*") if path.is_dir())
+def _layout(source: Path) -> Layout:
+    """The source, or the only folder in it that is called CheXpert-v1.0 or so, or the downloaded batches in either."""
+    folders = sorted(path.name for pattern in FOLDERS for path in source.glob(pattern) if path.is_dir())
+    batches = [name for name in folders if name.startswith(BATCH)]
+    if batches or not folders or any((source / name).is_file() for name in LABEL_FILES):
+        return Layout(source, ("", *(f"{name}/" for name in batches)))
     if len(folders) > 1:
-        raise UserError(f"{source}: holds {' and '.join(path.name for path in folders)}; name one of them")
-    return table_inside(source, folders[0].name) if folders else source
+        raise UserError(f"{source}: holds {' and '.join(folders)}; name one of them")
+    return _layout(table_inside(source, folders[0]))
 
 
 def _where(row: ChexpertRow) -> str:

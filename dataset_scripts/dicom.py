@@ -3,8 +3,11 @@
 Stored values pass the Modality LUT (a table, or slope and intercept), then the VOI LUT (a table, or else the first
 window) onto 0 ... 255 in one step, and MONOCHROME1 is inverted (PS3.3 C.11.1, C.11.2, C.7.6.3.1.2). Without table or
 window eight stored bits stay what they are, and more are scaled by the picture's own range, which the ledger notes.
-Needs the extra `dicom`. GDCM is never asked, as a damaged JPEG-LS file makes it abort the whole process; lossless and
-12-bit JPEG are then left to pylibjpeg-libjpeg, which is under the GPL and so nobody's requirement here.
+Padding counts for no range and is black (C.7.5.1.1.2). What a header says of bits, tables, windows and padding is
+compared with the values, and noted where they contradict it. pydicom's own functions for
+tables and windows believe the header and read no packed table, so they are not used. Needs the extra `dicom`. GDCM is
+never asked, as a damaged JPEG-LS file makes it abort the whole process; lossless and 12-bit JPEG are then left to
+pylibjpeg-libjpeg, which is under the GPL and so nobody's requirement here.
 """
 
 import io
@@ -46,9 +49,12 @@ _NEEDED = (
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData"),
     *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
-    *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit"),
 )
+LEAST_SHOWN = 16 / 255  # of the output range; a window or table that leaves less of it to a picture is a wrong one
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 
 def is_dicom(path: Path) -> bool:
@@ -84,13 +90,18 @@ def _picture(path: Path, max_pixels: int, ledger: Ledger) -> Image.Image:
 
     header = _parse(path)
     _check(header, path.name, max_pixels)
-    stored = pixel_array(header, decoding_plugin=_decoder(header, path.name))
-    if header.SamplesPerPixel == 3:
-        return Image.fromarray(stored)
-    low, high = int(stored.min()), int(stored.max())
+    is_grey = header.SamplesPerPixel == 1
+    plugin = _decoder(header, path.name)
+    decoded = pixel_array(header, decoding_plugin=plugin, correct_unused_bits=not is_grey)
+    if not is_grey:
+        return Image.fromarray(decoded)
+    stored, is_padding = _stored(header, decoded.astype(np.int64), path.name, ledger)
+    if is_padding.all():
+        raise Dropped("image_of_one_grey_level", f"{path.name}: padding only")
+    low, high = int(stored[~is_padding].min()), int(stored[~is_padding].max())
     shown = _shown(header, np.arange(low, high + 1, dtype=np.int64), path.name, ledger)
     table = np.round(255 * (1 - shown if header.PhotometricInterpretation == "MONOCHROME1" else shown)).astype(np.uint8)
-    return Image.fromarray(table[stored.astype(np.int64) - low])
+    return Image.fromarray(np.where(is_padding, 0, table[np.clip(stored, low, high) - low]).astype(np.uint8))
 
 
 def _parse(path: Path) -> "Dataset":
@@ -123,6 +134,9 @@ def _check(header: "Dataset", name: str, max_pixels: int) -> None:
     if header.Rows * header.Columns > max_pixels:
         raise Dropped("image_too_large", f"{name}, {header.Columns} x {header.Rows} pixels")
     kind, bits = str(header.PhotometricInterpretation), header.BitsAllocated
+    # DX pairs them (PS3.3 C.8.11.3.1.2); where they disagree, so do the viewers
+    if (kind, shape := header.get("PresentationLUTShape")) in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):
+        raise Dropped("dicom_inversion_contradictory", f"{name}: {kind}, PresentationLUTShape {shape}")
     if header.SamplesPerPixel == 1 and kind in ("MONOCHROME1", "MONOCHROME2") and bits in (8, 16):
         return
     if header.SamplesPerPixel == 3 and (kind == "RGB" or kind.startswith("YBR_")) and bits == 8:
@@ -170,16 +184,62 @@ def _expanded_bytes(segment: bytes) -> int:
     return expanded
 
 
-def _shown(header: "Dataset", stored: npt.NDArray[np.int64], name: str, ledger: Ledger) -> FloatArray:
+def _stored(header: "Dataset", decoded: IntArray, name: str, ledger: Ledger) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+    """The pixels' values without overlays and other bits that are not theirs, and which of them are padding."""
+    bits = int(header.BitsStored)
+    lowest = int(header.get("HighBit", bits - 1)) + 1 - bits
+    if lowest and np.abs(decoded).max() < 2**bits:
+        ledger.note("dicom_high_bit_not_as_said", name)
+        lowest = 0
+    values = (decoded >> max(lowest, 0)) & (2**bits - 1)
+    if header.PixelRepresentation:
+        values -= (values >> (bits - 1)) << bits
+    is_padding = _padding(header, decoded, name, ledger) | _padding(header, values, name, ledger)
+    differs = lowest <= 0 and bool((values != decoded)[~is_padding].any())
+    # values that are cut too short jump where they wrap, and bits that are not theirs make them jump
+    if differs and _jumps(decoded) < _jumps(values):
+        ledger.note("dicom_values_beyond_bits_stored_kept", name)
+        return decoded, is_padding
+    if differs:
+        ledger.note("dicom_bits_beyond_bits_stored_ignored", name)
+    return values, is_padding
+
+
+def _jumps(values: IntArray) -> int:
+    return int(np.abs(np.diff(values, axis=1)).sum())
+
+
+def _padding(header: "Dataset", values: IntArray, name: str, ledger: Ledger) -> npt.NDArray[np.bool_]:
+    ends = [header.get(element) for element in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    none = np.zeros(values.shape, dtype=bool)
+    if ends[0] is None:
+        return none
+    # the element may be stored without the sign that the values have, or with one that they lack
+    sign = 2 ** (header.BitsAllocated - 1) if header.PixelRepresentation else 0
+    found = [(int(end) + sign) % 2**header.BitsAllocated - sign for end in ends if end is not None]
+    is_padding = (values >= min(found)) & (values <= max(found))
+    others = values[~is_padding]
+    if not is_padding.any():
+        return none
+    if others.size and others.min() < min(found) <= max(found) < others.max():
+        ledger.note("dicom_padding_amid_the_values_not_applied", name)
+        return none
+    ledger.note("dicom_padding_shown_black", name)
+    return is_padding
+
+
+def _shown(header: "Dataset", stored: IntArray, name: str, ledger: Ledger) -> FloatArray:
     """How bright each stored value is shown, black 0 to white 1, of MONOCHROME2."""
-    values = _modality(header, stored)
-    if header.get("VOILUTSequence"):
-        item = header.VOILUTSequence[0]
-        return _look_up(values, item, header) / float(2 ** item.LUTDescriptor[2] - 1)
-    if (windowed := _windowed(values, header)) is not None:
-        return windowed
-    if header.get("WindowWidth") is not None:
+    values = _modality(header, stored, name, ledger)
+    tables = header.get("VOILUTSequence")
+    windowed = None if tables else _windowed(values, header)
+    if not tables and windowed is None and header.get("WindowWidth") is not None:
         ledger.note("dicom_window_without_width_not_applied", name)
+    shown = _by_table(values, tables[0], header, name, ledger) if tables else windowed
+    if shown is not None and np.ptp(shown) >= LEAST_SHOWN:
+        return shown
+    if shown is not None:
+        ledger.note(f"dicom_{'table' if tables else 'window'}_that_hides_the_picture_not_applied", name)
     if header.BitsStored == 8 and np.array_equal(values, stored) and stored[0] >= 0 and stored[-1] <= 255:
         return stored / 255
     ledger.note("dicom_without_window_scaled_to_8_bit_by_its_own_range", name)
@@ -187,22 +247,43 @@ def _shown(header: "Dataset", stored: npt.NDArray[np.int64], name: str, ledger: 
     return (values - low) / max(high - low, np.finfo(np.float64).tiny)
 
 
-def _modality(header: "Dataset", stored: npt.NDArray[np.int64]) -> FloatArray:
+def _modality(header: "Dataset", stored: IntArray, name: str, ledger: Ledger) -> FloatArray:
     if header.get("ModalityLUTSequence"):
-        return _look_up(stored.astype(np.float64), header.ModalityLUTSequence[0], header)
+        return _look_up(stored.astype(np.float64), header.ModalityLUTSequence[0], header)[0]
     slope, intercept = (header.get(name) for name in ("RescaleSlope", "RescaleIntercept"))
+    if slope == 0:
+        ledger.note("dicom_rescale_slope_0_not_applied", name)
+        return stored.astype(np.float64)
     values: FloatArray = stored.astype(np.float64) * float(1 if slope is None else slope) + float(intercept or 0)
     if not np.isfinite(values).all():
         raise Dropped("dicom_rescale_not_finite", f"slope {slope}, intercept {intercept}")
     return values
 
 
-def _look_up(values: FloatArray, item: "Dataset", header: "Dataset") -> FloatArray:
-    """The entries of a LUT item for `values`, the first and the last for those below and above it."""
-    entries, first = int(item.LUTDescriptor[0]) or 2**16, int(item.LUTDescriptor[1])
-    data = item.LUTData
-    table = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.asarray(data)
-    return table[np.clip(np.round(values).astype(np.int64) - first, 0, entries - 1)].astype(np.float64)
+def _by_table(values: FloatArray, item: "Dataset", header: "Dataset", name: str, ledger: Ledger) -> FloatArray:
+    """By a VOI LUT whose white is that of the fewest bits, 8 at least, which hold its entries."""
+    entries, highest = _look_up(values, item, header)
+    bits = max(8, highest.bit_length())
+    if bits != item.LUTDescriptor[2]:
+        ledger.note("dicom_table_of_other_bits_than_said", name)
+    return entries / float(2**bits - 1)
+
+
+def _look_up(values: FloatArray, item: "Dataset", header: "Dataset") -> tuple[FloatArray, int]:
+    """The entries of a LUT item for `values`, the first and the last for those below and above it; its highest."""
+    count, first, bits = (int(number) for number in item.LUTDescriptor)
+    count, data = count % 2**16 or 2**16, item.LUTData
+    if isinstance(data, bytes):
+        is_swapped = item["LUTData"].VR == "OW" and not header.file_meta.TransferSyntaxUID.is_little_endian
+        words = np.frombuffer(data + bytes(len(data) % 2), ">u2" if is_swapped else "<u2")
+    else:
+        words = np.atleast_1d(np.asarray(data)).astype(np.int64) % 2**16
+    # two entries may share a word, the first in its lower half
+    table = words.astype("<u2").view(np.uint8) if bits <= 8 and len(words) < count else words
+    if len(table) < count:
+        raise Dropped("dicom_table_too_short", f"{len(table)} entries, {count} said")
+    places = np.clip(np.round(values).astype(np.int64) - first, 0, count - 1)
+    return table[places].astype(np.float64), int(table[:count].max())
 
 
 def _windowed(values: FloatArray, header: "Dataset") -> FloatArray | None:

@@ -14,11 +14,12 @@ from dataset_scripts.conversion import Dropped, Outcome, Recording, attempt
 from dataset_scripts.egd_fixations import FixationTable, KnownIds, read_fixations
 from dataset_scripts.fixations import valid_fixations
 from dataset_scripts.images import inside
+from dataset_scripts.lost_eye import lost_eye
 from dataset_scripts.mimic_images import plain_name, table_inside
 from dataset_scripts.report import Ledger
-from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Box, Finding, Fixations, Reading, Sentence, Split
-from dataset_scripts.sentences import TimedText, timed_sentences, untimed_sentences
-from dataset_scripts.tables import FloatArray, Row, number, read_table
+from dataset_scripts.schema import Box, Finding, Fixations, Reading, Sentence, Split
+from dataset_scripts.sentences import TimedText, timed_sentences, untimed_sentences, with_blanks_of
+from dataset_scripts.tables import FloatArray, Row, label_value, number, read_table
 
 MASTER_TABLE = "EyeGaze/master_sheet.csv"
 BOX_TABLE = "EyeGaze/bounding_boxes.csv"
@@ -44,7 +45,6 @@ LABEL_NAMES = {
 _CHEXPERT_SUFFIX = "__chx"
 _BOX_CORNERS = ("x1", "y1", "x2", "y2")
 _BOX_COLUMNS = ("dicom_id", "bbox_name", *_BOX_CORNERS)
-_VALUES: dict[float | None, int] = {1.0: PRESENT, 0.0: ABSENT, -1.0: UNCERTAIN}
 
 
 class EgdTables(NamedTuple):
@@ -157,7 +157,8 @@ def _fixations(row: EgdRow, size: tuple[int, int], ledger: Ledger) -> Fixations 
         return None
     start, duration, x, y = row.fixations.T
     columns = {"x": x / size[0], "y": y / size[1], "start": start, "duration": duration}
-    return valid_fixations(columns, row.fixation_table, row.image_id, ledger)
+    lost = lost_eye(x, y, "fixations", row.image_id, ledger)
+    return valid_fixations(columns, row.fixation_table, row.image_id, ledger, lost)
 
 
 def _sentences(path: Path, image_id: str, ledger: Ledger) -> list[Sentence]:
@@ -178,12 +179,14 @@ def _sentences(path: Path, image_id: str, ledger: Ledger) -> list[Sentence]:
     ledger.drop(PHRASE_TABLE, "no_text", [image_id], len(phrases) - len(spoken))
     if not spoken and full_text.strip():
         ledger.note("transcript_without_times", image_id)
-    return timed_sentences(spoken) or untimed_sentences(full_text)
+    if not spoken:
+        return untimed_sentences(full_text)
+    return timed_sentences(with_blanks_of(full_text, spoken, image_id, ledger)) or untimed_sentences(full_text)
 
 
 def _phrase(phrase: dict[str, Any]) -> TimedText:
-    times = (number(str(phrase.get(name))) for name in ("begin_time", "end_time"))
-    return TimedText(str(phrase.get("phrase") or "").strip(), *times)
+    start, end = (number(str(phrase.get(name))) for name in ("begin_time", "end_time"))
+    return TimedText(str(phrase.get("phrase") or "").strip(), start, end)
 
 
 def _findings(row: Row, ledger: Ledger) -> list[Finding]:
@@ -193,7 +196,7 @@ def _findings(row: Row, ledger: Ledger) -> list[Finding]:
         name = label_name(column)
         if name is None or cell == "" or name in values:
             continue
-        value = _VALUES.get(number(cell))
+        value = label_value(cell)
         if value is None:
             ledger.note("label_not_understood", f"{row['dicom_id']} {column}: {cell!r}")
         else:

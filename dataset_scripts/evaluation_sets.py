@@ -11,7 +11,7 @@ from dataset_scripts.images import EncodedImage, inside
 from dataset_scripts.mimic_images import check_size, plain_name
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import Box, Finding, Reading, Sentence, UserError
-from dataset_scripts.tables import Row, number
+from dataset_scripts.tables import Row, number, portable_path
 
 HASHED_TRAIN, HASHED_VALIDATION = 0.7, 0.15
 
@@ -124,7 +124,7 @@ def read_id_list(path: Path) -> list[str]:
         raise UserError(f"{path}: no such file; expected a text file of image ids, one a line") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: expected a UTF-8 text file of image ids, one a line ({error})") from None
-    ids = [line.strip() for line in lines if line.strip()]
+    ids = [portable_path(line.strip()) for line in lines if line.strip()]
     if not ids:
         raise UserError(f"{path}: names no image; expected a text file of image ids, one a line")
     return ids

@@ -3,51 +3,85 @@
 import numpy as np
 import numpy.typing as npt
 
+from dataset_scripts.fixation_detection import CLOCK_TOLERANCE_SECONDS
+from dataset_scripts.lost_eye import BoolArray
 from dataset_scripts.report import OFFENDERS_NAMED, Ledger
-from dataset_scripts.schema import Fixations
+from dataset_scripts.schema import Fixations, UserError
 from dataset_scripts.tables import FloatArray
 
+LARGEST = 1e100  # differences of larger numbers could not be computed
+Rows = npt.NDArray[np.int64]
 
-def valid_fixations(columns: dict[str, FloatArray], table: str, where: str, ledger: Ledger) -> Fixations | None:
+
+def valid_fixations(
+    columns: dict[str, FloatArray], table: str, where: str, ledger: Ledger, lost: BoolArray | None = None
+) -> Fixations | None:
     """Keep the fixations that lie in the image, sorted by their start; None when there is none.
 
-    A table whose times run backwards is sorted, rows of the same start staying in the table's order, and noted: what
-    comes after reads a scan path. The second of two rows with the same place and time is dropped.
+    A table whose times run backwards is sorted, and noted: what comes after reads a scan path. No two fixations
+    overlap, so that their durations are the time that the eye rested: one that lies within another's time is dropped,
+    as a repeated row and the shorter reports of a fixation that grows from row to row (of the same start the longest
+    stays, of those the last); one that lasts into the next ends where that begins, as noted.
 
     Args:
         columns: `x`, `y`, `start`, `duration` and any optional columns of `schema.Fixations`, (F,) each, as fractions
             of the image and seconds; NaN where the source had no number.
         table: the table to count them under.
         where: what to call the source; rows are numbered from 1, without the header.
+        lost: (F,) what `lost_eye` said of the source's own positions.
+
+    Raises:
+        UserError: a column without a single number.
     """
     x, y, duration = columns["x"], columns["y"], columns["duration"]
+    for name, values in columns.items():
+        if len(values) and not np.isfinite(values).any():
+            raise UserError(f"{where}: {table}: no row has a number as {name}; expected one a fixation")
     failures = {
-        "not_a_number": ~np.isfinite(np.stack(list(columns.values()))).all(axis=0),
+        "not_a_number": ~(np.abs(np.stack(list(columns.values()))) <= LARGEST).all(axis=0),
+        "lost_eye": np.zeros(len(x), dtype=bool) if lost is None else lost,
         "outside_image": ~((x >= 0) & (x < 1) & (y >= 0) & (y < 1)),
         "negative_duration": duration < 0,
         "no_duration": ~(duration > 0),
-        "duplicate": _repeats(columns),
     }
     keep = np.ones(len(x), dtype=bool)
     ledger.enter(table, len(x))
     for reason, failed in failures.items():
-        rows = np.flatnonzero(failed & keep)
-        ledger.drop(table, reason, [f"{where} row {row + 1}" for row in rows[:OFFENDERS_NAMED]], len(rows))
+        _drop(table, reason, np.flatnonzero(failed & keep), where, ledger)
         keep &= ~failed
-    ledger.keep(table, int(keep.sum()))
-    start = columns["start"][keep]
-    if len(start) > 1 and (np.diff(start) < 0).any():
+    rows = np.flatnonzero(keep)
+    if (np.diff(columns["start"][rows]) < 0).any():
         ledger.note("fixations_sorted_by_start", f"{where}: the times in {table} run backwards")
-    order = np.flatnonzero(keep)[np.argsort(start, kind="stable")]
-    return _as_fixations({name: values[order] for name, values in columns.items()}) if keep.any() else None
+    kept = _one_after_another(columns, rows, table, where, ledger)
+    ledger.keep(table, len(kept["x"]))
+    return _as_fixations(kept) if rows.size else None
 
 
-def _repeats(columns: dict[str, FloatArray]) -> npt.NDArray[np.bool_]:
-    """(F,) whether an earlier row has the same place and time."""
-    repeated = np.ones(len(columns["x"]), dtype=bool)
-    rows = np.stack([columns[name] for name in ("start", "duration", "x", "y")], axis=1)
-    repeated[np.unique(rows, axis=0, return_index=True)[1]] = False
-    return repeated
+def _drop(table: str, reason: str, rows: Rows, where: str, ledger: Ledger) -> None:
+    ledger.drop(table, reason, [f"{where} row {row + 1}" for row in rows[:OFFENDERS_NAMED]], len(rows))
+
+
+def _one_after_another(
+    columns: dict[str, FloatArray], rows: Rows, table: str, where: str, ledger: Ledger
+) -> dict[str, FloatArray]:
+    """The columns of `rows` in the order of time, without any overlap."""
+    start = columns["start"]
+    rows = rows[np.lexsort((-rows, -columns["duration"][rows], start[rows]))]
+    end = start[rows] + columns["duration"][rows]
+    is_within = end <= np.maximum.accumulate(np.append(-np.inf, end))[:-1] + CLOCK_TOLERANCE_SECONDS
+    outer = rows[~is_within]  # their starts rise, and their ends
+    is_begun_anew = np.append(np.diff(start[outer]) <= CLOCK_TOLERANCE_SECONDS, False)[: len(outer)]
+    _drop(table, "within_another_fixation", np.sort(np.append(rows[is_within], outer[is_begun_anew])), where, ledger)
+    rows = outer[~is_begun_anew]
+    kept = {name: values[rows] for name, values in columns.items()}
+    room = np.diff(kept["start"])
+    excess = kept["duration"][:-1] - room
+    trimmed = np.flatnonzero(excess > CLOCK_TOLERANCE_SECONDS)
+    if trimmed.size:
+        told = f"{trimmed.size} of {len(rows)} by {excess[trimmed].sum():.3g} s together, row {rows[trimmed[0]] + 1}"
+        ledger.note("fixations_end_where_the_next_begins", f"{where}: {told}")
+        kept["duration"][trimmed] = room[trimmed]
+    return kept
 
 
 def _as_fixations(columns: dict[str, FloatArray]) -> Fixations:

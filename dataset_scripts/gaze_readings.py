@@ -2,13 +2,12 @@
 
 from typing import NamedTuple
 
-from dataset_scripts.clinical_reports import description
+from dataset_scripts.clinical_reports import report_sentences
 from dataset_scripts.conversion import Outcome, Recording
 from dataset_scripts.images import EncodedImage
 from dataset_scripts.mimic_images import check_size
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import Reading, Sentence, UserError
-from dataset_scripts.sentences import untimed_sentences
 
 CREDENTIALED_LICENSE = "PhysioNet Credentialed Health Data License 1.5.0"
 GENERATED_LICENSE = "Apache-2.0"
@@ -38,7 +37,7 @@ def gaze_reading(
     check_size(origin.image_id, (image.width, image.height), origin.size, ledger)
     if recording.fixations is None:
         ledger.note("no_gaze_left", origin.reading_id)
-    sentences = recording.sentences or _report_sentences(report, origin.reading_id, ledger)
+    sentences = recording.sentences or _report_sentences(report, origin, ledger)
     if any(len(sentence["text"].split()) > ENDLESS_SENTENCE_WORDS for sentence in sentences):
         ledger.note("sentence_of_more_than_100_words", origin.reading_id)
     return Reading(
@@ -60,9 +59,9 @@ def gaze_reading(
     )
 
 
-def _report_sentences(report: str | None, reading_id: str, ledger: Ledger) -> list[Sentence]:
-    sentences = untimed_sentences(description(report or "").text)
-    ledger.note("text_from_written_report" if sentences else "no_text", reading_id)
+def _report_sentences(report: str | None, origin: Origin, ledger: Ledger) -> list[Sentence]:
+    sentences = report_sentences(report or "", origin.study_id, origin.reading_id, ledger)
+    ledger.note("text_from_written_report" if sentences else "no_text", origin.reading_id)
     return sentences
 
 

@@ -21,7 +21,7 @@ from dataset_scripts.report import Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, Finding, Reading, Split, UserError
 from dataset_scripts.sentences import untimed_sentences
 from dataset_scripts.splits import SPLIT_NAMES, hashed_split
-from dataset_scripts.tables import Row, read_table
+from dataset_scripts.tables import Row, plain_row, read_table
 
 TABLES = ("metadata.csv", "metadata.jsonl")
 CONTENT_COLUMNS = ("text", "labels", "finding")
@@ -50,6 +50,7 @@ def plan(source: Path, options: Options) -> Plan:
     cells = _read_jsonl(path) if path.suffix == ".jsonl" else read_table(path, ("file_name",))
     if not cells:
         raise UserError(f"{path}: the table has no row; expected one row an image")
+    cells = [plain_row(row, ("patient_id",), ("file_name",)) for row in cells]
     columns = {name for row in cells for name in row}
     if "file_name" not in columns:
         raise UserError(f"{path}: column file_name missing; it has {', '.join(sorted(columns))}")

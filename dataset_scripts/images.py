@@ -16,6 +16,7 @@ FORMATS = ("JPEG", "PNG")
 MAX_PIXELS = 64_000_000
 PNG_COMPRESSION = 3  # within 20 % of the smallest file, three times as fast as the default
 DECODED_SIDES = 2  # the least size, of the final one, that a JPEG is decoded at
+_EIGHT_BIT = ("1", "L", "LA", "P", "RGB", "RGBA")
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
@@ -47,13 +48,14 @@ def encode_image(path: Path, long_side: int, ledger: Ledger, max_pixels: int | N
     A JPEG of four times that size or more is decoded at a half, a quarter or an eighth, never below twice the final
     size: 1.6 times as fast, and on radiographs no grey value differs by more than 2 of 255 from the whole decode's.
     L and RGB stay what they are, a palette becomes RGB, transparency is put on black (an opaque alpha changes no
-    value), 16 bits of a PNG become 8 by the picture's own range (noted in the ledger).
+    value), 16 bits of a grey PNG become 8 by the picture's own range (noted in the ledger).
 
     Args:
         max_pixels: refuse a larger picture before it is decoded; None: MAX_PIXELS.
 
     Raises:
-        Dropped: missing, no JPEG, PNG or DICOM, too large, truncated, or in another mode (CMYK, YCbCr, ...).
+        Dropped: missing, no JPEG, PNG or DICOM, too large, truncated, in another mode (CMYK, YCbCr, 16 bits a channel,
+            ...), or of a single grey value or colour.
         Impossible: DICOM, and pydicom is not installed.
     """
     max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
@@ -71,6 +73,9 @@ def encode_image(path: Path, long_side: int, ledger: Ledger, max_pixels: int | N
         raise
     except Exception as error:  # a damaged file makes the decoders fail in any way
         raise Dropped("image_not_decodable", f"{path.name}: {type(error).__name__} {error}"[:300]) from None
+    bands = np.atleast_2d(picture.image.getextrema())
+    if (bands[:, 0] == bands[:, 1]).all():
+        raise Dropped("image_of_one_grey_level", path.name)
     return EncodedImage(_png(picture, long_side), picture.width, picture.height)
 
 
@@ -92,6 +97,8 @@ def _read_picture(path: Path, long_side: int, ledger: Ledger, max_pixels: int) -
         width, height = picture.size
         if width * height > max_pixels:
             raise Dropped("image_too_large", f"{path.name}, {width} x {height} pixels")
+        if picture.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in picture.tile):
+            raise Dropped("image_16_bits_of_several_channels", path.name)  # of which Pillow drops the lower 8
         drafted = None
         scale = DECODED_SIDES * long_side / max(width, height)
         if scale < 1 and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
@@ -103,23 +110,18 @@ def _read_picture(path: Path, long_side: int, ledger: Ledger, max_pixels: int) -
 
 
 def _eight_bit(image: Image.Image, path: Path, ledger: Ledger) -> Image.Image:
-    if image.mode in ("L", "RGB"):
-        return image
-    if image.mode == "1":
-        return image.convert("L")
-    if image.mode in _SIXTEEN_BIT:
+    if image.mode in _SIXTEEN_BIT and not image.has_transparency_data:
         ledger.note("image_16_bit_scaled_to_8_bit_by_its_own_range", path.name)
         return _own_range(image)
-    if image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    if image.mode in ("LA", "RGBA"):
-        return _on_black(image)
-    if image.mode == "RGB":
-        return image
-    raise Dropped("unexpected_image_mode", f"{path.name}: {image.mode}")
+    if image.mode not in _EIGHT_BIT:
+        raise Dropped("unexpected_image_mode", f"{path.name}: {image.mode}")
+    return _on_black(image).convert("L" if image.mode in ("1", "L", "LA") else "RGB")
 
 
 def _on_black(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("LA" if image.mode in ("1", "L", "LA") else "RGBA")
     colours = image.convert("L" if image.mode == "LA" else "RGB")
     black = Image.new(colours.mode, image.size)
     black.paste(colours, mask=image.getchannel("A"))

@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset_scripts.clinical_reports import description
+from dataset_scripts.clinical_reports import report_sentences
 from dataset_scripts.conversion import Dropped, LazyUnits, Options, Outcome, Plan, attempt
 from dataset_scripts.gaze_readings import (
     CREDENTIALED_LICENSE,
@@ -26,10 +26,9 @@ from dataset_scripts.gaze_readings import (
 from dataset_scripts.images import encode_image
 from dataset_scripts.mimic_images import METADATA_COLUMNS, MimicTree, check_size, image_row, open_tree
 from dataset_scripts.report import OFFENDERS_NAMED, Ledger
-from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Finding, Reading, Split, UserError
-from dataset_scripts.sentences import untimed_sentences
+from dataset_scripts.schema import Finding, Reading, Split, UserError
 from dataset_scripts.splits import SPLIT_NAMES, hashed_split
-from dataset_scripts.tables import Row, is_repeated, number, read_text_columns
+from dataset_scripts.tables import Row, is_repeated, label_value, read_text_columns
 
 METADATA_TABLE, SPLIT_TABLE, CHEXPERT_TABLE = (f"mimic-cxr-{name}.csv" for name in ("metadata", "split", "chexpert"))
 CHEXPERT_LABELS = (
@@ -42,7 +41,6 @@ TERMS = (
     "have it. This conversion holds its images and texts and must not be redistributed, nor pushed to a public "
     "repository."
 )
-_VALUES: dict[float | None, int] = {1.0: PRESENT, 0.0: ABSENT, -1.0: UNCERTAIN}
 
 
 class CxrUnit(NamedTuple):
@@ -96,12 +94,9 @@ def _reading(
     report = reports.report(meta.subject_id, meta.study_id)
     if report is None:
         raise Dropped("report_missing", f"s{meta.study_id}.txt")
-    text, section = description(report)
-    sentences = untimed_sentences(text)
+    sentences = report_sentences(report, meta.study_id, f"s{meta.study_id}.txt", ledger)
     if not sentences:
         raise Dropped("report_without_text", f"s{meta.study_id}.txt")
-    if section != "findings_and_impression":
-        ledger.note(f"text_from_{section}", f"s{meta.study_id}.txt")
     split = _split(cells, meta.subject_id, options, ledger)
     image = encode_image(images.picture(meta.subject_id, meta.study_id, image_id), options.image_size, ledger)
     if meta.width and meta.height:
@@ -142,7 +137,7 @@ def _findings(cells: Row, ledger: Ledger) -> list[Finding]:
     findings = []
     for label in CHEXPERT_LABELS:
         cell = cells.get(label, "")
-        value = _VALUES.get(number(cell))
+        value = label_value(cell)
         if value is not None:
             findings.append(Finding(name=label, value=value))
         elif cell:

@@ -17,7 +17,7 @@ from dataset_scripts.images import inside
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import Split, UserError
 from dataset_scripts.splits import SPLIT_NAMES
-from dataset_scripts.tables import Row, number, read_columns
+from dataset_scripts.tables import Row, number, portable_path, read_columns
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm")
 LONGEST_SIDE = 100_000
@@ -169,7 +169,7 @@ def whole_id(cell: str) -> str | None:
 
 def study_ids(subject_id: str, study_id: str, path: str) -> tuple[str | None, str | None]:
     """Patient and study from their cells, or else from a path that ends in `pNNNNNNNN/sNNNNNNNN/<dicom_id>.dcm`."""
-    found = _STUDY_FOLDER.search(path)
+    found = _STUDY_FOLDER.search(portable_path(path))
     from_path = found.groups() if found else (None, None)
     return whole_id(subject_id) or from_path[0], whole_id(study_id) or from_path[1]
 

@@ -19,7 +19,7 @@ from dataset_scripts.mimic_images import MimicTree, images_tree, side_pixels, st
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import PRESENT, Finding, Reading, Sentence, Split, UserError
 from dataset_scripts.splits import SPLIT_NAMES, splits_of_patients
-from dataset_scripts.tables import Row, read_table
+from dataset_scripts.tables import Row, portable_path, read_table
 
 TABLE_NAME = "MS_CXR_Local_Alignment_v*"
 BOX_COLUMNS = ("x", "y", "w", "h")
@@ -96,7 +96,7 @@ def _coco_row(item: Any, images: dict[str, dict[str, Any]], categories: dict[str
     category = categories.get(str(item.get("category_id")), {})
     box = item.get("bbox")
     sides = box if isinstance(box, list) and len(box) == len(BOX_COLUMNS) else [None] * len(BOX_COLUMNS)
-    path = _text(image.get("path") or image.get("file_name"))
+    path = portable_path(_text(image.get("path") or image.get("file_name")))
     row = {
         "dicom_id": _text(image.get("dicom_id")) or Path(path).stem,
         "category_name": _text(category.get("name")),

@@ -10,11 +10,12 @@ from dataset_scripts.boxes import clipped_box, ellipse, fraction_corners
 from dataset_scripts.conversion import Dropped, Recording
 from dataset_scripts.fixations import valid_fixations
 from dataset_scripts.images import inside
+from dataset_scripts.lost_eye import lost_eye
 from dataset_scripts.mimic_images import plain_name, side_pixels
 from dataset_scripts.report import Ledger
-from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Box, Finding, Fixations, Sentence
-from dataset_scripts.sentences import TimedText, timed_sentences, untimed_sentences
-from dataset_scripts.tables import Row, number, numbers, read_table
+from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Box, Finding, Fixations, Sentence, UserError
+from dataset_scripts.sentences import TimedText, timed_sentences, untimed_sentences, with_blanks_of
+from dataset_scripts.tables import Row, flag, label_value, number, numbers, read_table
 
 METADATA_TABLE = "REFLACX/metadata.csv"
 FIXATION_TABLE = "REFLACX/fixations.csv"
@@ -28,7 +29,7 @@ CERTAINTY_PRESENT = 3
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _NO_LABELS = {*METADATA_COLUMNS, *_CORNERS, "split", "image", "subject_id", "study_id", "stay_id", "certainty"}
-_FREE_TEXT_LABEL = "Other"
+_FREE_TEXT_LABEL, _FLAG_LABELS = "Other", ("Support devices", "Quality issue")
 _RESOLUTION_COLUMNS = {
     "sigma_x": "angular_resolution_x_pixels_per_degree",
     "sigma_y": "angular_resolution_y_pixels_per_degree",
@@ -60,7 +61,12 @@ def reading_folder(root: Path, row: Row) -> Path:
     Raises:
         Dropped: the authors discarded the eye tracking (then there is no transcript either), or there is no folder.
     """
-    if _is_true(row["eye_tracking_data_discarded"]):
+    discarded = flag(row["eye_tracking_data_discarded"] or "False")
+    if discarded is None:
+        raise UserError(
+            f"eye_tracking_data_discarded is {row['eye_tracking_data_discarded']!r}; expected True or False"
+        )
+    if discarded:
         raise Dropped("eye_tracking_data_discarded")
     if not row["id"]:
         raise Dropped("no_reading_id")
@@ -87,12 +93,13 @@ def read_recording(folder: Path, row: Row, ledger: Ledger) -> Recording:
 
 
 def _sentences(folder: Path, ledger: Ledger) -> list[Sentence]:
-    words, text = inside(folder, "timestamps_transcription.csv"), inside(folder, "transcription.txt")
-    sentences = timed_sentences(_words(words, ledger)) if words.is_file() else []
-    if not sentences and text.is_file():
-        sentences = untimed_sentences(text.read_text(encoding="utf-8-sig", errors="replace"))
-        if sentences:
-            ledger.note("transcript_without_times", folder.name)
+    words, written = inside(folder, "timestamps_transcription.csv"), inside(folder, "transcription.txt")
+    text = written.read_text(encoding="utf-8-sig", errors="replace") if written.is_file() else ""
+    timed = _words(words, ledger) if words.is_file() else []
+    if timed and (sentences := timed_sentences(with_blanks_of(text, timed, folder.name, ledger))):
+        return sentences
+    if sentences := untimed_sentences(text):
+        ledger.note("transcript_without_times", folder.name)
     return sentences
 
 
@@ -119,7 +126,8 @@ def _fixations(folder: Path, width: int, height: int, ledger: Ledger) -> Fixatio
         if rows and set(group.values()) <= rows[0].keys():
             sides = {name: width if name in ("sigma_x", "x_min", "x_max") else height for name in group}
             columns |= {name: numbers(rows, column) / sides[name] for name, column in group.items()}
-    return valid_fixations(columns, FIXATION_TABLE, folder.name, ledger)
+    lost = lost_eye(x, y, "fixations", folder.name, ledger)
+    return valid_fixations(columns, FIXATION_TABLE, folder.name, ledger, lost)
 
 
 def _findings(row: Row, ledger: Ledger) -> list[Finding]:
@@ -128,7 +136,7 @@ def _findings(row: Row, ledger: Ledger) -> list[Finding]:
     for name in sorted(_label_columns(row)):  # the release and MIMIC-Eye order the columns differently
         if row[name] == "" or name == _FREE_TEXT_LABEL:
             continue
-        value = _finding_value(row[name])
+        value = _finding_value(name, row[name])
         if value is None:
             ledger.note("label_not_understood", f"{row['id']} {name}: {row[name]!r}")
         else:
@@ -136,9 +144,9 @@ def _findings(row: Row, ledger: Ledger) -> list[Finding]:
     return findings
 
 
-def _finding_value(cell: str) -> int | None:
-    if cell.lower() in ("true", "false"):
-        return PRESENT if _is_true(cell) else ABSENT
+def _finding_value(name: str, cell: str) -> int | None:
+    if name in _FLAG_LABELS or cell.lower() in ("true", "false"):
+        return label_value(cell)
     certainty = number(cell)
     if certainty is None or not 0 <= certainty <= 5:
         return None
@@ -156,7 +164,7 @@ def _ellipses(folder: Path, width: int, height: int, ledger: Ledger) -> list[Box
     ledger.enter(ELLIPSE_TABLE, len(rows))
     boxes: list[Box] = []
     for index, row in enumerate(rows, 1):
-        labels = [name for name in _label_columns(row) if _is_true(row[name])]
+        labels = [name for name in _label_columns(row) if flag(row[name])]
         corners = fraction_corners(row, _CORNERS, width, height)
         if corners is None or not labels:
             reason = "no_label" if corners else "no_area_in_image"
@@ -181,7 +189,3 @@ def _chest(folder: Path, width: int, height: int, ledger: Ledger) -> list[Box]:
 
 def _label_columns(row: Row) -> list[str]:
     return [name for name in row if name not in _NO_LABELS]
-
-
-def _is_true(cell: str) -> bool:
-    return cell.lower() in ("true", "1", "1.0")

@@ -10,6 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from dataset_scripts.identity import program_identity, stamp
 from dataset_scripts.schema import UserError
 from dataset_scripts.writer import STATE, read_json, replace_json
 
@@ -33,7 +34,8 @@ def partial_folder(output: Path, conversion: dict[str, Any]) -> Iterator[Path]:
         conversion: JSON that says all that the result depends on; another conversion's folder is not gone on with.
 
     Raises:
-        UserError: `output` exists, another process is at it, or the partial folder is another conversion's.
+        UserError: `output` exists, another process is at it, the partial folder is another conversion's, or a file of
+            the source was written since it began.
     """
     require_free(output)
     output = output.resolve()
@@ -59,27 +61,22 @@ def discard(folder: Path) -> None:
 
 
 def fingerprint(*roots: Path) -> str:
-    """A digest of this program and of the names, sizes and times of files: of tables surely, of deep images not."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
+    """A digest of this program and of the names and stamps of files: of tables surely, of deep images not."""
+    digest = hashlib.sha256(program_identity(Path(__file__).parent).encode())
     for root in roots:
-        for line in _listing(root.resolve(), LISTED_DEPTH) if root.is_dir() else [_stamp(root)]:
+        for line in _listing(root.resolve(), LISTED_DEPTH) if root.is_dir() else [f"{root} {stamp(root)}"]:
             digest.update(line.encode(errors="surrogateescape") + b"\n")
     return digest.hexdigest()
 
 
 def _listing(folder: Path, depth: int) -> Iterator[str]:
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith(".") or entry.name in ("Thumbs.db", "desktop.ini"):
+            continue  # of the system that looked at the folder
         if not entry.is_dir(follow_symlinks=False):
-            yield _stamp(Path(entry.path))
+            yield f"{entry.path} {stamp(Path(entry.path))}"
         elif depth > 1:
             yield from _listing(Path(entry.path), depth - 1)
-
-
-def _stamp(path: Path) -> str:
-    known = path.lstat()
-    return f"{path} {known.st_size} {known.st_mtime_ns}"
 
 
 @contextmanager
@@ -108,3 +105,12 @@ def _require_same(folder: Path, conversion: dict[str, Any]) -> None:
             f"{folder}: an interrupted conversion with another {', '.join(others)}; go on with the command that began "
             "it, or delete that folder to start afresh"
         )
+    elif changed := _written_after(folder / CONVERSION, Path(conversion["source"])):
+        raise UserError(f"{changed}: written after the conversion began; delete {folder} to start afresh")
+
+
+def _written_after(mark: Path, root: Path) -> Path | None:
+    """A file of the source, however deep, that is younger than `mark`; what was made of an older one would stay."""
+    begun = mark.stat().st_ctime_ns
+    files = (Path(folder, name) for folder, _, names in os.walk(root) for name in names)
+    return next((path for path in files if path.stat(follow_symlinks=False).st_ctime_ns > begun), None)

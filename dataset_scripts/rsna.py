@@ -28,7 +28,7 @@ from dataset_scripts.mimic_images import PICTURE_SUFFIXES, table_inside
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, Finding, Reading, Split, UserError
 from dataset_scripts.splits import hashed_split
-from dataset_scripts.tables import number, read_table
+from dataset_scripts.tables import label_value, read_table
 
 LABELS_TABLE, CLASSES_TABLE = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
 PATIENTS = f"patients of {LABELS_TABLE}"
@@ -122,13 +122,13 @@ def _understood_rows(unit: RsnaPatient, ledger: Ledger) -> tuple[list[NumberedRo
     """The rows that say whether there is pneumonia, and that; those of a negative patient are accounted for here."""
     understood = []
     for row in unit.rows:
-        if number(row.cells["Target"]) in (PRESENT, ABSENT):
+        if label_value(row.cells["Target"]) in (PRESENT, ABSENT):
             understood.append(row)
         else:
             ledger.enter(LABELS_TABLE, 1)
             where = f"row {row.number} {unit.patient_id}: {row.cells['Target']!r}"
             ledger.drop(LABELS_TABLE, "target_is_neither_0_nor_1", [where])
-    targets = {number(row.cells["Target"]) for row in understood}
+    targets = {label_value(row.cells["Target"]) for row in understood}
     if len(targets) != 1:
         raise Dropped("no_target" if not targets else "rows_disagree_in_target")
     if targets == {PRESENT}:

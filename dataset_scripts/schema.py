@@ -8,9 +8,12 @@ recording's clock. What a corpus does not know is null, never a made-up value.
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
-from datasets import Dataset, Features, Image, List, NamedSplit, Value
+import pyarrow as pa
+from datasets import Dataset, Features, Image, List, NamedSplit, Value, config
+
+from dataset_scripts.identity import stamp
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -123,6 +126,19 @@ def _features() -> Features:
 FEATURES = _features()
 
 
+def _with_plain_lists(described: Any) -> Any:
+    """Features as JSON, lists as [item], which every version since 3.0 reads: the type List came with 4.0."""
+    if not isinstance(described, dict):
+        return described
+    if described.get("_type") == "List":
+        return [_with_plain_lists(described["feature"])]
+    return {name: _with_plain_lists(value) for name, value in described.items()}
+
+
+_METADATA = json.dumps({"info": {"features": _with_plain_lists(FEATURES.to_dict())}})
+ARROW_SCHEMA: pa.Schema = FEATURES.arrow_schema.with_metadata({"huggingface": _METADATA})
+
+
 def load_readings(directory: str | Path, split: Split) -> Dataset:
     """Open one split of a converted corpus.
 
@@ -134,13 +150,15 @@ def load_readings(directory: str | Path, split: Split) -> Dataset:
         raise UserError(f"{directory}: no such folder; expected a corpus written by `python -m dataset_scripts.build`")
     files = sorted(directory.glob(f"data/{split}-*.parquet"))
     if not files:
-        found = sorted({path.name.split("-")[0] for path in directory.glob("data/*.parquet")})
+        found = sorted({path.name.split("-")[0] for path in directory.glob("data/[!.]*.parquet")})
         raise UserError(
             f"{directory}: no split '{split}' (data/{split}-*.parquet); "
             + (f"it has {', '.join(found)}" if found else "it holds no converted corpus at all")
         )
-    # not load_dataset, which tells the Hub that it was called
-    rows = Dataset.from_parquet([str(path) for path in files], split=NamedSplit(split))
+    # not load_dataset, which tells the Hub that it was called; its cache knows a file by path and time alone
+    stamps = hashlib.sha256(" ".join(map(stamp, files)).encode()).hexdigest()
+    cache = Path(config.HF_DATASETS_CACHE) / f"egma-{stamps[:16]}"
+    rows = Dataset.from_parquet([str(path) for path in files], split=NamedSplit(split), cache_dir=str(cache))
     assert isinstance(rows, Dataset)
     missing = [name for name in FEATURES if name not in rows.column_names]
     if missing:
@@ -154,15 +172,3 @@ def is_generated(directory: str | Path) -> bool:
     """Whether the corpus says of itself, in its conversion report, that no patient is behind it."""
     report = Path(directory) / "conversion_report.json"
     return report.is_file() and bool(json.loads(report.read_text(encoding="utf-8")).get("generated", False))
-
-
-def fingerprint(directory: str | Path) -> str:
-    """Digest of the shards' names, sizes and last kilobytes, where Parquet keeps counts and statistics."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(directory).glob("data/*.parquet")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size} ".encode())
-        with path.open("rb") as stream:
-            stream.seek(max(0, size - 1024))
-            digest.update(stream.read())
-    return digest.hexdigest()[:16]

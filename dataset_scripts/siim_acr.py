@@ -34,6 +34,7 @@ from dataset_scripts.mimic_images import PICTURE_SUFFIXES, table_inside
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, Box, Finding, Reading, Split, UserError
 from dataset_scripts.splits import hashed_split
+from dataset_scripts.tables import identifier
 
 TABLES = ("train-rle.csv", "stage_2_train.csv", "train-rle-sample.csv")
 FINDING = "Pneumothorax"
@@ -105,7 +106,9 @@ def read_rows(path: Path) -> list[SiimRow]:
         raise UserError(f"{path}: no such file; expected a table of {_ID} and {_MASK}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: expected UTF-8 ({error})") from None
-    cells = [[cell.strip().strip('"').strip() for cell in line.split(",")] for line in lines if line.strip()]
+    cells = [
+        [identifier(cell.strip().strip('"').strip()) for cell in line.split(",")] for line in lines if line.strip()
+    ]
     id_at, mask_at, has_header = _columns(cells[0] if cells else [], path)
     rows = []
     for number, row in enumerate(cells[has_header:], 1):

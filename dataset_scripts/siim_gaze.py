@@ -22,11 +22,12 @@ from dataset_scripts.fixations import valid_fixations
 from dataset_scripts.gaze_readings import HASHED_TRAIN, HASHED_VALIDATION
 from dataset_scripts.images import encode_image, inside
 from dataset_scripts.json_files import read_json
+from dataset_scripts.lost_eye import lost_eye
 from dataset_scripts.mimic_images import PICTURE_SUFFIXES, table_inside
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, Finding, Fixations, Reading, Split, UserError
 from dataset_scripts.splits import hashed_split
-from dataset_scripts.tables import FloatArray, read_table
+from dataset_scripts.tables import FloatArray, identifier, read_table
 
 GAZE_TABLE, FIXATION_TABLE, MASK_TABLE = "cxr_gaze_data.json", "fixations", "train-rle.csv"
 SAMPLES_PER_SECOND = 60
@@ -156,10 +157,9 @@ def _columns(recording: dict[str, Any]) -> dict[str, FloatArray]:
 def _fixations(columns: dict[str, FloatArray], image_id: str, ledger: Ledger) -> Fixations | None:
     duration = columns["time"] / SAMPLES_PER_SECOND
     lasting = np.where(np.isfinite(duration) & (duration > 0), duration, 0.0)
-    swapped = {"x": columns["gaze_y"], "y": columns["gaze_x"]}
-    return valid_fixations(
-        {**swapped, "start": np.cumsum(lasting) - lasting, "duration": duration}, FIXATION_TABLE, image_id, ledger
-    )
+    x, y = columns["gaze_y"], columns["gaze_x"]
+    found = {"x": x, "y": y, "start": np.cumsum(lasting) - lasting, "duration": duration}
+    return valid_fixations(found, FIXATION_TABLE, image_id, ledger, lost_eye(x, y, FIXATION_TABLE, image_id, ledger))
 
 
 def _find_images(root: Path, wanted: set[str]) -> dict[str, str]:
@@ -180,7 +180,7 @@ def _findings(source: Path, wanted: set[str], ledger: Ledger) -> dict[str, list[
     rows = read_table(path, ("ImageId", "EncodedPixels")) if path.is_file() else []
     values: dict[str, int] = {}
     for row in rows:
-        image_id, is_there = row["ImageId"], row["EncodedPixels"] not in NO_MASK
+        image_id, is_there = row["ImageId"], identifier(row["EncodedPixels"]) not in NO_MASK
         ledger.enter(MASK_TABLE, 1)
         if image_id in wanted:
             ledger.keep(MASK_TABLE, 1)

@@ -22,12 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from dataset_scripts.schema import UserError
+from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, UserError
 
 READ_BLOCK_BYTES, HEADER_BYTES = 4 << 20, 1 << 16
 MAX_CHARACTERS = 1 << 30  # of a table that is read whole: a small packed file can unpack to any size
 _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "pipes"}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
+_FLOAT_ID = r"^(-?[0-9]+)\.0+$"
 FloatArray = npt.NDArray[np.float64]
 Row = dict[str, str]
 
@@ -79,14 +80,16 @@ def read_columns(path: Path, columns: Mapping[str, pa.DataType]) -> Iterator[pa.
 
 
 def read_text_columns(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a large table as stripped text, "" where blank.
+    """Some columns of a large table as stripped text, "" where blank, whole numbers without the `.0` of a float.
 
     Raises:
         UserError: as `read_columns`.
     """
     schema = pa.schema([(name, pa.string()) for name in columns])
     table = pa.Table.from_batches(read_columns(path, dict.fromkeys(columns, pa.string())), schema)
-    return pa.table([pc.fill_null(pc.utf8_trim_whitespace(table[name]), "") for name in columns], names=list(columns))
+    texts = (pc.fill_null(pc.utf8_trim_whitespace(table[name]), "") for name in columns)
+    plain = [pc.replace_substring_regex(text, pattern=_FLOAT_ID, replacement=r"\1") for text in texts]
+    return pa.table(plain, names=list(columns))
 
 
 def is_repeated(ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
@@ -101,12 +104,16 @@ def numbers(rows: Sequence[Row], column: str) -> FloatArray:
     """A column as float64, NaN where a cell is blank or no number.
 
     Raises:
-        UserError: a cell has a decimal comma, which nothing but a guess could tell from a separator of thousands.
+        UserError: a cell has a decimal comma, which nothing but a guess could tell from a separator of thousands; or
+            there are rows and not a single number.
     """
     values = [number(row[column]) for row in rows]
     for place, value in enumerate(values):
         if value is None and _DECIMAL_COMMA.fullmatch(cell := rows[place][column]):
             raise UserError(f"column {column}, row {place + 1}: {cell!r} has a comma; expected a decimal point")
+    if rows and not any(value is not None for value in values):
+        example = next((row[column] for row in rows if row[column]), "")
+        raise UserError(f"column {column} holds no number in {len(rows)} rows, but {example!r}; expected numbers")
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
@@ -117,6 +124,33 @@ def number(cell: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) and "_" not in cell else None
+
+
+def label_value(cell: str) -> int | None:
+    """PRESENT, ABSENT or UNCERTAIN, written 1, 1.0 or True, as pandas may; None where the cell says none of them."""
+    value = {"true": 1.0, "false": 0.0}.get(cell.lower(), number(cell))
+    return {1.0: PRESENT, 0.0: ABSENT, -1.0: UNCERTAIN}.get(value) if value is not None else None
+
+
+def flag(cell: str) -> bool | None:
+    """Yes or no, written as `label_value` reads it; None for anything else."""
+    return {PRESENT: True, ABSENT: False, UNCERTAIN: None, None: None}[label_value(cell)]
+
+
+def identifier(cell: str) -> str:
+    """An id as it was before pandas made a float of it: 10000032.0 is 10000032; any other text stays."""
+    return re.sub(_FLOAT_ID, r"\1", cell)
+
+
+def portable_path(cell: str) -> str:
+    """A path that may have been written on Windows, with slashes."""
+    return cell.replace("\\", "/")
+
+
+def plain_row(row: Row, ids: Sequence[str], paths: Sequence[str]) -> Row:
+    """A row whose columns `ids` and `paths`, where it has them, are read so."""
+    readers = dict.fromkeys(ids, identifier) | dict.fromkeys(paths, portable_path)
+    return row | {name: read(row[name]) for name, read in readers.items() if name in row}
 
 
 @contextmanager

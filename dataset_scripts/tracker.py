@@ -25,9 +25,9 @@ from dataset_scripts.images import EncodedImage, encode_image, inside
 from dataset_scripts.json_files import read_json
 from dataset_scripts.mimic_images import check_size, side_pixels, table_inside
 from dataset_scripts.report import Ledger
-from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Finding, Fixations, Reading, Sentence, Split, UserError
+from dataset_scripts.schema import PRESENT, Finding, Fixations, Reading, Sentence, Split, UserError
 from dataset_scripts.splits import SPLIT_NAMES, hashed_splits, splits_of_patients
-from dataset_scripts.tables import Row, number, read_table
+from dataset_scripts.tables import Row, flag, label_value, number, plain_row, read_table
 from dataset_scripts.tracker_columns import Frame, Source
 from dataset_scripts.tracker_gaze import MAX_JSON_BYTES, read_gaze
 from dataset_scripts.transcripts import MAX_SECONDS, read_transcript
@@ -35,6 +35,7 @@ from dataset_scripts.transcripts import MAX_SECONDS, read_transcript
 GENERATED_PREFIX = "phantom/"
 TABLE, RECORDINGS = "readings.csv", "readings of the page"
 REQUIRED = ("reading_id", "image", "gaze")
+IDS, FILES = ("reading_id", "study_id", "subject_id", "reader_id"), ("image", "gaze", "transcript")
 RECORDED = (
     *("reading_id", "image", "study_id", "subject_id", "reader_id"),
     *("view", "license", "width", "height"),
@@ -46,7 +47,6 @@ TERMS = (
     "readers, allow."
 )
 _DEVICE = re.compile(r"[a-z0-9_-]{1,40}")
-_VALUES = {"": PRESENT, "1": PRESENT, "0": ABSENT, "-1": UNCERTAIN}
 
 
 class ReadingRow(NamedTuple):
@@ -66,11 +66,12 @@ def plan(source: Path, options: Options) -> Plan:
             none, or a patient in two splits.
     """
     path = table_inside(source, TABLE)
-    recordings = sorted(source.glob("*.json")) if not path.exists() else []
+    recordings = sorted(source.glob("[!.]*.json")) if not path.exists() else []
     table = RECORDINGS if recordings else TABLE
     cells = [_recorded_row(table_inside(source, one.name)) for one in recordings] or read_table(path, REQUIRED)
     if not cells:
         raise UserError(f"{path}: the table has no row; expected one row a reading")
+    cells = [plain_row(row, IDS, FILES) for row in cells]
     seen = set[str]()
     units = []
     for index, (row, split) in enumerate(zip(cells, _splits(cells, path, options), strict=True), 1):
@@ -109,10 +110,10 @@ def _recorded_row(path: Path) -> Row:
 
 
 def _is_generated(cells: Row) -> bool:
-    cell = cells.get("generated", "")
-    if cell not in ("", "0", "1"):
-        raise UserError(f"generated is {cell!r}; expected 1 for a picture of no patient, or 0")
-    return cell == "1"
+    generated = flag(cells.get("generated") or "0")
+    if generated is None:
+        raise UserError(f"generated is {cells['generated']!r}; expected 1 for a picture of no patient, or 0")
+    return generated
 
 
 def convert_row(row: ReadingRow, table: str, source: Path, options: Options) -> list[Outcome]:
@@ -188,7 +189,7 @@ def _fixations(cells: Row, source: Path, frame: Frame, options: Options, ledger:
     if not cells["gaze"]:
         return None
     path = _file(source, cells["gaze"], "gaze")
-    return read_gaze(Source(path, cells["reading_id"], frame, options, ledger))
+    return read_gaze(Source(path, cells["reading_id"], frame, options, ledger, not cells.get("device")))
 
 
 def _sentences(cells: Row, source: Path, ledger: Ledger) -> list[Sentence]:
@@ -225,9 +226,10 @@ def _findings(cell: str) -> list[Finding]:
     values: dict[str, int] = {}
     for entry in filter(None, (part.strip() for part in cell.split("|"))):
         name, _, value = (part.strip() for part in entry.partition("="))
-        if not name or value not in _VALUES or values.get(name, _VALUES[value]) != _VALUES[value]:
+        said = label_value(value) if value else PRESENT
+        if not name or said is None or values.get(name, said) != said:
             raise UserError(f"findings: {entry!r}; expected each name once, alone or with =1, =0 or =-1")
-        values[name] = _VALUES[value]
+        values[name] = said
     return [Finding(name=name, value=value) for name, value in values.items()]
 
 

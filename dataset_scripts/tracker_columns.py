@@ -1,25 +1,29 @@
 """The columns of a lab's gaze table, and the units that its positions and times are in.
 
-A column's name may end in its unit. A unit is taken from there, or else from the flag, or else from the values:
+A column's name may end in its unit. Its unit is taken from there, or else from the flag, or else from its values:
     fractions      at least 95 % of the positions lie in [-0.5, 1.5], and not all of them are whole numbers
     pixels         at most 5 % do
-    seconds        the median fixation lasts 0.05 to 5, the median interval of samples is 0.0004 to 0.05
-    milliseconds   the same times 1000
-Which it was is always noted; where nothing decides, that is an error.
+    seconds        clock times; or the median fixation lasts 0.05 to 5, the median step from one start (or end) to the
+                   next is 0.05 to 5, the median interval of samples is 0.0004 to 0.05
+    milliseconds   the same numbers times 1000
+Every column has its own: a start in seconds may stand beside a duration in milliseconds. Which it was is always noted;
+where nothing decides, or the times that come out cannot be those of one eye, that is an error.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from dataset_scripts.conversion import Options
+from dataset_scripts.lost_eye import BoolArray, lost_eye
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import UserError
-from dataset_scripts.tables import FloatArray, Row, delimiter_hint, numbers
+from dataset_scripts.tables import FloatArray, Row, delimiter_hint, number, numbers
 
-MAX_INTERVAL_SECONDS = 0.05
+MIN_INTERVAL_SECONDS, MAX_INTERVAL_SECONDS = 0.0001, 0.05  # of samples
 
 _LARGEST = 1e100
 _POSITIONS, _TIMES = ("x", "y"), ("start", "duration", "end", "time")
@@ -32,7 +36,10 @@ _SUFFIXES = {
     **dict.fromkeys(("ms", "milliseconds"), "milliseconds"),
 }
 _UNITS = {"positions": ("pixels", "fractions"), "times": ("seconds", "milliseconds")}
-_TYPICAL_SECONDS = {"duration": (0.05, 5.0), "interval": (0.0004, MAX_INTERVAL_SECONDS)}
+_FIXATION_SECONDS, _SAMPLE_SECONDS = (0.05, 5.0), (0.0004, MAX_INTERVAL_SECONDS)
+_POSSIBLE_FIXATION_SECONDS = (0.005, 50.0)  # of the median, whatever says the unit
+_POSSIBLE_STEPS = (0.02, 1000.0)  # the median step from start to start, in median durations
+_CLOCK = re.compile(r"(?:(?:([0-9]+) days? )?([0-9]{1,4}):)?([0-5]?[0-9]):([0-5]?[0-9])([.,][0-9]{1,9})?")
 
 
 class Frame(NamedTuple):
@@ -56,13 +63,14 @@ class Column(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A file, the name of its reading in the ledger, and what holds for it."""
+    """A file, the name of its reading in the ledger, and what holds for it; not `is_eye` where a mouse stood in."""
 
     path: Path
     where: str
     frame: Frame
     options: Options
     ledger: Ledger
+    is_eye: bool = True
 
 
 def gaze_columns(names: Sequence[str], source: Source) -> dict[str, Column]:
@@ -105,74 +113,124 @@ def _meaning(name: str) -> tuple[str | None, str | None]:
     return (base, None) if not unit and (base in _KINDS or base == "valid") else (None, None)
 
 
-def _named_unit(kind: str, columns: Sequence[Column], source: Source) -> str | None:
-    """The unit that the columns' names say, or else the flag, noted."""
-    units = {column.unit for column in columns}
-    if len(units) > 1:
-        names = ", ".join(column.name for column in columns)
-        raise UserError(f"{source.path.name}: columns {names} differ in their unit; expected the same in every name")
-    (unit,) = units
-    flag = source.options.coordinates if kind == "positions" else source.options.time_unit
-    if unit or flag:
-        source.ledger.note(f"{kind}_in_{unit or flag}_by_{'column_name' if unit else 'flag'}", source.where)
-    return unit or flag
-
-
-def _position_unit(columns: Sequence[Column], x: FloatArray, y: FloatArray, source: Source) -> str:
-    if named := _named_unit("positions", columns, source):
-        return named
-    positions = np.stack([x, y])[:, np.isfinite(x) & np.isfinite(y)]
-    if not positions.size:
-        return "fractions"  # nothing to scale
-    share = ((positions >= -0.5) & (positions <= 1.5)).all(axis=0).mean()
-    if share >= 0.95 and (positions != np.round(positions)).any():
-        return _detected_unit("positions", "fractions", source)
-    if share <= 0.05:
-        return _detected_unit("positions", "pixels", source)
-    raise UserError(
-        f"{source.path.name}: cannot tell pixels from fractions ({share:.0%} of the positions lie in -0.5 ... 1.5); "
-        "name the columns x_pixels, y_pixels or x_fraction, y_fraction, or set --coordinates"
-    )
-
-
-def seconds_per_unit(
-    columns: Sequence[Column], typical: Literal["duration", "interval"], values: FloatArray, source: Source
-) -> float:
-    """The unit of the times in these columns; `values` are durations or intervals in that unit, to tell it by.
+def times_in_seconds(rows: list[Row], columns: dict[str, Column], source: Source) -> dict[str, FloatArray]:
+    """(R,) each of the columns of times that are read, by what they hold; NaN where a cell holds no time.
 
     Raises:
-        UserError: the columns' names differ in their unit, or nothing says it.
+        UserError: a column holds no time, numbers beside clock times, or a decimal comma; or nothing says its unit.
     """
-    return 1.0 if _time_unit(columns, typical, values, source) == "seconds" else 0.001
+    found, told = dict[str, FloatArray](), dict[str, str]()
+    for kind in (kind for kind in _TIMES if kind in columns and (kind != "end" or "duration" not in columns)):
+        column = columns[kind]
+        clock = _clock_times(rows, column, source)
+        values = column_numbers(rows, column, source) if clock is None else clock
+        unit = "seconds_by_clock_times" if clock is not None else _named_unit(column, source.options.time_unit)
+        told[column.name] = unit or _shown_time_unit(kind, column, values, source)
+        found[kind] = values / 1000 if told[column.name].startswith("milli") else values
+    _note_units("times", told, source)
+    return found
 
 
-def _time_unit(columns: Sequence[Column], typical: str, values: FloatArray, source: Source) -> str:
-    if named := _named_unit("times", columns, source):
-        return named
-    values = values[np.isfinite(values) & (values > 0)]
-    if not values.size:
-        return "seconds"  # nothing to scale
-    middle = float(np.median(values))
-    low, high = _TYPICAL_SECONDS[typical]
+def clock_seconds(cell: str) -> float | None:
+    """The seconds in `HH:MM:SS`, `HH:MM:SS.fff`, `MM:SS.fff` (or with a comma), `0 days HH:MM:SS`; else None."""
+    found = _CLOCK.fullmatch(cell)
+    if found is None or (found[2] is None and found[5] is None):  # 10:30 may be a time of day
+        return None
+    days, hours, minutes, seconds = (int(found[place] or 0) for place in (1, 2, 3, 4))
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds + float((found[5] or ".0").replace(",", "."))
+
+
+def _clock_times(rows: list[Row], column: Column, source: Source) -> FloatArray | None:
+    """A column of clock times in seconds, NaN where a cell holds none; None where no cell does."""
+    times = [clock_seconds(row[column.name]) for row in rows]
+    if all(time is None for time in times):
+        return None
+    if column.unit == "milliseconds" or any(number(row[column.name]) is not None for row in rows):
+        raise UserError(f"{source.path.name}: column {column.name} mixes clock times and numbers, or says milliseconds")
+    return np.array([np.nan if time is None else time for time in times])
+
+
+def _note_units(kind: str, told: dict[str, str], source: Source) -> None:
+    """Note what the unit of every column is, and by what; "" where there is nothing to scale."""
+    for unit in sorted(set(told.values()) - {""}):
+        names = ", ".join(name for name, its_unit in told.items() if its_unit == unit)
+        source.ledger.note(f"{kind}_in_{unit}", f"{source.where}: {names}")
+
+
+def _named_unit(column: Column, flag: str | None) -> str | None:
+    """The unit that the column's name says, or else the flag."""
+    return f"{column.unit}_by_column_name" if column.unit else f"{flag}_by_flag" if flag else None
+
+
+def _shown_time_unit(kind: str, column: Column, values: FloatArray, source: Source) -> str:
+    values = values[np.isfinite(values)]
+    steps = values[values > 0] if kind == "duration" else np.diff(np.unique(values))
+    if not steps.size and (kind in ("duration", "time") or not values.any()):
+        return ""
+    middle = float(np.median(steps)) if steps.size else np.nan
+    low, high = _SAMPLE_SECONDS if kind == "time" else _FIXATION_SECONDS
     for unit, scale in (("seconds", 1), ("milliseconds", 1000)):
         if low * scale <= middle <= high * scale:
-            return _detected_unit("times", unit, source)
+            return f"{unit}_by_their_values"
+    shown = {"duration": "duration", "time": "interval"}.get(kind, f"step from {kind} to {kind}")
+    found = f"the median {shown} is {middle:g}" if steps.size else f"there is but one {kind}"
     raise UserError(
-        f"{source.path.name}: cannot tell seconds from milliseconds (the median {typical} is {middle:g}); name the "
-        f"columns {columns[0].name}_seconds or {columns[0].name}_ms and so on, or set --time-unit"
+        f"{source.path.name}: cannot tell seconds from milliseconds ({found}); name the columns {column.name}_seconds "
+        f"or {column.name}_ms and so on, or set --time-unit"
     )
 
 
-def _detected_unit(kind: str, unit: str, source: Source) -> str:
-    source.ledger.note(f"{kind}_in_{unit}_by_their_values", source.where)
-    return unit
+def require_possible_times(start: FloatArray, duration: FloatArray, name: str) -> None:
+    """Raise UserError where no eye can have rested so, in seconds: a unit that is named or given can be wrong too."""
+    lasting = duration[np.isfinite(duration) & (duration > 0)]
+    if not lasting.size:
+        return
+    length, steps = float(np.median(lasting)), np.diff(np.unique(start[np.isfinite(start)]))
+    step = float(np.median(steps)) if steps.size else length
+    (shortest, longest), (least, most) = _POSSIBLE_FIXATION_SECONDS, _POSSIBLE_STEPS
+    if not (shortest <= length <= longest and least <= step / length <= most):
+        raise UserError(
+            f"{name}: fixations last {length:g} s and begin {step:g} s after each other (medians), which no eye does; "
+            "name the unit of every column, such as start_seconds, duration_ms"
+        )
+
+
+def _position_unit(columns: Sequence[Column], values: Sequence[FloatArray], source: Source) -> str:
+    """The unit of both columns of positions, noted, "" where there is none; `values` without those of a lost eye."""
+    told = {
+        column.name: _named_unit(column, source.options.coordinates) or _shown_position_unit(shown)
+        for column, shown in zip(columns, values, strict=True)
+    }
+    units = {unit.partition("_")[0] for unit in told.values()} - {""}
+    if len(units) > 1:
+        raise UserError(f"{source.path.name}: columns {', '.join(told)} differ in their unit; expected the same")
+    if not units and values[0].size:
+        raise UserError(
+            f"{source.path.name}: cannot tell pixels from fractions ({_share_near_one(np.concatenate(values)):.0%} of "
+            "the positions lie in -0.5 ... 1.5); name the columns x_pixels, y_pixels or x_fraction, y_fraction, or set "
+            "--coordinates"
+        )
+    _note_units("positions", told, source)
+    return units.pop() if units else ""
+
+
+def _shown_position_unit(values: FloatArray) -> str:
+    share = _share_near_one(values)
+    if share >= 0.95 and (values[np.isfinite(values)] % 1).any():
+        return "fractions_by_their_values"
+    return "pixels_by_their_values" if share <= 0.05 else ""
+
+
+def _share_near_one(values: FloatArray) -> float:
+    values = values[np.isfinite(values)]
+    return float(((values >= -0.5) & (values <= 1.5)).mean()) if values.size else np.nan
 
 
 def column_numbers(rows: list[Row], column: Column, source: Source) -> FloatArray:
     """(R,) a column's numbers; NaN where a cell holds none, or one so large that no difference could be computed.
 
     Raises:
-        UserError: a decimal comma.
+        UserError: a decimal comma, or not a single number.
     """
     try:
         values = numbers(rows, column.name)
@@ -182,21 +240,24 @@ def column_numbers(rows: list[Row], column: Column, source: Source) -> FloatArra
     return values
 
 
-def positions_on_image(rows: list[Row], columns: dict[str, Column], source: Source) -> tuple[FloatArray, FloatArray]:
-    """(R,) each: x and y as fractions of the image; NaN where a cell holds no number.
+def positions_on_image(
+    rows: list[Row], columns: dict[str, Column], kind: str, source: Source
+) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """(R,) each: x and y as fractions of the image, NaN where a cell holds no number, and whether the eye was lost.
 
     Raises:
         UserError: a decimal comma, a unit that nothing says, or edges on the screen that cannot be in that unit.
     """
     pair = [columns[name] for name in _POSITIONS]
     x, y = (column_numbers(rows, column, source) for column in pair)
-    unit = _position_unit(pair, x, y, source)
+    lost = lost_eye(x, y, kind, source.where, source.ledger)
+    unit = _position_unit(pair, [x[~lost], y[~lost]], source)
     frame = source.frame
     if frame.screen is None:
-        return (x / frame.width, y / frame.height) if unit == "pixels" else (x, y)
+        return (x / frame.width, y / frame.height, lost) if unit == "pixels" else (x, y, lost)
     left, top, right, bottom = frame.screen
-    if (max(frame.screen) <= 1.5) != (unit == "fractions"):
+    if unit and (max(frame.screen) <= 1.5) != (unit == "fractions"):
         raise UserError(
             f"{source.path.name}: positions are in {unit}; expected the image's edges on the screen in them"
         )
-    return (x - left) / (right - left), (y - top) / (bottom - top)
+    return (x - left) / (right - left), (y - top) / (bottom - top), lost

@@ -10,24 +10,25 @@ columns may be there too.
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from dataset_scripts.conversion import Dropped
 from dataset_scripts.fixation_detection import MAX_GAP_SECONDS, MIN_DURATION_SECONDS, detect_fixations
 from dataset_scripts.fixations import valid_fixations
 from dataset_scripts.json_files import read_json
+from dataset_scripts.lost_eye import BoolArray, frozen_samples, lost_eye
 from dataset_scripts.report import OFFENDERS_NAMED
 from dataset_scripts.schema import Fixations, UserError
-from dataset_scripts.tables import FloatArray, Row, read_table
+from dataset_scripts.tables import FloatArray, Row, flag, read_table
 from dataset_scripts.tracker_columns import (
     MAX_INTERVAL_SECONDS,
+    MIN_INTERVAL_SECONDS,
     Column,
     Frame,
     Source,
-    column_numbers,
     gaze_columns,
     positions_on_image,
-    seconds_per_unit,
+    require_possible_times,
+    times_in_seconds,
 )
 
 FIXATION_TABLE, SAMPLE_TABLE, DETECTED_TABLE = "fixations", "samples", "fixations found in samples"
@@ -36,7 +37,6 @@ DISPERSION_DIAGONALS = 0.025  # about a degree: in REFLACX 94 pixels of an image
 MAX_JSON_BYTES = 1 << 28
 _JSON_FORM = '{"fixations": {"x": [], "y": [], "start": [], "duration": []}} with a number a fixation in each list'
 _WIDTHS, _SHOWN = ("sigma_x", "sigma_y"), ("x_min", "y_min", "x_max", "y_max")
-_VALID = {"1": True, "true": True, "0": False, "false": False, "": False}
 
 
 def read_gaze(source: Source) -> Fixations | None:
@@ -51,7 +51,9 @@ def read_gaze(source: Source) -> Fixations | None:
     if suffix not in (".csv", ".json"):
         raise UserError(f"{path.name}: expected gaze that ends in .csv or .json")
     if suffix == ".json":
-        return _valid(_json_columns(path), FIXATION_TABLE, source)
+        recorded = _json_columns(path)
+        lost = lost_eye(recorded["x"], recorded["y"], FIXATION_TABLE, source.where, source.ledger)
+        return _valid(recorded, FIXATION_TABLE, source, lost)
     rows = read_table(path, ())
     if not rows:
         source.ledger.note("gaze_file_has_no_row", source.where)
@@ -59,16 +61,21 @@ def read_gaze(source: Source) -> Fixations | None:
     columns = gaze_columns(list(rows[0]), source)
     if "time" in columns:
         return _valid(_detected(rows, columns, source), DETECTED_TABLE, source)
-    return _valid(_fixation_columns(rows, columns, source), FIXATION_TABLE, source)
+    fixations, lost = _fixation_columns(rows, columns, source)
+    return _valid(fixations, FIXATION_TABLE, source, lost)
 
 
-def _valid(columns: dict[str, FloatArray], table: str, source: Source) -> Fixations | None:
+def _valid(
+    columns: dict[str, FloatArray], table: str, source: Source, lost: BoolArray | None = None
+) -> Fixations | None:
+    if table == FIXATION_TABLE and source.is_eye:
+        require_possible_times(columns["start"], columns["duration"], source.path.name)
     frame = source.frame
     if frame.width_degrees is not None:
         sigma_x = 1 / frame.width_degrees
         for name, sigma in (("sigma_x", sigma_x), ("sigma_y", sigma_x * frame.width / frame.height)):
             columns[name] = np.full(len(columns["x"]), sigma)
-    return valid_fixations(columns, table, source.where, source.ledger)
+    return valid_fixations(columns, table, source.where, source.ledger, lost)
 
 
 def _json_columns(path: Path) -> dict[str, FloatArray]:
@@ -107,31 +114,29 @@ def _json_numbers(values: object) -> FloatArray | None:
         return None
 
 
-def _fixation_columns(rows: list[Row], columns: dict[str, Column], source: Source) -> dict[str, FloatArray]:
-    second = columns.get("duration") or columns["end"]
-    start, duration = (column_numbers(rows, column, source) for column in (columns["start"], second))
-    if "duration" not in columns:
-        duration = duration - start
-    scale = seconds_per_unit([columns["start"], second], "duration", duration, source)
-    x, y = positions_on_image(rows, columns, source)
-    return {"x": x, "y": y, "start": start * scale, "duration": duration * scale}
+def _fixation_columns(
+    rows: list[Row], columns: dict[str, Column], source: Source
+) -> tuple[dict[str, FloatArray], BoolArray]:
+    x, y, lost = positions_on_image(rows, columns, FIXATION_TABLE, source)
+    times = times_in_seconds(rows, columns, source)
+    duration = times["duration"] if "duration" in times else times["end"] - times["start"]
+    return {"x": x, "y": y, "start": times["start"], "duration": duration}, lost
 
 
 def _detected(rows: list[Row], columns: dict[str, Column], source: Source) -> dict[str, FloatArray]:
     """Fixations found in samples; what a sample lacks is counted."""
-    time = column_numbers(rows, columns["time"], source)
+    x, y, lost = positions_on_image(rows, columns, SAMPLE_TABLE, source)
+    time = times_in_seconds(rows, columns, source)["time"]
     timed = time[np.isfinite(time)]
     backwards = np.flatnonzero(np.diff(timed) < 0)
     if backwards.size:
         row = np.flatnonzero(np.isfinite(time))[backwards[0] + 1] + 1
         raise Dropped("times_run_backwards", f"{source.path.name} row {row}; expected samples in the order of time")
     intervals = np.diff(np.unique(timed))
-    scale = seconds_per_unit([columns["time"]], "interval", intervals, source)
-    x, y = positions_on_image(rows, columns, source)
-    used = _used_samples(x, y, time, _marked(rows, columns, source), source)
     if intervals.size:
-        _note_detection(float(np.median(intervals)) * scale, source)
-    return fixations_in_samples(x[used], y[used], time[used] * scale, source.frame)
+        _note_detection(float(np.median(intervals)), source)
+    used = _used_samples(x, y, time, _marked(rows, columns, source), lost, source)
+    return fixations_in_samples(x[used], y[used], time[used], source.frame)
 
 
 def fixations_in_samples(x: FloatArray, y: FloatArray, time: FloatArray, frame: Frame) -> dict[str, FloatArray]:
@@ -150,13 +155,13 @@ def _dispersion_pixels(frame: Frame) -> float:
     return DISPERSION_DEGREES * frame.width / frame.width_degrees
 
 
-def _marked(rows: list[Row], columns: dict[str, Column], source: Source) -> npt.NDArray[np.bool_]:
+def _marked(rows: list[Row], columns: dict[str, Column], source: Source) -> BoolArray:
     """(R,) whether the file says that the sample is no good."""
     marked = np.zeros(len(rows), dtype=bool)
     if "valid" in columns:
         name = columns["valid"].name
         for index, row in enumerate(rows):
-            valid = _VALID.get(row[name].lower())
+            valid = flag(row[name] or "0")
             if valid is None:
                 raise UserError(f"{source.path.name}: row {index + 1}: {name} is {row[name]!r}; expected 1 or 0")
             marked[index] = not valid
@@ -164,22 +169,28 @@ def _marked(rows: list[Row], columns: dict[str, Column], source: Source) -> npt.
 
 
 def _used_samples(
-    x: FloatArray, y: FloatArray, time: FloatArray, marked: npt.NDArray[np.bool_], source: Source
-) -> npt.NDArray[np.bool_]:
+    x: FloatArray, y: FloatArray, time: FloatArray, marked: BoolArray, lost: BoolArray, source: Source
+) -> BoolArray:
     repeated = np.ones(len(time), dtype=bool)
     repeated[np.unique(time, return_index=True)[1]] = False
     used = np.ones(len(time), dtype=bool)
-    source.ledger.enter(SAMPLE_TABLE, len(time))
-    for reason, failed in (
-        ("no_time", ~np.isfinite(time)),
-        ("duplicate_time", repeated),
-        ("marked_invalid", marked),
-        ("no_position", ~(np.isfinite(x) & np.isfinite(y))),
-    ):
+
+    def drop(reason: str, failed: BoolArray) -> None:
         dropped = np.flatnonzero(failed & used)
         named = [f"{source.where} row {row + 1}" for row in dropped[:OFFENDERS_NAMED]]
         source.ledger.drop(SAMPLE_TABLE, reason, named, len(dropped))
-        used &= ~failed
+        used[dropped] = False
+
+    source.ledger.enter(SAMPLE_TABLE, len(time))
+    drop("no_time", ~np.isfinite(time))
+    drop("duplicate_time", repeated)
+    drop("marked_invalid", marked)
+    drop("no_position", ~(np.isfinite(x) & np.isfinite(y)))
+    drop("lost_eye", lost)
+    if source.is_eye and used.any():
+        frozen = np.zeros(len(time), dtype=bool)
+        frozen[used] = frozen_samples(x[used], y[used], time[used], source.where, source.ledger)
+        drop("frozen", frozen)
     source.ledger.keep(SAMPLE_TABLE, int(used.sum()))
     return used
 
@@ -188,8 +199,10 @@ def _note_detection(interval: float, source: Source) -> None:
     """Say how fixations are found.
 
     Raises:
-        Dropped: samples so far apart that a fixation cannot be told from a movement.
+        Dropped: samples so far apart that a fixation cannot be told from a movement, or so close that none is.
     """
+    if interval < MIN_INTERVAL_SECONDS:
+        raise Dropped("samples_too_close", f"{source.path.name}: {interval:g} s; is the unit of the times right?")
     if interval > MAX_INTERVAL_SECONDS:
         raise Dropped("samples_too_far_apart", f"{source.path.name}: {interval:g} s; expected {MAX_INTERVAL_SECONDS:g}")
     extent = "2.5 % of the image's diagonal" if source.frame.width_degrees is None else "1 degree"

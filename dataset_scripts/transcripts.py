@@ -5,34 +5,61 @@ JSON, told apart by its keys; times are seconds unless said:
     `sentences`           with `text`, `start_seconds`, `end_seconds`, as the schema has them; taken as they are
     `segments`            of Whisper, faster-whisper and WhisperX: their `words` where they have them, else their `text`
     `chunks`              of the transformers pipeline with `return_timestamps`
-    `transcription`       of whisper.cpp, in milliseconds
-WebVTT, SRT: every cue is a phrase; tags are taken out. Plain text: sentences without times.
+    `transcription`       of whisper.cpp, in milliseconds: their `tokens` where they have them, else their `text`
+WebVTT, SRT: `subtitles.py`. Plain text: sentences without times.
 
-Subtitles are read here: `webvtt-py` passes over a damaged cue in silence, `pysubs2` takes a number in the last line of
-a cue for the next cue's.
+The text of an entry wins over its words: where they spell it, it says what stands between them; where they do not, it
+is a phrase with the entry's times. The whole transcript's text only says what stands between the parts.
+Sounds, speakers' labels and special tokens were not dictated: they are taken out and counted. See `_is_sound`.
 """
 
-import html
 import re
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset_scripts.json_files import parse_json
 from dataset_scripts.report import Ledger
 from dataset_scripts.schema import Sentence, UserError
-from dataset_scripts.sentences import TimedText, timed_sentences, untimed_sentences
+from dataset_scripts.sentences import (
+    TimedText,
+    joined,
+    spelled,
+    timed_sentence,
+    timed_sentences,
+    untimed_sentences,
+    with_blanks_of,
+    with_own_blanks,
+    with_times_of_neighbours,
+)
+from dataset_scripts.subtitles import read_cues
 from dataset_scripts.tables import number
 
 PART_TABLE = "transcript parts"
 MAX_BYTES = 1 << 24
 MAX_SECONDS = 1e12  # no clock shows more, and what is added to it stays a number
-_ARROW = "-->"
-_TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
-_CUE_TIMES = re.compile(rf"\s*{_TIME}\s*{_ARROW}\s*{_TIME}(?:\s.*)?", re.ASCII)
-_TAG = re.compile(r"</?[A-Za-z0-9][^<>]*>")
-_VTT_BLOCKS = ("WEBVTT", "NOTE", "STYLE", "REGION")
+
+# what programs write for sounds, what reports may also hold, and what stands beside it
+_SOUND = re.compile(
+    "applause|audio|barking|beep(?:s|ing)?|blank|buzz(?:er|ing)|chatter(?:ing)?|chirping|chuckl(?:es|ing)|clack(?:s|ing)"
+    "|clank(?:s|ing)|clapping|clears|click(?:s|ing)?|cough(?:s|ing)|crosstalk|exhales|footsteps|gasps|groans|humming"
+    "|inaudible|inhales|keyboard|knocking|language|laugh(?:s|ing|ter)|mouse|mumbl(?:es|ing)|music|phone|ringing|rustling"
+    "|shuffling|sigh(?:s|ing)|silence|sirens?|sneez(?:es|ing)|sniff(?:s|ing)|speech|speaking|thuds?|typing"
+    "|unintelligible|whisper(?:s|ing)|whistling|whoosh(?:es|ing)|yawn(?:s|ing)"
+)
+_CLINICAL_TOO = re.compile("breath(?:es|ing)?|cough|noise|pause|silent|sounds?|static|tapping|throat")
+_BESIDE = re.compile(
+    "air|and|background|bell|closes|continues|deeply|door|dramatic|end|foreign|gentle|heavily|in|keys|loud|metal|no|of"
+    "|opens|paper|people|piano|playing|quiet|slams|soft|start|stops|the|tongue|upbeat|wind"
+)
+_WORDS = (_SOUND, _CLINICAL_TOO, _BESIDE)
+_BRACKETED = re.compile(r"([\[(*♪♫])([A-Za-z_ ,'-]{1,60})[\])*♪♫]")
+_LABEL = re.compile(
+    r"\[SPEAKER[_ ]?\w*\]:?|\(SPEAKER [\d?]+\):?|\bSP(?:EA)?K(?:ER)?[_ ]?(?:\d+|[A-Z]):"
+    r"|\[_?[A-Z]+_\w*\]|<\|[^|<>]{0,40}\|>|[♩♪♫♬🎵🎶]+|(?<!\S)>>+",
+    re.IGNORECASE,
+)
+_SPECIAL_TOKEN = re.compile(r"\s*(?:\[_\w+\]|<\|[^|<>]*\|>)\s*")
 
 
 def read_transcript(path: Path, clock_offset_seconds: float, ledger: Ledger) -> list[Sentence]:
@@ -80,17 +107,49 @@ def _moved(sentence: Sentence, seconds: float) -> Sentence:
 
 def _grouped(parts: list[TimedText], name: str, ledger: Ledger) -> list[Sentence]:
     """Sentences of words, phrases or cues, in the file's order."""
-    spoken = [part for part in parts if part.text]
+    worded = [part for part in parts if part.text.strip()]
+    text, places = joined(worded)
+    dictated = _dictated(text, name, ledger)
+    spoken = [part._replace(text=dictated[place]) for part, place in zip(worded, places, strict=True)]
+    unsaid = [f"{name}: {part.text}" for part, rest in zip(worded, spoken, strict=True) if not rest.text.strip()]
+    spoken = [part for part in spoken if part.text.strip()]
     ledger.enter(PART_TABLE, len(parts))
     ledger.keep(PART_TABLE, len(spoken))
-    ledger.drop(PART_TABLE, "no_text", [name], len(parts) - len(spoken))
+    ledger.drop(PART_TABLE, "no_text", [name], len(parts) - len(worded))
+    ledger.drop(PART_TABLE, "nobody_said_it", unsaid)
     starts = [part.start_seconds for part in spoken if part.start_seconds is not None]
     if starts != sorted(starts):
         ledger.note("transcript_times_run_backwards", name)
     return timed_sentences(spoken)
 
 
+def _dictated(text: str, name: str, ledger: Ledger) -> str:
+    """The text with blanks in place of what nobody said."""
+
+    def taken_out(found: re.Match[str]) -> str:
+        if found.re is _BRACKETED and not _is_sound(found[1], found[2]):
+            return found[0]
+        ledger.note("text_that_nobody_said_taken_out", f"{name}: {found[0]}")
+        return " " * len(found[0])
+
+    return _LABEL.sub(taken_out, _BRACKETED.sub(taken_out, text))
+
+
+def _is_sound(bracket: str, inside: str) -> bool:
+    """Whether words in square brackets, parentheses, asterisks or notes name a sound, not a part of a report."""
+    words = re.findall("[a-z']+", inside.lower())
+    kinds = {next((kind for kind in _WORDS if kind.fullmatch(word)), None) for word in words}
+    return None not in kinds and (_SOUND in kinds or (_CLINICAL_TOO in kinds and bracket != "("))
+
+
 # --- JSON ---
+
+
+class _Entry(NamedTuple):
+    """An entry of a list: its own text and times, and the words or tokens that spell it, if there are any."""
+
+    whole: TimedText
+    words: list[TimedText]
 
 
 def _from_json(text: str, name: str, ledger: Ledger) -> list[Sentence]:
@@ -98,84 +157,101 @@ def _from_json(text: str, name: str, ledger: Ledger) -> list[Sentence]:
     shapes = [key for key in _JSON_SHAPES if isinstance(value, dict) and isinstance(value.get(key), list)]
     if not shapes:
         raise UserError(f"{name}: expected a JSON object with a list {' or '.join(_JSON_SHAPES)}")
-    parts = _json_parts(value[shapes[0]], shapes[0], name)
+    entries = _json_entries(value[shapes[0]], shapes[0], name)
     if shapes[0] == "sentences":
-        return [sentence for part in parts for sentence in _as_is(part, name, ledger)]
+        return [sentence for entry in entries for sentence in _as_is(entry.whole, name, ledger)]
+    key = "full_text" if "full_text" in value else "text"
     try:
-        full_text = _text(value.get("full_text") or "")
+        full_text = _text(value.get(key) or "")
     except ValueError as error:
-        raise UserError(f"{name}: full_text is not as expected: {error}") from None
-    return _grouped(parts, name, ledger) or untimed_sentences(full_text)
+        raise UserError(f"{name}: {key} is not as expected: {error}") from None
+    if shapes[0] in ("chunks", "transcription"):  # these may be pieces of words
+        wholes = with_own_blanks([entry.whole for entry in entries])
+        entries = [entry._replace(whole=whole) for entry, whole in zip(entries, wholes, strict=True)]
+    parts = [part for entry in entries for part in _entry_parts(entry, name, ledger)]
+    if shapes[0] == "chunks":
+        parts = with_times_of_neighbours(parts, None, None)
+    if any(part.text.strip() for part in parts):
+        parts = with_blanks_of(full_text, parts, name, ledger)
+    return _grouped(parts, name, ledger) or untimed_sentences(_dictated(full_text, name, ledger))
 
 
-def _json_parts(items: list[Any], shape: str, name: str) -> list[TimedText]:
+def _json_entries(items: list[Any], shape: str, name: str) -> list[_Entry]:
     form, read = _JSON_SHAPES[shape]
-    parts: list[TimedText] = []
+    entries: list[_Entry] = []
     for number_of_item, item in enumerate(items, 1):
         try:
-            parts.extend(read(item))
+            entries.append(read(item))
         except (AttributeError, KeyError, TypeError, ValueError):
             raise UserError(f"{name}: {shape} is not as expected in entry {number_of_item}; expected {form}") from None
-    return parts
+    return entries
+
+
+def _entry_parts(entry: _Entry, name: str, ledger: Ledger) -> list[TimedText]:
+    whole, words = entry
+    if not any(word.text.strip() for word in words):
+        return [whole]
+    if not whole.text.strip():
+        words = with_own_blanks(words)
+    elif (placed := spelled(whole.text, words)) is None:
+        ledger.note("text_differs_from_its_timed_words", f"{name}: {whole.text.strip()[:80]}")
+        return [whole]
+    else:
+        words = placed
+    words[0] = words[0]._replace(is_glued=whole.is_glued)
+    return with_times_of_neighbours(words, whole.start_seconds, whole.end_seconds)
 
 
 def _as_is(part: TimedText, name: str, ledger: Ledger) -> list[Sentence]:
     ledger.enter(PART_TABLE, 1)
-    if not part.text:
+    if not part.text.strip():
         ledger.drop(PART_TABLE, "no_text", [name])
         return []
     ledger.keep(PART_TABLE, 1)
-    start, end = part.start_seconds, part.end_seconds
-    if start is None or end is None or end < start:
-        start = end = None
-    return [Sentence(text=part.text, start_seconds=start, end_seconds=end)]
+    return [timed_sentence(part.text.strip(), part.start_seconds, part.end_seconds)]
 
 
-def _part(item: dict[str, Any], text: str, start: str, end: str) -> Iterator[TimedText]:
-    yield TimedText(_text(item[text]), _seconds(item.get(start)), _seconds(item.get(end)))
+def _part(item: dict[str, Any], text: str, start: str, end: str) -> TimedText:
+    return TimedText(_text(item[text]), _seconds(item.get(start)), _seconds(item.get(end)))
 
 
-def _segment(item: dict[str, Any]) -> Iterator[TimedText]:
-    """WhisperX times no digits: such a word at either end of its segment takes the segment's own start or end."""
-    words = [part for word in item.get("words") or [] for part in _part(word, "word", "start", "end")]
-    (whole,) = _part({"text": "", **item}, "text", "start", "end")
-    if not words:
-        yield whole
-        return
-    if words[0].start_seconds is None:
-        words[0] = words[0]._replace(start_seconds=whole.start_seconds)
-    if words[-1].end_seconds is None:
-        words[-1] = words[-1]._replace(end_seconds=whole.end_seconds)
-    yield from words
+def _segment(item: dict[str, Any]) -> _Entry:
+    words = [_part(word, "word", "start", "end") for word in item.get("words") or []]
+    return _Entry(_part({"text": "", **item}, "text", "start", "end"), words)
 
 
-def _chunk(item: dict[str, Any]) -> Iterator[TimedText]:
+def _chunk(item: dict[str, Any]) -> _Entry:
     start, end = item["timestamp"]
-    yield TimedText(_text(item["text"]), _seconds(start), _seconds(end))
+    return _Entry(TimedText(_text(item["text"]), _seconds(start), _seconds(end)), [])
 
 
-def _offsets(item: dict[str, Any]) -> Iterator[TimedText]:
-    times = (_seconds(item["offsets"].get(side)) for side in ("from", "to"))
-    yield TimedText(_text(item["text"]), *(None if time is None else time / 1000 for time in times))
+def _with_offsets(item: dict[str, Any]) -> _Entry:
+    tokens = [token for token in item.get("tokens") or [] if not _SPECIAL_TOKEN.fullmatch(_text(token["text"]))]
+    return _Entry(_milliseconds(item), [_milliseconds(token) for token in tokens])
+
+
+def _milliseconds(item: dict[str, Any]) -> TimedText:
+    start, end = (_seconds(item["offsets"].get(side)) for side in ("from", "to"))
+    return TimedText(_text(item["text"]), None if start is None else start / 1000, None if end is None else end / 1000)
 
 
 class _Shape(NamedTuple):
     """What an entry of a list looks like, in words, and how it is read."""
 
     form: str
-    read: Callable[[dict[str, Any]], Iterator[TimedText]]
+    read: Callable[[dict[str, Any]], _Entry]
+
+
+def _phrases(text: str, start: str, end: str) -> _Shape:
+    return _Shape(f"{text}, {start} and {end}", lambda item: _Entry(_part(item, text, start, end), []))
 
 
 _JSON_SHAPES = {
-    "time_stamped_text": _Shape(
-        "phrase, begin_time and end_time", lambda item: _part(item, "phrase", "begin_time", "end_time")
-    ),
-    "sentences": _Shape(
-        "text, start_seconds and end_seconds", lambda item: _part(item, "text", "start_seconds", "end_seconds")
-    ),
+    "time_stamped_text": _phrases("phrase", "begin_time", "end_time"),
+    "sentences": _phrases("text", "start_seconds", "end_seconds"),
     "segments": _Shape("text, start, end, and perhaps words with word, start and end", _segment),
     "chunks": _Shape("text, and timestamp with start and end", _chunk),
-    "transcription": _Shape("text, and offsets with from and to", _offsets),
+    "transcription": _Shape("text, and offsets with from and to", _with_offsets),
 }
 
 
@@ -184,7 +260,7 @@ def _text(value: object) -> str:
         raise ValueError("expected text")
     if any("\ud800" <= character <= "\udfff" for character in value):  # half a surrogate cannot be written
         raise ValueError("expected text in UTF-8")
-    return value.strip()
+    return value
 
 
 def _seconds(value: object) -> float | None:
@@ -192,55 +268,12 @@ def _seconds(value: object) -> float | None:
     return seconds if seconds is not None and abs(seconds) < MAX_SECONDS else None
 
 
-# --- subtitles and plain text ---
+def _from_plain_text(text: str, name: str, ledger: Ledger) -> list[Sentence]:
+    return untimed_sentences(_dictated(text, name, ledger))
 
 
 def _from_subtitles(text: str, name: str, ledger: Ledger) -> list[Sentence]:
-    """Cues: a line with the times, then text up to a blank line or the next cue."""
-    if name.lower().endswith(".vtt") and not text.startswith("WEBVTT"):
-        raise UserError(f"{name}: expected the first line WEBVTT")
-    parts: list[TimedText] = []
-    for first_line, block in _blocks(text):
-        at = [index for index, line in enumerate(block) if _ARROW in line]
-        if not at and not block[0].startswith(_VTT_BLOCKS):
-            ledger.enter(PART_TABLE, 1)
-            ledger.drop(PART_TABLE, "text_outside_cue", [f"{name} line {first_line}"])
-        for index, end in pairwise([*at, len(block)]):
-            lines = block[index + 1 : end]
-            if end < len(block) and lines and lines[-1].strip().isdecimal():
-                lines.pop()  # the number of the next cue, which lacks the blank line before it
-            times = _CUE_TIMES.fullmatch(block[index])
-            if times is None:
-                ledger.enter(PART_TABLE, 1)
-                ledger.drop(PART_TABLE, "cue_time_not_understood", [f"{name} line {first_line + index}"])
-            else:
-                start, stop = _clock(times.groups()[:4]), _clock(times.groups()[4:])
-                parts.append(TimedText(_plain(" ".join(lines)), start, stop))
-    return _grouped(parts, name, ledger)
-
-
-def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Runs of lines that are not blank, with the number of their first line."""
-    block: list[str] = []
-    for index, line in enumerate([*text.split("\n"), ""], 1):
-        if line.strip():
-            block.append(line)
-        elif block:
-            yield index - len(block), block
-            block = []
-
-
-def _clock(fields: tuple[str | None, ...]) -> float:
-    hours, minutes, seconds, fraction = (field or "0" for field in fields)
-    return 3600 * int(hours) + 60 * int(minutes) + int(seconds) + int(fraction) / 10 ** len(fraction)
-
-
-def _plain(text: str) -> str:
-    return " ".join(html.unescape(_TAG.sub("", text)).split())
-
-
-def _from_plain_text(text: str, name: str, ledger: Ledger) -> list[Sentence]:
-    return untimed_sentences(text)
+    return _grouped(read_cues(text, name, PART_TABLE, ledger), name, ledger)
 
 
 _READERS: dict[str, Callable[[str, str, Ledger], list[Sentence]]] = {

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset_scripts.report import Ledger
-from dataset_scripts.schema import FEATURES, SPLITS, Reading, Split, UserError
+from dataset_scripts.schema import ARROW_SCHEMA, SPLITS, Reading, Split, UserError
 
 ROWS_PER_GROUP = 100  # what a streaming reader fetches at once
 ROWS_PER_SHARD = 5_000
@@ -149,7 +149,7 @@ class _SplitWriter:
             return
         name = f"part-{self._split}-{self._next_part:06d}.parquet"
         self._next_part += 1
-        rows = pa.Table.from_pylist(self.waiting, schema=FEATURES.arrow_schema)
+        rows = pa.Table.from_pylist(self.waiting, schema=ARROW_SCHEMA)
         pq.write_table(rows, self._folder / name, compression="none")
         _to_disk(self._folder / name)
         self._parts.append(name)
@@ -161,7 +161,7 @@ class _SplitWriter:
         if not self._parts:
             return
         name = f"{self._split}-{len(self._shards):05d}.parquet"
-        with pq.ParquetWriter(self._folder / name, FEATURES.arrow_schema) as writer:
+        with pq.ParquetWriter(self._folder / name, ARROW_SCHEMA) as writer:
             for group in _groups(self._folder / part for part in self._parts):
                 writer.write_table(group)
         _to_disk(self._folder / name)
@@ -193,9 +193,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def _groups(parts: Iterator[Path]) -> Iterator[pa.Table]:
     """The rows of the parts, in tables of ROWS_PER_GROUP; a group's bytes must not show where the parts began."""
-    rest = FEATURES.arrow_schema.empty_table()
+    rest = ARROW_SCHEMA.empty_table()
     for part in parts:
-        rest = pa.concat_tables([rest, pq.read_table(part, schema=FEATURES.arrow_schema)])
+        rest = pa.concat_tables([rest, pq.read_table(part, schema=ARROW_SCHEMA)])
         while rest.num_rows >= ROWS_PER_GROUP:
             yield rest.slice(0, ROWS_PER_GROUP).combine_chunks()
             rest = rest.slice(ROWS_PER_GROUP)

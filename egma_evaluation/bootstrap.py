@@ -1,39 +1,57 @@
-"""Percentile intervals by resampling patients (images where the patient is unknown).
+"""Figures over patients (images where the patient is unknown): closed intervals of `statistics`, else a bootstrap.
 
 A draw is a row of weights: how often each reading's patient was drawn, with replacement, among all patients. A
 statistic takes a whole block of draws at once, `(draws, n) -> (draws,)`, and says NaN where a draw leaves it undefined.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataset_scripts.schema import Reading
+from egma_evaluation.statistics.auroc import auroc_interval, placements, scarcer_patients
+from egma_evaluation.statistics.pairs import SIGN_FLIPS, Ranked, auroc_difference, disagreeing_patients, sign_flip
+from egma_evaluation.statistics.proportions import CONFIDENCE, WILSON, Interval, wilson
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 
-CONFIDENCE = 0.95
+BOOTSTRAP = "percentile bootstrap"
+FEW_PATIENTS = 10
 DRAWS_AT_ONCE = 100
+PAIRED_KEYS = ("draws", "paired")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number with its interval and the count of what it averages, or the reason why there is none."""
+    """A number with its interval and the count of what it averages, or the reason why there is none.
+
+    `patients` are those it rests on: of an AUROC the scarcer kind. A figure of fewer than FEW_PATIENTS is marked.
+    """
 
     value: float | None
-    interval: tuple[float, float] | None = None
+    interval: Interval | None = None
     n: int = 0
     reason: str | None = None
+    method: str | None = None
+    patients: int | None = None
     draws: Array | None = field(default=None, compare=False, repr=False)  # NaN where a draw leaves it undefined
+    paired: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)  # see PatientBootstrap.difference
 
     def to_json(self) -> dict[str, Any]:
-        """With `draws`, by which two models' figures are compared, until `without_draws` takes them off."""
+        """With `draws` or `paired`, by which two models' figures are compared, until `without_draws` takes them off."""
         record: dict[str, Any] = {"value": self.value, "interval": self.interval, "n": self.n}
-        if self.draws is not None:
+        if self.interval is not None:
+            record["method"] = self.method
+        if self.patients is not None:
+            record |= {"patients": self.patients, "few_patients": self.patients < FEW_PATIENTS}
+        if self.paired is not None:
+            record["paired"] = self.paired
+        elif self.draws is not None:
             record["draws"] = [float(value) if np.isfinite(value) else None for value in self.draws]
         return record if self.reason is None else record | {"reason": self.reason}
 
@@ -43,9 +61,11 @@ class Difference:
     """First model less second: value, interval, two-sided p-value of no difference, count of shared entries."""
 
     value: float
-    interval: tuple[float, float] | None
+    interval: Interval | None
     p_value: float | None
     n: int
+    method: str | None = None
+    few_patients: bool = False  # that disagree
 
 
 def patient(reading: Reading) -> str:
@@ -69,20 +89,70 @@ class PatientBootstrap:
         random = np.random.default_rng(seed)
         self.counts = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
 
+    @cached_property
+    def flipped(self) -> NDArray[np.bool_]:
+        """(draws, P): the patients whose figures two models exchange in each draw."""
+        random = np.random.default_rng([self.seed, 1])
+        return np.asarray(random.random((self.draws, len(self.unit)), dtype=np.float32) < 0.5)
+
+    def units(self, readings: Sequence[Reading]) -> NDArray[np.int64]:
+        """(n,) place of each reading's patient."""
+        return np.array([self.unit[patient(reading)] for reading in readings], dtype=np.int64)
+
     def weights(self, readings: Sequence[Reading]) -> Array:
         """(draws, n): how often each reading counts in each draw."""
-        units = [self.unit[patient(reading)] for reading in readings]
-        return self.counts[:, units].astype(np.float64)
+        return self.counts[:, self.units(readings)].astype(np.float64)
 
-    def figure(self, statistic: Statistic, readings: Sequence[Reading], value: float | None = None) -> Figure:
-        """A figure over `readings`, one entry each; `value` where a library computes it, else equal weights do."""
+    def figure(
+        self,
+        statistic: Statistic,
+        readings: Sequence[Reading],
+        value: float | None = None,
+        rests_on: NDArray[np.bool_] | None = None,
+    ) -> Figure:
+        """A figure over `readings`, one entry each, with a percentile interval.
+
+        A share that is 0 or 1 in every draw takes Wilson's interval, as of that share of hits in the entries it rests
+        on: no resample holds an exception that the sample lacks.
+
+        Args:
+            value: where a library computes it; else equal weights do.
+            rests_on: (n,) of a share: the entries that decide it.
+        """
         if value is None:
             value = float(statistic(np.ones((1, len(readings))))[0])
         drawn = self._drawn(statistic, readings)
-        return Figure(value, _interval(drawn), len(readings), draws=drawn)
+        interval, method = _interval(drawn), BOOTSTRAP
+        if rests_on is not None and interval in ((0.0, 0.0), (1.0, 1.0)):
+            entries = np.bincount(self.units(readings)[rests_on], minlength=len(self.unit)).astype(np.float64)
+            interval, method = wilson(value * entries, entries) or (0.0, 1.0), WILSON
+        return Figure(value, interval, len(readings), None, method, self._patients(readings), draws=drawn)
 
-    def means(self, values: Mapping[str, Array], readings: Sequence[Reading]) -> dict[str, Figure]:
+    def proportion(self, credit: Array, readings: Sequence[Reading], trials: int = 1) -> Figure:
+        """Mean of (n,) credits from 0 to 1, with Wilson's interval; `trials` of which a credit is the mean."""
+        return self.means({"share": credit}, readings, ("share",), trials)["share"]
+
+    def mean_auroc(
+        self, classes: Sequence[tuple[Array, NDArray[np.bool_], Sequence[Reading]]], n: int, paired: bool = False
+    ) -> Figure:
+        """Mean AUROC over classes, each with the scores, the positives and the readings of its entries."""
+        units = [self.units(readings) for _, _, readings in classes]
+        parts = list(zip(classes, units, strict=True))
+        placed = [placements(scores, positive, unit, len(self.unit)) for (scores, positive, _), unit in parts]
+        value = float(np.mean([one.auroc for one in placed]))
+        found = auroc_interval(placed) if self.draws else None
+        ranked = [Ranked.of(scores, positive, unit).to_json() for (scores, positive, _), unit in parts if paired]
+        interval, method = found or (None, None)
+        patients = int(scarcer_patients(placed))
+        return Figure(value, interval, n, None, method, patients, paired={"ranked": ranked} if paired else None)
+
+    def means(
+        self, values: Mapping[str, Array], readings: Sequence[Reading], shares: Collection[str] = (), trials: int = 1
+    ) -> dict[str, Figure]:
         """`figure(mean_of(...))` of many columns (n,) at once: a draw needs only every patient's sums.
+
+        Args:
+            shares: the columns of credits from 0 to 1, which take Wilson's interval; `trials` see `proportion`.
 
         Raises:
             ValueError: a value that is not finite; what is undefined has to be left out and counted before.
@@ -92,13 +162,20 @@ class PatientBootstrap:
             raise ValueError("expected finite values to average")
         if len(readings) == 0:
             return {name: Figure(None, reason="nothing to average") for name in values}
-        drawn = self._drawn_means(columns, readings)
-        of_each = [None] * len(values) if drawn is None else list(drawn.T)
-        means = columns.mean(axis=0).tolist()
-        return {
-            name: Figure(mean, _interval(column), len(readings), draws=column)
-            for name, mean, column in zip(values, means, of_each, strict=True)
-        }
+        units = self.units(readings)
+        sums = np.zeros((len(self.unit), columns.shape[1]))
+        np.add.at(sums, units, columns)
+        entries = np.bincount(units, minlength=len(self.unit)).astype(np.float64)
+        seen = np.flatnonzero(entries)
+        drawn = self._drawn_means(sums, entries) if self._can_draw(readings) else None
+        figures = {}
+        for place, (name, mean) in enumerate(zip(values, columns.mean(axis=0).tolist(), strict=True)):
+            interval, method = _interval(None if drawn is None else drawn[:, place]), BOOTSTRAP
+            if name in shares and interval is not None:
+                interval, method = wilson(sums[:, place], entries, trials), WILSON
+            paired = {"patients": seen.tolist(), "sums": sums[seen, place].tolist(), "entries": entries[seen].tolist()}
+            figures[name] = Figure(mean, interval, len(readings), None, method, len(seen), paired=paired)
+        return figures
 
     def paired(self, first: Statistic, second: Statistic, readings: Sequence[Reading]) -> Difference:
         """Compare two models on the same entries, both under the same draws of patients; see `paired_difference`.
@@ -109,6 +186,26 @@ class PatientBootstrap:
         figures = [self.figure(statistic, readings) for statistic in (first, second)]
         return paired_difference(figures[0].to_json(), figures[1].to_json())
 
+    def difference(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> Difference:
+        """Two models' figures over the same entries, as `Figure.to_json` has them: sign-flips where patients add up.
+
+        Raises:
+            ValueError: see `paired_difference`.
+        """
+        one, other = first.get("paired"), second.get("paired")
+        found = paired_difference(first, second)
+        if one is None or other is None or first["interval"] is None:
+            return found
+        if "ranked" in one:
+            models = [[Ranked.from_json(of_class) for of_class in ranked["ranked"]] for ranked in (one, other)]
+            added, weights = auroc_difference(models[0], models[1], len(self.unit))
+        else:
+            added, weights = np.zeros(len(self.unit)), np.zeros(len(self.unit))
+            added[one["patients"]] = (np.array(one["sums"]) - np.array(other["sums"])) / first["n"]
+            weights[one["patients"]] = np.array(one["entries"]) / first["n"]
+        few = disagreeing_patients(added) < FEW_PATIENTS
+        return Difference(found.value, *sign_flip(added, weights, self.flipped), found.n, SIGN_FLIPS, few)
+
     def _drawn(self, statistic: Statistic, readings: Sequence[Reading]) -> Array | None:
         """The statistic in every draw, NaN where it is undefined; None where nothing can be drawn."""
         if not self._can_draw(readings):
@@ -117,18 +214,16 @@ class PatientBootstrap:
         blocks = [statistic(weights[at : at + DRAWS_AT_ONCE]) for at in range(0, self.draws, DRAWS_AT_ONCE)]
         return np.concatenate(blocks)
 
-    def _drawn_means(self, columns: Array, readings: Sequence[Reading]) -> Array | None:
-        if not self._can_draw(readings):
-            return None
-        units = np.array([self.unit[patient(reading)] for reading in readings])
-        sums = np.zeros((len(self.unit), columns.shape[1]))
-        np.add.at(sums, units, columns)
-        entries = self.counts @ np.bincount(units, minlength=len(self.unit))
+    def _drawn_means(self, sums: Array, entries: Array) -> Array:
+        drawn = self.counts @ entries
         with np.errstate(invalid="ignore"):
-            return np.asarray((self.counts @ sums) / np.where(entries > 0, entries, np.nan)[:, None])
+            return np.asarray((self.counts @ sums) / np.where(drawn > 0, drawn, np.nan)[:, None])
+
+    def _patients(self, readings: Sequence[Reading]) -> int:
+        return len({patient(reading) for reading in readings})
 
     def _can_draw(self, readings: Sequence[Reading]) -> bool:
-        return self.draws > 0 and len({patient(reading) for reading in readings}) >= 2
+        return self.draws > 0 and self._patients(readings) >= 2
 
 
 def paired_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> Difference:
@@ -151,17 +246,17 @@ def paired_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> Di
         return Difference(observed, None, None, first["n"])
     # a difference that is 0 but for rounding is no evidence
     far = np.abs(drawn - observed) >= abs(observed) - 1e-12
-    return Difference(observed, _percentiles(drawn), (1 + int(far.sum())) / (1 + len(drawn)), first["n"])
+    return Difference(observed, _percentiles(drawn), (1 + int(far.sum())) / (1 + len(drawn)), first["n"], BOOTSTRAP)
 
 
 def without_draws(details: Any) -> Any:
     """The same figures, fit for `results.json`."""
     if isinstance(details, Mapping):
-        return {name: without_draws(value) for name, value in details.items() if name != "draws"}
+        return {name: without_draws(value) for name, value in details.items() if name not in PAIRED_KEYS}
     return [without_draws(value) for value in details] if isinstance(details, list) else details
 
 
-def _interval(drawn: Array | None) -> tuple[float, float] | None:
+def _interval(drawn: Array | None) -> Interval | None:
     """Percentiles of the draws that define the figure."""
     if drawn is None:
         return None
@@ -169,7 +264,7 @@ def _interval(drawn: Array | None) -> tuple[float, float] | None:
     return _percentiles(defined) if defined.size else None
 
 
-def _percentiles(values: Array) -> tuple[float, float]:
+def _percentiles(values: Array) -> Interval:
     low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 

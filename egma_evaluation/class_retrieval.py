@@ -1,8 +1,8 @@
 """Retrieval by class (CheXpert 8x200): the sentences of an image's class, and the images of a sentence's class.
 
 The candidates are the prompts of all classes and the images that show exactly one of them, none uncertain. P@k is the
-share of the first k that are of the query's class, ties at their mean rank (`metrics.ranking`). The interval resamples
-the patients: as queries of image-to-text, as candidates of text-to-image.
+expected share of the first k that are of the query's class, over random orders within a tie (`metrics.ranking`). The
+patients are the queries of image-to-text (Wilson) and the candidates of text-to-image (bootstrap).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_scripts.schema import PRESENT, Reading, UserError
-from egma_evaluation.bootstrap import Array, PatientBootstrap, Statistic, mean_of
+from egma_evaluation.bootstrap import Array, PatientBootstrap, Statistic
 from egma_evaluation.embeddings import ImageBank, TextBank
-from egma_evaluation.metrics.ranking import precision_at_k
+from egma_evaluation.metrics.ranking import exact, held_share, precision_at_k
 from egma_evaluation.zero_shot import finding_labels, sentence_scores
 
 CUTOFFS = (1, 5, 10)
@@ -73,7 +73,7 @@ def _image_to_text(
     scores: Array, relevant: NDArray[np.bool_], readings: Sequence[Reading], bootstrap: PatientBootstrap
 ) -> dict[str, Any]:
     return {
-        f"precision_at_{k}": bootstrap.figure(mean_of(precision_at_k(scores, relevant, k)), readings).to_json()
+        f"precision_at_{k}": bootstrap.proportion(precision_at_k(scores, relevant, k), readings, trials=k).to_json()
         for k in _cutoffs(scores.shape[1])
     }
 
@@ -81,16 +81,16 @@ def _image_to_text(
 def _text_to_image(
     scores: Array, relevant: NDArray[np.bool_], readings: Sequence[Reading], bootstrap: PatientBootstrap
 ) -> dict[str, Any]:
-    return {
-        f"precision_at_{k}": bootstrap.figure(weighted_precision(scores, relevant, k), readings).to_json()
-        for k in _cutoffs(scores.shape[1])
-    }
+    figures = {}
+    for k in _cutoffs(scores.shape[1]):
+        statistic, first = weighted_precision(scores, relevant, k), -np.sort(-scores, axis=1)[:, k - 1, None]
+        shown: NDArray[np.bool_] = np.asarray(scores >= first, dtype=bool).any(axis=0)
+        figures[f"precision_at_{k}"] = bootstrap.figure(statistic, readings, rests_on=shown).to_json()
+    return figures
 
 
 def weighted_precision(scores: Array, relevant: NDArray[np.bool_], k: int) -> Statistic:
     """Mean over queries of `precision_at_k` when candidate c counts weights[c] times.
-
-    The copies of one candidate take one place after the other; different candidates of the same score are tied.
 
     Args:
         scores, relevant: (q, c)
@@ -102,7 +102,7 @@ def weighted_precision(scores: Array, relevant: NDArray[np.bool_], k: int) -> St
 
     def statistic(weights: Array) -> Array:
         held = [_held(weights, order, starts, wanted, k) for order, starts, wanted in queries]
-        return np.asarray(np.sum(held, axis=0) / (k * len(queries)))
+        return exact(np.sum(held, axis=0) / (k * len(queries)))
 
     return statistic
 
@@ -110,7 +110,7 @@ def weighted_precision(scores: Array, relevant: NDArray[np.bool_], k: int) -> St
 def _held(
     weights: Array, order: NDArray[np.int64], starts: NDArray[np.int64], wanted: NDArray[np.bool_], k: int
 ) -> Array:
-    """(draws,) places up to k that relevant candidates hold.
+    """(draws,) of the first k places, those that relevant candidates hold.
 
     Args:
         order: candidates, best first; `wanted` (c,) in that order; `starts` of the groups of equal scores.
@@ -127,7 +127,4 @@ def _held(
     counts = np.add.reduceat(ordered, groups, axis=1)
     before = np.cumsum(counts, axis=1) - counts
     wanted_counts = np.add.reduceat(ordered * wanted[:end], groups, axis=1)
-    is_tied = np.add.reduceat((ordered > 0).astype(np.int64), groups, axis=1) > 1
-    if_tied = np.where(before + (counts + 1) / 2 <= k, wanted_counts, 0)
-    if_one = np.minimum(wanted_counts, np.clip(k - before, 0, None))
-    return np.asarray(np.where(is_tied, if_tied, if_one).sum(axis=1))
+    return np.asarray((wanted_counts * held_share(before, counts, k)).sum(axis=1))

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset_scripts.schema import Reading, UserError
+from modeling_egma.pictures_egma import as_picture
 
 Readings: TypeAlias = Dataset | Sequence[Reading]
 Processor = Callable[..., Mapping[str, Tensor]]
@@ -25,6 +26,10 @@ READ_COLUMNS = (
 )
 COSINE_DECIMALS = 6
 IMAGES_AT_ONCE = 64  # whose patches are compared with sentences in one product
+
+
+class NotFinite(UserError):
+    """A model's numbers for an image or a text are NaN or infinite; every comparison with them would be a guess."""
 
 
 class ImageTextModel(Protocol):
@@ -92,7 +97,7 @@ class Images:
 
     def pixels(self, ids: Iterable[str]) -> Tensor:
         """(B, 3, H, W) of the images, in their order."""
-        images = [self.rows[self.place[image_id]]["image"].convert("RGB") for image_id in ids]
+        images = [as_picture(self.rows[self.place[image_id]]["image"]).convert("RGB") for image_id in ids]
         return self.processor(images=images, return_tensors="pt")["pixel_values"]
 
 
@@ -120,7 +125,7 @@ def encode_images(
     pooled, patches = [], []
     with inference(model):
         for batch in track(batches(order, batch_size), desc="images"):
-            image_embeds, patch_embeds = image_embeddings(model, images.pixels(batch))
+            image_embeds, patch_embeds = image_embeddings(model, images.pixels(batch), batch)
             pooled.append(image_embeds)
             if patch_embeds is not None:
                 patches.append(patch_embeds)
@@ -139,21 +144,43 @@ def encode_texts(
     return TextBank({text: place for place, text in enumerate(order)}, torch.cat(embeddings))
 
 
-def image_embeddings(model: ImageTextModel, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-    """One batch (B, 3, H, W) -> pooled (B, D) and patches (B, P, D), float32 on the CPU."""
+def image_embeddings(model: ImageTextModel, pixels: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+    """One batch (B, 3, H, W) of the images `names` -> pooled (B, D) and patches (B, P, D), float32 on the CPU."""
     pooled, patches = model.encode_images(pixels.to(model.device))
-    return pooled.float().cpu(), None if patches is None else patches.float().cpu()
+    pooled = finite("image", names, pooled.float().cpu())
+    return pooled, None if patches is None else finite("image", names, patches.float().cpu())
 
 
 def text_embeddings(model: ImageTextModel, processor: Processor, sentences: Sequence[str]) -> Tensor:
     """One batch of sentences -> (N, D), float32 on the CPU."""
     tokens = processor(text=list(sentences), return_tensors="pt")
     inputs = tokens["input_ids"].to(model.device), tokens["attention_mask"].to(model.device)
-    return model.encode_text(*inputs).float().cpu()
+    return finite("text", sentences, model.encode_text(*inputs).float().cpu())
+
+
+def finite(kind: str, names: Sequence[str], values: Tensor) -> Tensor:
+    """`values` (n, ...), of one image or text each.
+
+    Raises:
+        NotFinite: NaN or an infinite number among them.
+    """
+    broken = (~values.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
+    if broken:
+        raise NotFinite(
+            f"{kind} '{names[broken[0]]}': what the model makes of it is not finite (so are {len(broken)} of the "
+            f"{len(names)} {kind}s encoded together); expected weights and settings that give numbers"
+        )
+    return values
 
 
 def rounded(scores: Tensor) -> NDArray[np.float64]:
-    """Scores of unit vectors without float32's last bits, which depend on the batch's shape and would break ties."""
+    """Scores of unit vectors without float32's last bits, which depend on the batch's shape and would break ties.
+
+    Raises:
+        NotFinite: a score is no number, which every ranking would take for one.
+    """
+    if not bool(scores.isfinite().all()):
+        raise NotFinite(f"{int((~scores.isfinite()).sum())} of {scores.numel()} scores are not finite")
     return scores.double().round(decimals=COSINE_DECIMALS).numpy()
 
 

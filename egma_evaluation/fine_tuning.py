@@ -7,14 +7,16 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
 from dataset_scripts.schema import ABSENT, PRESENT, UserError
 from egma_evaluation.bootstrap import Array, PatientBootstrap
-from egma_evaluation.embeddings import Images, Processor, Readings
+from egma_evaluation.embeddings import Images, Processor, Readings, finite
 from egma_evaluation.linear_probe import SplitLabels, by_fraction, mean_auroc, trainable_classes
 from egma_evaluation.zero_shot import Labels
+from egma_training.frozen import split_statistics
 from modeling_egma import EgmaConfig, EgmaForImageClassification, EgmaModel
 
 LEARNING_RATE = 1e-4
@@ -50,10 +52,11 @@ def fine_tuning(
         torch.manual_seed(seed)
         _, untrained = trainable_classes(training.classes, training.values[places])
         classifier = _classifier(model, len(training.classes))
+        held, _ = split_statistics(classifier)
         optimizer = torch.optim.AdamW(classifier.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         best, best_epoch, kept = -np.inf, 0, classifier.state_dict()
         for epoch in tqdm(range(1, MAX_EPOCHS + 1), desc="epochs", disable=None):
-            _train_epoch(classifier, optimizer, pixels[0], training, places, batch_size, [seed, 7, epoch])
+            _train_epoch(classifier, optimizer, pixels[0], training, places, batch_size, [seed, 7, epoch], held)
             quality = mean_auroc(validation, _scores(classifier, pixels[1], validation, batch_size))
             if quality > best:
                 best, best_epoch, kept = quality, epoch, copy.deepcopy(classifier.state_dict())
@@ -71,7 +74,7 @@ def _classifier(model: EgmaModel, classes: int) -> EgmaForImageClassification:
     config.num_labels, config.problem_type = classes, "multi_label_classification"
     classifier = EgmaForImageClassification(config)
     classifier.vision_model.load_state_dict(model.vision_model.state_dict())
-    torch.nn.Module.to(classifier, model.device)
+    nn.Module.to(classifier, model.device)
     return classifier
 
 
@@ -89,8 +92,11 @@ def _train_epoch(
     places: NDArray[np.int64],
     batch_size: int,
     seed: list[int],
+    held: list[nn.Module],
 ) -> None:
     classifier.train()
+    for layer in held:
+        layer.eval()
     shuffled = np.random.default_rng(seed).permutation(places)
     for ids, part in _batches(labels, shuffled, batch_size):
         values = torch.from_numpy(labels.values[part])
@@ -109,7 +115,7 @@ def _scores(classifier: EgmaForImageClassification, images: Images, labels: Labe
     classifier.eval()
     every = np.arange(len(labels.readings))
     parts = [
-        classifier(images.pixels(ids).to(classifier.device)).logits.double().cpu()
+        finite("image", ids, classifier(images.pixels(ids).to(classifier.device)).logits.double().cpu())
         for ids, _ in _batches(labels, every, batch_size)
     ]
     return torch.cat(parts).numpy()

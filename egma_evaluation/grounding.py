@@ -31,6 +31,7 @@ from egma_evaluation.pointing import Target, finding_boxes, finding_targets, pea
 Masks = NDArray[np.bool_]
 
 GROUNDING_CELLS = 128
+HITS = ("pointing_game",)  # the metrics that are shares of hits
 SMOOTHING = 1 / 64  # of the mean of the training boxes, a fraction of the image's sides
 
 
@@ -95,7 +96,7 @@ def grounding(
         "left_out": left_out,
         "centre_source": centre_source,
         **{
-            name: {metric: figure.to_json() for metric, figure in bootstrap.means(columns, readings).items()}
+            name: {metric: figure.to_json() for metric, figure in bootstrap.means(columns, readings, HITS).items()}
             for name, columns in values.items()
         },
         "per_label": _per_label(values["model"], kept, bootstrap),
@@ -183,6 +184,6 @@ def _per_label(values: Mapping[str, Array], targets: Sequence[Target], bootstrap
     for name in sorted(set(labels.tolist())):
         places = np.flatnonzero(labels == name)
         columns = {metric: column[places] for metric, column in values.items()}
-        means = bootstrap.means(columns, [targets[place].reading for place in places.tolist()])
+        means = bootstrap.means(columns, [targets[place].reading for place in places.tolist()], HITS)
         figures[name] = {metric: figure.to_json() for metric, figure in means.items()}
     return figures

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from dataset_scripts.chexpert import competition_labels
 from dataset_scripts.schema import ABSENT, PRESENT, Reading, UserError
 from egma_evaluation.bootstrap import Array, PatientBootstrap, patient
-from egma_evaluation.embeddings import Images, Processor, Readings, batches, inference
+from egma_evaluation.embeddings import Images, Processor, Readings, batches, finite, inference
 from egma_evaluation.zero_shot import Labels, auroc_figures, finding_labels
 
 FRACTIONS = {"1 %": 0.01, "10 %": 0.1, "100 %": 1.0}
@@ -104,7 +104,8 @@ def features(model: Any, processor: Processor, rows: Readings, batch_size: int) 
     with inference(model):
         for batch in tqdm(batches(sorted(images.place), batch_size), desc="features", disable=None):
             tokens = model.get_image_features(pixel_values=images.pixels(batch).to(model.device)).last_hidden_state
-            found |= dict(zip(batch, tokens.mean(dim=1).double().cpu().numpy(), strict=True))
+            means = finite("image", batch, tokens.mean(dim=1).double().cpu())
+            found |= dict(zip(batch, means.numpy(), strict=True))
     return found
 
 

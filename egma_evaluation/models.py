@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -28,7 +28,10 @@ def load_model(name: str | Path) -> tuple[Any, Any]:
 
 
 def load_whole_model(
-    name: str | Path, changes: Mapping[str, Any] | None = None, max_length: int | None = None
+    name: str | Path,
+    changes: Mapping[str, Any] | None = None,
+    max_length: int | None = None,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
 ) -> tuple[EgmaModel, Any]:
     """An `EgmaModel` with all of its weights, in evaluation mode on the CPU, and the processor that fits it.
 
@@ -36,6 +39,7 @@ def load_whole_model(
         name: a folder or a Hub id.
         changes: fields of its `EgmaConfig` that shall be others.
         max_length: tokens of a sentence, where they shall be fewer than the processor keeps.
+        dtype: of the weights, `"auto"` as they were stored; small updates vanish in the few bits of half precision.
 
     Raises:
         UserError: nothing to load, another kind of model, an adapter, weights that do not fill it, or a processor of
@@ -53,7 +57,7 @@ def load_whole_model(
         if changes:
             config = type(config).from_dict(config.to_dict() | dict(changes))
         model, loading = EgmaModel.from_pretrained(
-            name, config=config, output_loading_info=True, ignore_mismatched_sizes=True
+            name, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
         )
         processor = AutoProcessor.from_pretrained(name)
     except UserError:

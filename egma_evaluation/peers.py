@@ -4,14 +4,26 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from dataset_scripts.schema import UserError
-from modeling_egma.towers_egma import encoder_faults
+from egma_evaluation.embeddings import inference
+from egma_evaluation.models import LOADING_ERRORS
+from modeling_egma.towers_egma import encoder_faults, text_positions
+
+# by the type of model, as trained: sentences of any length with a mask over what fills them up, or all of the longest
+# length without one. SigLIP 2 of one image size has SigLIP's type; a tokenizer does not say which of both it is for
+MASKED = ("clip", "clipseg", "metaclip_2", "altclip", "chinese_clip", "vision-text-dual-encoder")
+FILLED = ("siglip",)
+NAFLEX = ("siglip2", "siglip2_vision_model")
+SAME = 1e-4  # largest difference of an embedding with and without others beside it
+TRIED_SIDES, TRIED_TEXTS = (40, 64), ("clear", "no pleural effusion is seen")
 
 
 class Peer(nn.Module):
@@ -33,17 +45,14 @@ class Peer(nn.Module):
         return hasattr(self.model, "get_text_features")
 
     def encode_images(self, pixel_values: Tensor) -> tuple[Tensor, None]:
-        if not hasattr(self.model, "get_image_features"):
+        if not self.has_text:
             # without a text tower there is no common space; what it sees is for the linear probe
             return normalize(self._pooled(pixel_values).float(), dim=-1), None
         return normalize(_vector(self.model.get_image_features(pixel_values=pixel_values)), dim=-1), None
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        # a mask of ones only is what SigLIP was trained with: none
-        if bool(attention_mask.all()):
-            del inputs["attention_mask"]
-        return normalize(_vector(self.model.get_text_features(**inputs)), dim=-1)
+        features = self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask)
+        return normalize(_vector(features), dim=-1)
 
     def get_image_features(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
         """`last_hidden_state` (B, 1, width): the pooled feature before projection, which the linear probe reads."""
@@ -58,11 +67,16 @@ class Peer(nn.Module):
 
 
 class PeerProcessor:
-    """Image processor and tokenizer of a peer, called as EGMA's processor is."""
+    """Image processor and tokenizer of a peer, called as EGMA's processor is.
 
-    def __init__(self, image_processor: Any, tokenizer: Any | None, max_length: int | None, name: str) -> None:
+    Args:
+        length: tokens of a sentence, at most.
+        is_filled: whether every sentence is filled up to `length`, without a mask.
+    """
+
+    def __init__(self, image_processor: Any, tokenizer: Any | None, length: int, is_filled: bool, name: str) -> None:
         self.image_processor, self.tokenizer = image_processor, tokenizer
-        self.max_length, self.name = max_length, name
+        self.length, self.is_filled, self.name = length, is_filled, name
 
     def __call__(
         self, images: Sequence[Any] | None = None, text: Sequence[str] | None = None, return_tensors: str = "pt"
@@ -72,43 +86,92 @@ class PeerProcessor:
         if self.tokenizer is None:
             raise UserError(f"{self.name} has no text tower; of the tasks it can only take linear_probe")
         assert text is not None
-        # models that were trained without a mask saw sentences filled to the same length
-        has_mask = "attention_mask" in self.tokenizer.model_input_names
         tokens = dict(
             self.tokenizer(
                 list(text),
-                padding=True if has_mask else "max_length",
+                padding="max_length" if self.is_filled else "longest",
                 truncation=True,
-                max_length=self.max_length,
+                max_length=self.length,
+                return_attention_mask=True,
                 return_tensors=return_tensors,
             )
         )
-        tokens.setdefault("attention_mask", torch.ones_like(tokens["input_ids"]))
+        if self.is_filled:
+            # a mask of ones hides nothing, which is how a model was trained that had none
+            tokens["attention_mask"] = torch.ones_like(tokens["input_ids"])
         return tokens
 
 
 def load_peer(name: str) -> tuple[Peer, PeerProcessor]:
-    """A Hub id or a folder; safetensors only, no code of the repository is run.
+    """A Hub id or a folder, computing in float32; safetensors only, no code of the repository is run.
 
     Raises:
-        UserError: it cannot be loaded.
+        UserError: it cannot be loaded whole, is of a kind whose input is not known here, or gives an image or a
+            sentence another embedding when others stand beside it.
     """
     try:
-        model, loading = AutoModel.from_pretrained(
-            name, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-        if faults := encoder_faults(model, loading):
-            raise ValueError(f"the weights do not fill it: {faults}")
-        peer = Peer(model)
-        image_processor = AutoImageProcessor.from_pretrained(name)
-        tokenizer = AutoTokenizer.from_pretrained(name) if peer.has_text else None
-    except (OSError, ValueError, KeyError) as error:
+        model = _load(name)
+        peer, kind = Peer(model).eval(), model.config.model_type
+        _check_kind(name, kind, peer.has_text)
+        image_processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False) if peer.has_text else None
+        length = 0 if tokenizer is None else text_positions(model.text_model) or 0
+        if tokenizer is not None and kind not in FILLED:
+            length = min(length or tokenizer.model_max_length, tokenizer.model_max_length)
+        processor = PeerProcessor(image_processor, tokenizer, length, kind in FILLED, name)
+        _check_alone(peer, processor)
+    except UserError:
+        raise
+    except (*LOADING_ERRORS, IndexError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{name}: no model of CLIP's or SigLIP's kind can be loaded from it ({reason})") from error
-    text_config = getattr(model.config, "text_config", None)
-    return peer, PeerProcessor(image_processor, tokenizer, getattr(text_config, "max_position_embeddings", None), name)
+    return peer, processor
+
+
+def _load(name: str) -> Any:
+    settings: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32}
+    model, loading = AutoModel.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True, **settings)
+    faults = encoder_faults(model, loading)
+    poolers = [key for key in loading["missing_keys"] if "pooler." in key]
+    if poolers and hasattr(model, "get_text_features"):
+        faults = faults or f"they lack {poolers[0]}"
+    if faults:
+        raise ValueError(f"the weights do not fill it: {faults}")
+    # a pooler that nobody trained is left out, and the mean token taken
+    return AutoModel.from_pretrained(name, add_pooling_layer=False, **settings) if poolers else model
+
+
+def _check_kind(name: str, kind: str, has_text: bool) -> None:
+    if kind in NAFLEX:
+        raise UserError(f"{name}: a NaFlex model, whose images have sizes of their own; expected one of a fixed size")
+    if has_text and kind not in (*MASKED, *FILLED):
+        known = ", ".join((*MASKED, *FILLED))
+        raise UserError(f"{name}: how a model of type '{kind}' was trained to read is not known here; expected {known}")
+
+
+def _check_alone(peer: Peer, processor: PeerProcessor) -> None:
+    """An embedding is of its image or sentence, not of what stands beside it, and the same every time."""
+    pictures = [Image.fromarray(np.tri(side, dtype=np.uint8) * 255).convert("RGB") for side in TRIED_SIDES]
+
+    def images(of: Sequence[Any]) -> Tensor:
+        return peer.encode_images(processor(images=of)["pixel_values"])[0]
+
+    def texts(of: Sequence[str]) -> Tensor:
+        tokens = processor(text=of)
+        return peer.encode_text(tokens["input_ids"], tokens["attention_mask"])
+
+    tried: list[tuple[str, Any, Sequence[Any]]] = [("image", images, pictures)]
+    tried += [("sentence", texts, TRIED_TEXTS)] if peer.has_text else []
+    with inference(peer):
+        for what, encode, items in tried:
+            alone, beside = encode(items[:1])[0], encode(items)[0]
+            # NaN is named later, with its image or text
+            if not torch.allclose(alone, beside, rtol=0, atol=SAME, equal_nan=True):
+                raise UserError(f"{processor.name}: one {what} has two embeddings, alone and with another beside it")
 
 
 def _vector(output: Any) -> Tensor:
     vector = output if isinstance(output, Tensor) else output.pooler_output
+    if vector is None or vector.ndim != 2:
+        raise ValueError("it gives no single vector an image or a sentence")
     return cast(Tensor, vector.float())

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from dataset_scripts.schema import PRESENT, Box, Reading, UserError
-from egma_evaluation.bootstrap import Array, PatientBootstrap, mean_of
+from egma_evaluation.bootstrap import Array, PatientBootstrap
 from egma_evaluation.embeddings import IMAGES_AT_ONCE, ImageBank, TextBank, rounded
 from egma_evaluation.geometry import frame_to_image, inside_any, patch_centres
 
@@ -144,4 +144,4 @@ def _figure(
     credit: Array, mask: np.ndarray[Any, np.dtype[np.bool_]], targets: Sequence[Target], bootstrap: PatientBootstrap
 ) -> dict[str, Any]:
     readings = [target.reading for target, kept in zip(targets, mask, strict=True) if kept]
-    return bootstrap.figure(mean_of(credit[mask]), readings).to_json()
+    return bootstrap.proportion(credit[mask], readings).to_json()

@@ -1,19 +1,20 @@
 """`evaluate_model`: all protocols on one split of a converted corpus, every image and sentence encoded once."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dataset_scripts.identity import corpus_identity
 from dataset_scripts.schema import PRESENT, Reading, Split, UserError, is_generated, load_readings
-from egma_evaluation.bootstrap import CONFIDENCE, PatientBootstrap, paired_difference, patient, without_draws
+from egma_evaluation.bootstrap import PatientBootstrap, patient, without_draws
 from egma_evaluation.class_retrieval import class_retrieval
 from egma_evaluation.corpus_protocols import CorpusProtocol, protocol_of, published_figures, with_no_finding
 from egma_evaluation.embeddings import (
     ImageBank,
     ImageTextModel,
+    NotFinite,
     Processor,
     Readings,
     TextBank,
@@ -30,11 +31,13 @@ from egma_evaluation.prompts import Prompts, draw_prompts, load_prompts
 from egma_evaluation.report import HEADLINE_LABELS, headline, headline_figures
 from egma_evaluation.result_figures import draw_figures
 from egma_evaluation.retrieval import report_sentences, retrieval
+from egma_evaluation.statistics.pairs import holm
+from egma_evaluation.statistics.proportions import CONFIDENCE
 from egma_evaluation.task_cache import TaskCache
 from egma_evaluation.zero_shot import Pooling, zero_shot, zero_shot_classes
 from modeling_egma.processing_egma import GAZE_DEFAULTS
 
-PROTOCOL_VERSION = "2"
+PROTOCOL_VERSION = "3"
 TASKS = (
     *("zero_shot", "retrieval", "class_retrieval", "pointing_game", "grounding", "gaze_agreement"),
     *("linear_probe", "fine_tuning"),
@@ -129,23 +132,26 @@ def evaluate_model(
     }
     for name, (other, other_processor) in (others or {}).items():
         found = programs(other, other_processor).run(caches.get(name), asked=False)
-        beside = _beside(details, score, found, other.config.zero_shot_score)
+        beside = _beside(details, score, found, other.config.zero_shot_score, resampling)
         results.setdefault("baselines", {})[name] = beside
+    correct_for_many(results.get("baselines", {}))
     return results | {"details": without_draws(details)}
 
 
-def _beside(details: Mapping[str, Any], score: str, found: Mapping[str, Any], found_score: str) -> dict[str, Any]:
+def _beside(
+    details: Mapping[str, Any], score: str, found: Mapping[str, Any], found_score: str, bootstrap: PatientBootstrap
+) -> dict[str, Any]:
     """What `results.json` holds of another model."""
     return {
         **headline(found, found_score),
         "zero_shot_score": found_score,
-        "differences": differences(details, score, found, found_score),
+        "differences": differences(details, score, found, found_score, bootstrap),
         "details": without_draws(found),
     }
 
 
 def differences(
-    details: Mapping[str, Any], score: str, others: Mapping[str, Any], other_score: str
+    details: Mapping[str, Any], score: str, others: Mapping[str, Any], other_score: str, bootstrap: PatientBootstrap
 ) -> dict[str, dict[str, Any]]:
     """The first model's headline figures less the second's, by key, where both have one over the same entries."""
     first, second = headline_figures(details, score), headline_figures(others, other_score)
@@ -154,8 +160,15 @@ def differences(
         one, other = first.get(key), second.get(key)
         if one is None or other is None or one["value"] is None or other["value"] is None or one["n"] != other["n"]:
             continue
-        found[key] = asdict(paired_difference(one, other))
+        found[key] = asdict(bootstrap.difference(one, other))
     return found
+
+
+def correct_for_many(others: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add `p_holm` to the differences of all headline figures from all other models, which are one family."""
+    family = [of for other in others.values() for of in other["differences"].values() if of["p_value"] is not None]
+    for difference, p_value in zip(family, holm([of["p_value"] for of in family]), strict=True):
+        difference["p_holm"] = p_value
 
 
 @dataclass(frozen=True)
@@ -227,7 +240,7 @@ class Tasks:
             try:
                 details[name] = getattr(self, name)()
             except UserError as error:
-                if asked:
+                if asked or isinstance(error, NotFinite):
                     raise
                 details[name] = {"reason": str(error)}
             if cache is not None:
@@ -313,16 +326,16 @@ class Tasks:
 
 
 def describe_data(data: str | Path | Readings, readings: Sequence[Reading], split: Split) -> dict[str, Any]:
-    """What was evaluated: counts, and a digest of the readings' names by which two runs can be compared."""
-    names = "\n".join(f"{reading['source']} {reading['image_id']} {reading['reading_id']}" for reading in readings)
+    """What was evaluated: counts, and the identity of the corpus, None of rows, by which two runs can be compared."""
+    folder = Path(data).resolve() if isinstance(data, str | Path) else None
     return {
-        "name": Path(data).resolve().name if isinstance(data, str | Path) else None,
+        "name": None if folder is None else folder.name,
+        "identity": None if folder is None else corpus_identity(folder),
         "split": split,
         "sources": sorted({reading["source"] for reading in readings}),
         "readings": len(readings),
         "images": len({reading["image_id"] for reading in readings}),
         "patients": len({patient(reading) for reading in readings}),
-        "digest": hashlib.sha256(names.encode()).hexdigest()[:16],
     }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from egma_evaluation.bootstrap import FEW_PATIENTS
 from egma_evaluation.tables import latex_table, markdown_table
 
 PERCENT_LABELS = {
@@ -39,6 +40,7 @@ MAP_TASKS = {
     "gaze_agreement": ("Agreement with gaze, by sentence", ("model", "centre_bias", "whole_recording", "uniform")),
 }
 READER_COLUMNS = ("model", "other_readers")
+FEW_MARK = "(few)"
 
 
 def headline_figures(details: Mapping[str, Any], score: str) -> dict[str, Mapping[str, Any]]:
@@ -65,8 +67,8 @@ def headline(details: Mapping[str, Any], score: str) -> dict[str, Any]:
     """The headline figures at the top level, and their baselines.
 
     Returns:
-        each key of HEADLINE_LABELS with its value (None where the task gave none), then `intervals`, `n` and the
-        BASELINES, each by the same keys.
+        each key of HEADLINE_LABELS with its value (None where the task gave none), then `intervals`,
+        `interval_methods`, `few_patients`, `n` and the BASELINES, each by the same keys.
     """
     figures = headline_figures(details, score)
     baselines: dict[str, dict[str, float | None]] = {name: {} for name in BASELINES}
@@ -84,6 +86,8 @@ def headline(details: Mapping[str, Any], score: str) -> dict[str, Any]:
     return {
         **{key: figures[key]["value"] if key in figures else None for key in HEADLINE_LABELS},
         "intervals": {key: figure["interval"] for key, figure in figures.items()},
+        "interval_methods": {key: figure.get("method") for key, figure in figures.items()},
+        "few_patients": {key: figure.get("few_patients", False) for key, figure in figures.items()},
         "n": {key: figure["n"] for key, figure in figures.items()},
         **baselines,
     }
@@ -141,8 +145,9 @@ def about(results: Mapping[str, Any]) -> str:
     return (
         f"{'**Generated data, no patients.** ' if results['generated'] else ''}"
         f"{data['name'] or 'Rows'}, split {data['split']}: {data['readings']} readings of {data['images']} images of "
-        f"{data['patients']} patients. Percent, with {draws['confidence']:.0%} intervals from {draws['draws']} "
-        f"bootstrap draws over patients, seed {draws['seed']}. Headline score: {results['zero_shot_score']}; "
+        f"{data['patients']} patients. Percent, with {draws['confidence']:.0%} intervals over patients, closed or from "
+        f"{draws['draws']} bootstrap draws, seed {draws['seed']}; {FEW_MARK}: fewer than {FEW_PATIENTS} patients (for "
+        f"AUROC positive or negative ones). Headline score: {results['zero_shot_score']}; "
         f"protocol {results['protocol_version']}."
     )
 
@@ -156,10 +161,10 @@ def headline_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
         if results.get(key) is None:
             continue
         text = _percent if key in PERCENT_LABELS else _decimals
-        cells = [text(results[key], results["intervals"][key])]
+        cells = [text(results[key], results["intervals"][key]) + _mark(results["few_patients"][key])]
         for other in others.values():
             difference = other["differences"].get(key)
-            cells.append(text(other.get(key), other["intervals"].get(key)))
+            cells.append(text(other.get(key), other["intervals"].get(key)) + _mark(other["few_patients"].get(key)))
             cells.append("" if difference is None else _difference(difference, text))
         cells += [text(results[baseline].get(key)) for baseline in BASELINES]
         rows.append([label, *cells, str(results["n"][key])])
@@ -246,13 +251,16 @@ def _decimals(value: float | None, interval: tuple[float, float] | None = None) 
 def _difference(difference: Mapping[str, Any], text: Any) -> str:
     p_value = difference["p_value"]
     value = text(difference["value"], difference["interval"])
-    return value if p_value is None else f"{value}, p = {p_value:.3f}"
+    if p_value is None:
+        return str(value)
+    mark = _mark(difference["few_patients"])
+    return f"{value}, p = {p_value:.3f}, by Holm {difference['p_holm']:.3f}{mark}"
 
 
 def _plain(figure: Mapping[str, Any] | None) -> str:
     if figure is None or figure["value"] is None:
         return "" if figure is None else str(figure["reason"])
-    return _decimals(figure["value"], figure["interval"])
+    return _decimals(figure["value"], figure["interval"]) + _mark(figure.get("few_patients"))
 
 
 def _findings_table(results: Mapping[str, Any]) -> str:
@@ -275,4 +283,10 @@ def _findings_table(results: Mapping[str, Any]) -> str:
 
 
 def _cell(figure: Mapping[str, Any] | None) -> str:
-    return "" if figure is None else _percent(figure["value"], figure["interval"]) or figure.get("reason", "")
+    if figure is None or figure["value"] is None:
+        return "" if figure is None else str(figure.get("reason", ""))
+    return _percent(figure["value"], figure["interval"]) + _mark(figure.get("few_patients"))
+
+
+def _mark(few_patients: bool | None) -> str:
+    return f" {FEW_MARK}" if few_patients else ""

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from sklearn.manifold import TSNE
-from sklearn.metrics import confusion_matrix, roc_curve
+from sklearn.metrics import roc_curve
 
 from dataset_scripts.schema import PRESENT
 from egma_evaluation.bootstrap import Array
 from egma_evaluation.embeddings import Images
 from egma_evaluation.figures import heatmap_gallery
 from egma_evaluation.gallery import gallery_rows
-from egma_evaluation.retrieval import distinct_pairs, report_scores, report_sentences
-from egma_evaluation.zero_shot import Labels, class_scores, finding_labels
+from egma_evaluation.retrieval import distinct_pairs, places_of_truth, report_scores, report_sentences
+from egma_evaluation.zero_shot import Labels, argmax_credit, class_scores, finding_labels
 from modeling_egma import EgmaModel
 
 if TYPE_CHECKING:
@@ -82,11 +83,10 @@ def roc_figure(labels: Labels, scores: Array, note: str) -> Figure:
 
 
 def confusion_figure(labels: Labels, scores: Array, note: str) -> Figure:
-    """Readings with exactly one class: rows are what they show, columns the best score."""
-    single = labels.single()
-    truth = (labels.values[single] == PRESENT).argmax(axis=1)
-    counts = confusion_matrix(truth, scores[single].argmax(axis=1), labels=range(len(labels.classes)))
-    side = 2.2 + 0.38 * len(labels.classes)
+    """`confusion_counts`, coloured by their share of the row."""
+    counts = confusion_counts(labels, scores)
+    columns = [*labels.classes, "no prediction"][: counts.shape[1]]
+    side = 2.2 + 0.38 * len(columns)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -94,11 +94,24 @@ def confusion_figure(labels: Labels, scores: Array, note: str) -> Figure:
     for row, column in zip(*np.nonzero(counts), strict=True):
         color = "white" if shares[row, column] > 0.6 else "black"
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=7, color=color)
-    axes.set_xticks(range(len(labels.classes)), labels.classes, rotation=60, ha="right", fontsize=7)
+    axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=7)
     axes.set_yticks(range(len(labels.classes)), labels.classes, fontsize=7)
     axes.set_xlabel("best score")
     axes.set_ylabel("the one finding")
     return _noted(figure, note)
+
+
+def confusion_counts(labels: Labels, scores: Array) -> NDArray[np.int64]:
+    """Readings with exactly one class: rows are what they show, columns the one best score.
+
+    Where classes tie for it there is no prediction, as in the F1: they stand in one more column, if there are any.
+    """
+    single, classes = labels.single(), len(labels.classes)
+    truth = (labels.values[single] == PRESENT).argmax(axis=1)
+    _, predicted = argmax_credit(scores[single], truth)
+    counts = np.zeros((classes, classes + 1), dtype=np.int64)
+    np.add.at(counts, (truth, predicted), 1)  # NO_PREDICTION is -1, the last column
+    return counts if counts[:, -1].any() else counts[:, :-1]
 
 
 def tsne_figure(tasks: "Tasks", labels: Labels, note: str) -> Figure:
@@ -130,6 +143,7 @@ def retrieval_figure(tasks: "Tasks", score: str, note: str) -> Figure:
     """Some images with the reports that fit them best; the right one is marked."""
     pairs = distinct_pairs(tasks.corpus.test)
     scores = report_scores(pairs, tasks.images, tasks.texts)[score]
+    before, tied = places_of_truth(scores)
     queries = np.random.default_rng(0).permutation(len(pairs))[:EXAMPLES]
     images = Images(tasks.processor, tasks.corpus.rows)
     figure = Figure(figsize=(9, 2.1 * len(queries)), layout="constrained")
@@ -141,8 +155,7 @@ def retrieval_figure(tasks: "Tasks", score: str, note: str) -> Figure:
         picture.set_axis_off()
         words.set_axis_off()
         best = np.argsort(-scores[query], kind="stable")[:SHOWN_REPORTS]
-        rank = int((scores[query] > scores[query, query]).sum()) + 1
-        lines = [f"own report: rank {rank} of {len(pairs)}"]
+        lines = [f"own report: rank {before[query] + (tied[query] + 1) / 2:g} of {len(pairs)}"]
         for place, other in enumerate(best.tolist(), 1):
             mark = "its own" if other == query else "another's"
             lines.append(f"{place}. ({mark}) {shorten(' '.join(report_sentences(pairs[other])), 150)}")

@@ -1,8 +1,8 @@
 """Retrieval on the data's own pairs: which report belongs to this image, and which image to this report.
 
 A text is a whole report, all sentences of a reading. An image counts once (its first reading), and so does a text:
-with a duplicate in the candidates no model could know which of the two is meant. Tied candidates take the mean of
-their ranks, so that a constant score is not right by luck.
+with a duplicate in the candidates no model could know which of the two is meant. Recall and rank are expectations over
+random orders within a tie: a constant score is exactly at chance.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dataset_scripts.schema import Reading, UserError
-from egma_evaluation.bootstrap import Array, PatientBootstrap, mean_of, median_of
+from egma_evaluation.bootstrap import Array, PatientBootstrap, median_of
 from egma_evaluation.embeddings import ImageBank, TextBank, rounded
+from egma_evaluation.metrics.ranking import held_share
 from modeling_egma.losses_egma import late_interaction_logits
 
 CUTOFFS = (1, 5, 10)
@@ -53,8 +54,8 @@ def retrieval(
         "readings_removed_as_duplicates": sum(bool(report_sentences(reading)) for reading in readings) - len(pairs),
         **{
             kind: {
-                "image_to_text": _figures(true_ranks(scores), pairs, bootstrap),
-                "text_to_image": _figures(true_ranks(scores.T), pairs, bootstrap),
+                "image_to_text": _figures(scores, pairs, bootstrap),
+                "text_to_image": _figures(scores.T, pairs, bootstrap),
             }
             for kind, scores in report_scores(pairs, images, texts).items()
         },
@@ -82,10 +83,10 @@ def embedding_scores(pooled: Tensor, patches: Tensor | None, reports: Sequence[T
     return scores
 
 
-def true_ranks(scores: Array) -> Array:
-    """(n,) rank from 1 of the diagonal in each row, ties at their mean rank."""
+def places_of_truth(scores: Array) -> tuple[Array, Array]:
+    """(n,) candidates before the diagonal in each row, and (n,) those tied with it, itself counted."""
     own = np.diagonal(scores)[:, None]
-    return (scores > own).sum(axis=1) + ((scores == own).sum(axis=1) + 1) / 2
+    return (scores > own).sum(axis=1).astype(np.float64), (scores == own).sum(axis=1).astype(np.float64)
 
 
 def _late_interaction(patches: Tensor, reports: Sequence[Tensor]) -> Tensor:
@@ -103,8 +104,8 @@ def _late_interaction(patches: Tensor, reports: Sequence[Tensor]) -> Tensor:
     return torch.cat(rows)
 
 
-def _figures(ranks: Array, pairs: Sequence[Reading], bootstrap: PatientBootstrap) -> dict[str, Any]:
-    recalls = {
-        f"recall_at_{k}": bootstrap.figure(mean_of((ranks <= k).astype(np.float64)), pairs).to_json() for k in CUTOFFS
-    }
-    return recalls | {"median_rank": bootstrap.figure(median_of(ranks), pairs).to_json()}
+def _figures(scores: Array, pairs: Sequence[Reading], bootstrap: PatientBootstrap) -> dict[str, Any]:
+    before, tied = places_of_truth(scores)
+    recalls = {f"recall_at_{k}": bootstrap.proportion(held_share(before, tied, k), pairs).to_json() for k in CUTOFFS}
+    expected_ranks = before + (tied + 1) / 2
+    return recalls | {"median_rank": bootstrap.figure(median_of(expected_ranks), pairs).to_json()}

@@ -1,4 +1,4 @@
-"""Programs run side by side, each once: what the same command made is reused, a training that was cut off goes on."""
+"""Programs run side by side, each once: what was made before, of the same, is reused; a cut-off training goes on."""
 
 import json
 import os
@@ -9,27 +9,43 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from dataset_scripts.identity import corpus_identity, model_identity, program_identity
 from dataset_scripts.schema import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = "stages.json"
 POLL_SECONDS = 0.1
+_SHARED = (ROOT / "dataset_scripts", ROOT / "modeling_egma")
+TRAINING_SOURCES = (*_SHARED, ROOT / "egma_training", ROOT / "train_egma.py")
+EVALUATION_SOURCES = (*_SHARED, ROOT / "egma_evaluation", ROOT / "evaluate_egma.py")
 
 
 class Stage(NamedTuple):
-    """One program: what it is called, its command line after `python`, and the folder that it makes."""
+    """One program: what it is called, its command line after `python`, the folder that it makes, and of what.
+
+    `made_of` holds the identities of what it reads, as they are now.
+    """
 
     title: str
     command: tuple[object, ...]
     result: Path
+    made_of: tuple[str | None, ...]
 
     @property
     def words(self) -> list[str]:
         return [str(word) for word in self.command]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"command": self.words, "made_of": list(self.made_of)}
+
+    def is_begun(self, begun: Mapping[str, Any]) -> bool:
+        """Whether `begun` is the record of this very program on these very inputs."""
+        return self.record.items() <= begun.items()
 
 
 class _Running(NamedTuple):
@@ -38,9 +54,9 @@ class _Running(NamedTuple):
 
 
 def training(
-    data: Path, run: Path, config: str, gaze_ratio: float, seed: int, max_steps: int | None = None
-) -> tuple[object, ...]:
-    """The command of a training as a user starts it, on one process."""
+    data: Path, run: Path, presets: Sequence[str], gaze_ratio: float, seed: int, max_steps: int | None = None
+) -> Stage:
+    """A training as a user starts it, on one process."""
     launch: tuple[object, ...] = (
         "-m",
         "accelerate.commands.launch",
@@ -51,15 +67,24 @@ def training(
         1,
     )
     launch += ("--mixed_precision", "no", "--dynamo_backend", "no", ROOT / "train_egma.py")
-    options = ("--config", config, "--data", data, "--output_dir", run, "--gaze_ratio", gaze_ratio, "--seed", seed)
-    return (*launch, *options, *(() if max_steps is None else ("--max_steps", max_steps)))
+    launch += ("--config", ",".join(presets), "--data", data, "--output_dir", run)
+    launch += ("--gaze_ratio", gaze_ratio, "--seed", seed, *(() if max_steps is None else ("--max_steps", max_steps)))
+    made_of = program_identity(*TRAINING_SOURCES, *map(Path, presets)), corpus_identity(data)
+    return Stage(f"train {run.name}", launch, run, made_of)
+
+
+def evaluation(title: str, model: Path, data: Path, output: Path, *options: object) -> Stage:
+    """An evaluation of a trained model."""
+    command = (ROOT / "evaluate_egma.py", model, "--data", data, "--output", output, *options)
+    made_of = program_identity(*EVALUATION_SOURCES), corpus_identity(data), model_identity(model)
+    return Stage(title, command, output, made_of)
 
 
 def run_stages(output: Path, stages: Sequence[Stage], workers: int | None = None, logs: Path | None = None) -> None:
-    """Run programs side by side, each on its share of the cores; those whose result the same command made are reused.
+    """Run programs side by side, each on its share of the cores; what the same command made of the same is reused.
 
-    `stages.json` in `output` holds, by title, every command that was begun and the seconds of those that came to their
-    end. A training that was interrupted goes on from its checkpoint.
+    `stages.json` in `output` holds, by title, every command that was begun, what it reads, and the seconds of those
+    that came to their end. A training that was interrupted goes on from its checkpoint.
 
     Args:
         workers: how many at a time; None: all.
@@ -85,7 +110,7 @@ def run_stages(output: Path, stages: Sequence[Stage], workers: int | None = None
                 sink = None if logs is None else _log_of(stage, logs)
                 process = _start(stage, record.get(stage.title), environment, total == 1, sink)
                 running[stage] = _Running(process, time.monotonic())
-                record[stage.title] = {"command": stage.words}
+                record[stage.title] = stage.record
                 _write_record(output, record)
             time.sleep(POLL_SECONDS)
             for stage in [stage for stage in running if running[stage].process.poll() is not None]:
@@ -106,17 +131,18 @@ def run_stages(output: Path, stages: Sequence[Stage], workers: int | None = None
 
 
 def _is_done(stage: Stage, begun: dict[str, Any]) -> bool:
-    return begun.get("command") == stage.words and "seconds" in begun and stage.result.exists()
+    return stage.is_begun(begun) and "seconds" in begun and stage.result.exists()
 
 
 def _start(
     stage: Stage, begun: dict[str, Any] | None, environment: dict[str, str], alone: bool, sink: IO[str] | None
 ) -> subprocess.Popen[str]:
-    resume = begun is not None and begun["command"] == stage.words and any(stage.result.glob("checkpoint-*"))
+    resume = begun is not None and stage.is_begun(begun) and any(stage.result.glob("checkpoint-*"))
     if not resume:
         shutil.rmtree(stage.result, ignore_errors=True)
     command = [sys.executable, *stage.words, *(["--resume", "auto"] if resume else [])]
-    print(f"{stage.title} ...", flush=True)
+    changed = begun is not None and not stage.is_begun(begun)
+    print(f"{stage.title}{': what it is made of has changed' if changed else ''} ...", flush=True)
     if sink is not None:
         with sink:
             return subprocess.Popen(

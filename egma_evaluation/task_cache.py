@@ -9,16 +9,6 @@ from typing import Any
 from egma_evaluation.stages import write_json
 
 
-def weights_digest(folder: Path) -> str | None:
-    """Digest of a model folder's weight files, by which two models are told apart; None without any."""
-    digest = hashlib.sha256()
-    files = sorted(folder.glob("*.safetensors"))
-    for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:16] if files else None
-
-
 class TaskCache:
     """`FOLDER/TASK.json` of one model, data and set of options; what belongs to another is made again.
 

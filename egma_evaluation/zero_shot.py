@@ -16,10 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Reading, UserError
-from egma_evaluation.bootstrap import Array, Figure, PatientBootstrap, Statistic, mean_of, mean_of_defined
+from egma_evaluation.bootstrap import Array, Figure, PatientBootstrap, Statistic, mean_of_defined
 from egma_evaluation.embeddings import IMAGES_AT_ONCE, ImageBank, TextBank, rounded
 
 Pooling = Literal["max", "mean"]
@@ -118,24 +117,6 @@ def sentence_scores(images: ImageBank, texts: TextBank, sentences: Sequence[str]
     return scores
 
 
-def weighted_auroc(scores: Array, positive: NDArray[np.bool_], weights: Array) -> Array:
-    """AUROC of every draw: the share of (positive, negative) pairs in the right order, ties half (Mann-Whitney U).
-
-    Args:
-        scores, positive: (n,)
-        weights: (draws, n)
-    """
-    order = np.argsort(scores, kind="stable")
-    groups = np.flatnonzero(np.diff(scores[order], prepend=np.nan) != 0)
-    ordered = weights[:, order]
-    positives = np.add.reduceat(ordered * positive[order], groups, axis=1)
-    negatives = np.add.reduceat(ordered * ~positive[order], groups, axis=1)
-    below = np.cumsum(negatives, axis=1) - negatives
-    with np.errstate(invalid="ignore"):
-        pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-        return (positives * (below + negatives / 2)).sum(axis=1) / pairs
-
-
 def macro_f1(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> Statistic:
     """Mean F1 over the classes that occur in a draw; NO_PREDICTION misses its class and accuses no other."""
     is_true = truth[:, None] == np.arange(classes)
@@ -203,40 +184,29 @@ def auroc_figures(
         name: Figure(None, reason=reasons[name]) if name in reasons else _class_auroc(labels, scores, column, bootstrap)
         for column, name in enumerate(labels.classes)
     }
+    defined = [column for column, figure in enumerate(per_class.values()) if figure.value is not None]
+    mean = Figure(None, reason="no class has both positive and negative readings")
+    if defined:
+        classes = [_entries(labels, scores, column) for column in defined]
+        mean = bootstrap.mean_auroc(classes, len(labels.readings), paired=True)
     return {
-        "auroc": _mean_auroc(labels, scores, per_class, bootstrap).to_json(),
+        "auroc": mean.to_json(),
         "auroc_per_class": {name: figure.to_json() for name, figure in per_class.items()},
     }
 
 
-def _class_auroc(labels: Labels, scores: Array, column: int, bootstrap: PatientBootstrap) -> Figure:
+def _entries(labels: Labels, scores: Array, column: int) -> tuple[Array, NDArray[np.bool_], list[Reading]]:
     listed = labels.listed(column)
-    score, positive = scores[listed, column], labels.values[listed, column] == PRESENT
+    return scores[listed, column], labels.values[listed, column] == PRESENT, labels.select(listed)
+
+
+def _class_auroc(labels: Labels, scores: Array, column: int, bootstrap: PatientBootstrap) -> Figure:
+    entries = _entries(labels, scores, column)
+    positive = entries[1]
     if not positive.any() or positive.all():
         lacking = "negative" if positive.any() else "positive"
-        return Figure(None, n=len(listed), reason=f"no {lacking} reading of this class")
-    return bootstrap.figure(
-        lambda weights: weighted_auroc(score, positive, weights),
-        labels.select(listed),
-        value=float(roc_auc_score(positive, score)),
-    )
-
-
-def _mean_auroc(labels: Labels, scores: Array, per_class: Mapping[str, Figure], bootstrap: PatientBootstrap) -> Figure:
-    values = {name: figure.value for name, figure in per_class.items() if figure.value is not None}
-    if not values:
-        return Figure(None, reason="no class has both positive and negative readings")
-
-    def statistic(weights: Array) -> Array:
-        columns = [column for column, name in enumerate(labels.classes) if name in values]
-        aurocs = []
-        for column in columns:
-            listed = labels.listed(column)
-            positive = labels.values[listed, column] == PRESENT
-            aurocs.append(weighted_auroc(scores[listed, column], positive, weights[:, listed]))
-        return mean_of_defined(np.stack(aurocs, axis=1))
-
-    return bootstrap.figure(statistic, labels.readings, value=float(np.mean(list(values.values()))))
+        return Figure(None, n=len(positive), reason=f"no {lacking} reading of this class")
+    return bootstrap.mean_auroc([entries], len(positive))
 
 
 def _argmax_figures(
@@ -246,7 +216,8 @@ def _argmax_figures(
         reason = "needs two classes" if scores.shape[1] < 2 else "no reading has exactly one of the classes"
         return {name: Figure(None, reason=reason).to_json() for name in ("accuracy", "macro_f1")}
     credit, predicted = argmax_credit(scores, truth)
+    statistic, every = macro_f1(truth, predicted, scores.shape[1]), np.ones(len(truth), dtype=bool)
     return {
-        "accuracy": bootstrap.figure(mean_of(credit), readings).to_json(),
-        "macro_f1": bootstrap.figure(macro_f1(truth, predicted, scores.shape[1]), readings).to_json(),
+        "accuracy": bootstrap.proportion(credit, readings).to_json(),
+        "macro_f1": bootstrap.figure(statistic, readings, rests_on=every).to_json(),
     }

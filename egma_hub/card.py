@@ -7,10 +7,10 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from dataset_scripts.identity import model_identity
 from dataset_scripts.schema import UserError
 from egma_evaluation.model_index import eval_results
 from egma_evaluation.report import about, headline_table
-from egma_evaluation.task_cache import weights_digest
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 GENERATED_NOTICE = (
@@ -40,7 +40,7 @@ def model_card(folder: Path, repo_id: str, results: Mapping[str, Any] | None, pi
         pictures: figures that go up with it, relative to the card.
 
     Raises:
-        UserError: `results` are of other weights, or of none that the folder has.
+        UserError: `results` are of another model than the folder's.
     """
     config = _read(folder / "config.json")
     state = _read(folder / "training_state.json")
@@ -72,10 +72,10 @@ def model_card(folder: Path, repo_id: str, results: Mapping[str, Any] | None, pi
 
 
 def check_results(folder: Path, results: Mapping[str, Any]) -> None:
-    """Figures of other weights must not stand in this card."""
-    measured, here = results.get("model", {}).get("weights_digest"), weights_digest(folder)
-    if measured != here:
-        raise UserError(f"{folder}: the results were measured on weights {measured}, and these are {here}")
+    """Figures of other weights, another configuration, processor or tokenizer must not stand in this card."""
+    measured, here = results.get("model", {}).get("identity"), model_identity(folder)
+    if here is None or measured != here:
+        raise UserError(f"{folder}: the results were measured on the model {measured}, and this one is {here}")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 
+from dataset_scripts.identity import model_identity
 from dataset_scripts.schema import UserError
 from egma_evaluation.models import load_whole_model
 from egma_hub.card import model_card
@@ -40,8 +41,8 @@ def push_model(
         overwrite: put it over what the repository holds.
 
     Raises:
-        UserError: no model in the folder, results of another model, no token, a repository that holds something, or
-            one that is public where a private one is asked for.
+        UserError: no model in the folder, weights that are not finite, results of another model, no token, a
+            repository that holds something, or one that is public where a private one is asked for.
     """
     require_pushable(repo_id)
     with tempfile.TemporaryDirectory() as staging:
@@ -55,16 +56,21 @@ def stage_model(folder: Path, repo_id: str, results: Path | None, staged: Path) 
     Model and processor are loaded and saved, so that what goes up is known to load and brings today's code. Whatever
     else lies in the folder stays: checkpoints and logs hold paths and names of readings.
     """
-    model, processor = load_whole_model(folder)
+    model, processor = load_whole_model(folder, dtype="auto")
+    broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise UserError(f"{folder}: {len(broken)} tensors hold NaN or an infinite number, such as {broken[0]}")
     staged.mkdir(parents=True)
     model.save_pretrained(staged)
     processor.save_pretrained(staged)
     found = None if results is None else _results(results)
     pictures = [] if results is None or found is None else _copy_figures(results, staged, bool(found["generated"]))
+    model_card(folder, repo_id, found, pictures).save(staged / "README.md")
     if found is not None:
+        # saved anew, the same model is other files: the figures that go up are of those
+        found["model"]["identity"] = model_identity(staged)
         text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
         (staged / "results.json").write_text(text + "\n", encoding="utf-8")
-    model_card(folder, repo_id, found, pictures).save(staged / "README.md")
     return staged
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
@@ -22,6 +22,7 @@ from dataset_scripts.sentences import split_sentences
 from dataset_scripts.tracker_columns import Frame, Source
 from dataset_scripts.tracker_gaze import read_gaze
 from dataset_scripts.transcripts import read_transcript
+from modeling_egma.pictures_egma import as_picture
 
 MAX_PIXELS = 32_000_000
 SHOWN_SIDE = 1024  # pixels of the long side, as shown and as encoded
@@ -98,7 +99,7 @@ def _plain_name(name: str) -> str:
 
 def picture_of(reading: Reading, generated: bool = False) -> Picture:
     """The picture of a corpus' reading."""
-    image = cast(Image.Image, reading["image"]).copy()
+    image = as_picture(reading["image"])
     image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
     buffer = io.BytesIO()
     image.save(buffer, "PNG")

@@ -122,6 +122,8 @@ def _shown(message: str) -> str:
 REASONS = {
     "image_not_decodable": "The picture cannot be read: it is damaged, or no PNG, JPEG or DICOM.",
     "image_too_large": "The picture has too many pixels.",
+    "image_of_one_grey_level": "The picture is a single grey value or colour; expected a radiograph.",
+    "image_16_bits_of_several_channels": "The picture has colours or alpha of 16 bits; expected 8, or grey alone.",
     "unexpected_image_mode": "The picture is of a kind that cannot be shown; expected grey values or RGB.",
     "dicom_several_frames": "The DICOM file holds several frames; expected one picture.",
     "dicom_without_picture": "The DICOM file holds no picture, or is cut off before it.",

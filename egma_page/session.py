@@ -99,8 +99,8 @@ class PageModel:
             raise UserError("Choose an image first.")
         if session.image is None:
             with inference(self.model):
-                pixels = self.processor(images=[session.picture.image.convert("RGB")])["pixel_values"]
-                session.image = ImageBank({IMAGE_ID: 0}, *image_embeddings(self.model, pixels))
+                pixels = self.processor(images=[session.picture.image])["pixel_values"]
+                session.image = ImageBank({IMAGE_ID: 0}, *image_embeddings(self.model, pixels, [IMAGE_ID]))
         return session.image
 
     def text_bank(self, session: Session, sentences: Sequence[str]) -> TextBank:

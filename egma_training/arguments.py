@@ -18,6 +18,7 @@ from modeling_egma import EgmaConfig
 
 POSITIVES = ("diagonal", "text_match")
 OBJECTIVE_WEIGHTS = ("contrastive_weight", "gaze_weight", "mapping_weight")
+OBJECTIVE_FIELDS = (*OBJECTIVE_WEIGHTS, "gaze_sentence_weight", "gaze_label_threshold", "mapping_threshold")
 
 
 @dataclass
@@ -43,9 +44,11 @@ class TrainingSettings:
     egma_config: dict = field(  # type: ignore[type-arg]
         default_factory=dict, metadata={"help": "fields of EgmaConfig for a new model, as JSON"}
     )
-    contrastive_weight: float | None = field(default=None, metadata={"help": "overrides the model's"})
-    gaze_weight: float | None = field(default=None, metadata={"help": "overrides the model's"})
-    mapping_weight: float | None = field(default=None, metadata={"help": "overrides the model's"})
+    contrastive_weight: float | None = field(
+        default=None, metadata={"help": "of the contrastive term; 1 when not given"}
+    )
+    gaze_weight: float | None = field(default=None, metadata={"help": "of the gaze term; 1 when not given"})
+    mapping_weight: float | None = field(default=None, metadata={"help": "of the mapping term; 1 when not given"})
     vocabulary_size: int = field(default=4000, metadata={"help": "WordPiece entries when the text encoder is new"})
     max_length: int = field(default=64, metadata={"help": "tokens a sentence; what is cut is counted"})
 
@@ -75,8 +78,13 @@ class TrainingSettings:
         default="diagonal",
         metadata={"help": "'diagonal': every other report is a negative; 'text_match': not one of the same text"},
     )
-    gaze_sigma: float = field(default=0.05, metadata={"help": "width of a fixation, fraction of the frame's side"})
-    gaze_lead_seconds: float = field(default=0.0, metadata={"help": "by how much the eyes run ahead of speech"})
+    gaze_sigma: float | None = field(
+        default=None,
+        metadata={"help": "width of a fixation, fraction of the frame's side; the model's, 0.05 for a new one"},
+    )
+    gaze_lead_seconds: float | None = field(
+        default=None, metadata={"help": "by how much the eyes run ahead of speech; the model's, 0 for a new one"}
+    )
 
     brightness: float = field(default=0.0, metadata={"help": "augmentation: largest change, fraction of full scale"})
     contrast: float = field(default=0.0, metadata={"help": "augmentation: largest relative change"})
@@ -130,10 +138,12 @@ class TrainingSettings:
         return Path(str(self.output_dir))
 
     @property
-    def objective_weights(self) -> dict[str, float]:
-        """The weights that were given, by the name that `EgmaConfig` has for them."""
-        given = {name: getattr(self, name) for name in OBJECTIVE_WEIGHTS}
-        return {name: weight for name, weight in given.items() if weight is not None}
+    def model_fields(self) -> dict[str, Any]:
+        """Fields of `EgmaConfig`: the objective, which a run has of its own, and what else was given."""
+        defaults = {item.name: item.default for item in dataclasses.fields(EgmaConfig) if item.name in OBJECTIVE_FIELDS}
+        weights = {name: getattr(self, name) for name in OBJECTIVE_WEIGHTS}
+        given = {name: weight for name, weight in weights.items() if weight is not None}
+        return defaults | self.egma_config | given
 
 
 def parse_settings(argv: list[str]) -> TrainingSettings:

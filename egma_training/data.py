@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import BatchFeature
 
-from dataset_scripts.schema import Split, UserError, fingerprint, is_generated, load_readings
+from dataset_scripts.identity import corpus_identity
+from dataset_scripts.schema import Split, UserError, is_generated, load_readings
 from egma_training.arguments import TrainingSettings
 from egma_training.augmentation import Augmentation, text_number
 from egma_training.sampling import EpochPlan, gaze_subset
@@ -80,11 +81,11 @@ class TrainingData:
         return [self.validation[place] for place in (looked_at or with_text)[:count]]
 
     def describe(self) -> dict[str, Any]:
-        """Counts and fingerprints of the corpora, for `training_state.json`."""
+        """Counts and identities of the corpora, for `training_state.json`."""
         weights: Sequence[float | None] = self.weights or [None] * len(self.folders)
         return {
             folder.resolve().name: {
-                "fingerprint": fingerprint(folder),
+                "fingerprint": corpus_identity(folder),
                 "generated": is_generated(folder),
                 "weight": w,
                 **{

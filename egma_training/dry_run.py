@@ -15,6 +15,7 @@ TIMED_STEPS = 2
 def dry_run(trainer: "Trainer") -> None:
     """Forward, backward and update on the first batches; prints the figures and writes nothing."""
     settings, accelerator, model = trainer.settings, trainer.accelerator, trainer.training.model
+    trainer.announce()
     collator = ReadingCollator(trainer.processor, settings)
     batches = trainer.data.batches(collator, 0)
     seconds = []

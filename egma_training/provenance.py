@@ -1,7 +1,6 @@
 """`training_state.json`: what ran, on what, with what."""
 
 import dataclasses
-import importlib.metadata
 import platform
 import subprocess
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from dataset_scripts.identity import version
 from egma_training.arguments import TrainingSettings
 from modeling_egma import EgmaModel
 
@@ -26,7 +26,7 @@ def training_state(
     """
     cuda = accelerator.device.type == "cuda"
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "git_revision": git_revision(Path(__file__).resolve().parents[1]),
         "device": torch.cuda.get_device_name(accelerator.device) if cuda else platform.machine(),
         "processes": accelerator.num_processes,
@@ -55,10 +55,3 @@ def git_revision(root: Path) -> str | None:
 def _git(root: Path, *words: str) -> str:
     done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10)
     return done.stdout.strip()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

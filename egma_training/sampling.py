@@ -22,6 +22,9 @@ class EpochPlan:
         sizes: rows of each corpus, which stand one after the other.
         weights: each corpus' share of an epoch; None: every row once. An epoch has n rows either way.
         batch_size: rows of a batch over all processes.
+
+    Raises:
+        UserError: a corpus whose share of an epoch is no reading.
     """
 
     def __init__(
@@ -31,6 +34,11 @@ class EpochPlan:
         rows = sum(sizes)
         shares = sizes if weights is None else [rows * weight / sum(weights) for weight in weights]
         self.counts = [round(share) for share in shares]
+        if weights is not None and 0 in self.counts:
+            raise UserError(
+                f"data_weights gives corpus {self.counts.index(0) + 1} less than half a reading of an epoch's {rows}, "
+                "which is none; expected at least one of each corpus"
+            )
 
     def locate(self, batch: int) -> tuple[int, Indices]:
         """The epoch in which the run's batch `batch` lies, and that epoch's batches from it on."""

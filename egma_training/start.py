@@ -49,21 +49,20 @@ def build_model(settings: TrainingSettings, rows: Dataset) -> tuple[EgmaModel, A
 
 
 def _gaze_kwargs(settings: TrainingSettings) -> dict[str, float]:
-    return {"sigma": settings.gaze_sigma, "lead": settings.gaze_lead_seconds}
+    given = {"sigma": settings.gaze_sigma, "lead": settings.gaze_lead_seconds}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _from_egma(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
     assert settings.model
-    changes = {**settings.egma_config, **settings.objective_weights}
-    model, processor = load_whole_model(settings.model, changes, settings.max_length)
-    processor.gaze_kwargs = _gaze_kwargs(settings)
+    model, processor = load_whole_model(settings.model, settings.model_fields, settings.max_length)
+    processor.gaze_kwargs |= _gaze_kwargs(settings)
     return model, processor
 
 
 def _from_towers(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
     assert settings.vision_model and settings.text_model
-    fields = {**settings.egma_config, **settings.objective_weights}
-    model = EgmaModel.from_vision_text_pretrained(settings.vision_model, settings.text_model, **fields)
+    model = EgmaModel.from_vision_text_pretrained(settings.vision_model, settings.text_model, **settings.model_fields)
     tokenizer = AutoTokenizer.from_pretrained(settings.text_model)
     processor = EgmaProcessor.for_model(model.config, tokenizer, _gaze_kwargs(settings), settings.max_length)
     try:
@@ -79,7 +78,7 @@ def _from_towers(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
 
 def _from_config(settings: TrainingSettings, rows: Dataset) -> tuple[EgmaModel, Any]:
     tokenizer = train_tokenizer(rows, settings.vocabulary_size, settings.max_length)
-    fields = {**settings.egma_config, **settings.objective_weights}
+    fields = settings.model_fields
     text_config = dict(fields.pop("text_config", None) or {})
     text_config |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     config = EgmaConfig(text_config=text_config, **fields)

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from egma_training.frozen import split_statistics
 from egma_training.gather import Features, gather
 from modeling_egma import EgmaModel
 
@@ -39,6 +40,14 @@ class TrainingModule(nn.Module):
         super().__init__()
         self.model = model
         self.buckets = buckets
+        self.held, _ = split_statistics(model)
+
+    def train(self, mode: bool = True) -> Self:
+        """As in PyTorch, but for running statistics that were learned."""
+        super().train(mode)
+        for layer in self.held:
+            layer.eval()
+        return self
 
     def forward(self, batch: Batch, stage: str = "objective", pull: Pull | None = None) -> Any:
         """Depends on `stage`.

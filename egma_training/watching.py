@@ -119,9 +119,15 @@ class Speedometer:
 
 
 def training_flops(module: TrainingModule, batch: Batch) -> float:
-    """Floating point operations of forward and backward pass of a batch: three times those of its forward pass."""
+    """Floating point operations of forward and backward pass of a batch: three times those of its forward pass.
+
+    The pass is made in evaluation mode, so that neither dropout's random state nor running statistics move.
+    """
+    training = module.training
+    module.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(batch, stage="features")
+    module.train(training)
     return 3.0 * counter.get_total_flops()
 
 

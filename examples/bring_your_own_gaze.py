@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import torch
-from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 import modeling_egma  # noqa: F401  or trust_remote_code=True below
@@ -26,7 +25,7 @@ def main(model_id: str, image: str, fixations_file: str, sentences_file: str) ->
     spans = [(float(row["start"]), float(row["end"])) for row in sentences]
 
     model, processor = AutoModel.from_pretrained(model_id), AutoProcessor.from_pretrained(model_id)
-    inputs = processor(images=[Image.open(image)], text=[texts], gaze=[fixations], spans=[spans])
+    inputs = processor(images=[image], text=[texts], gaze=[fixations], spans=[spans])
     with torch.no_grad():
         maps = model.get_similarity_map(inputs["pixel_values"], inputs["input_ids"], inputs["attention_mask"])[0]
     for text, where_model, where_reader in zip(texts, maps, inputs["gaze_heatmaps"], strict=True):

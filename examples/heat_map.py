@@ -7,15 +7,15 @@ import sys
 
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
-from PIL import Image
 from transformers import pipeline
 
 import modeling_egma  # noqa: F401  or trust_remote_code=True below
 
 
 def main(model: str, image: str, sentence: str, output: str) -> None:
-    picture = Image.open(image).convert("L")
-    found = pipeline("egma-grounding", model=model)(picture, sentence)[0]
+    ground = pipeline("egma-grounding", model=model)
+    picture = ground.processor.image_processor.fetch_images(image)  # upright, as the model sees it
+    found = ground(picture, sentence)[0]
     x_min, y_min, x_max, y_max = found["box"]
     plt.imshow(picture, cmap="gray")
     plt.imshow(found["heat_map"], cmap="magma", alpha=0.5)

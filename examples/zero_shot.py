@@ -2,7 +2,6 @@
 
 import sys
 
-from PIL import Image
 from transformers import pipeline
 
 import modeling_egma  # noqa: F401  or trust_remote_code=True below
@@ -11,7 +10,7 @@ import modeling_egma  # noqa: F401  or trust_remote_code=True below
 def main(model: str, image: str, *findings: str) -> None:
     classify = pipeline("zero-shot-image-classification", model=model)
     # the pipeline's own template speaks of photos
-    for row in classify(Image.open(image), candidate_labels=list(findings), hypothesis_template="there is a {}."):
+    for row in classify(image, candidate_labels=list(findings), hypothesis_template="there is a {}."):
         print(f"{row['score']:.3f}  {row['label']}")
 
 

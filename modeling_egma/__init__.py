@@ -20,7 +20,7 @@ from .modeling_egma import (
     EgmaTextModel,
     EgmaVisionModel,
 )
-from .pipeline_egma import TASK, EgmaGroundingPipeline
+from .pipeline_egma import STOCK_TASKS, TASK, EgmaGroundingPipeline
 from .processing_egma import EgmaProcessor
 
 __all__ = [
@@ -53,6 +53,8 @@ if TASK not in PIPELINE_REGISTRY.supported_tasks:
     PIPELINE_REGISTRY.register_pipeline(
         TASK, pipeline_class=EgmaGroundingPipeline, pt_model=AutoModel, type="multimodal"
     )
+for task, stock in STOCK_TASKS.items():
+    PIPELINE_REGISTRY.supported_tasks[task]["impl"] = stock
 
 # save_pretrained copies the code of these classes beside the weights, for trust_remote_code
 EgmaConfig.register_for_auto_class()

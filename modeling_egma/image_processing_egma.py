@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature
 from transformers.image_processing_backends import PilBackend
@@ -13,8 +12,7 @@ from transformers.processing_utils import ImagesKwargs
 from transformers.utils.constants import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
 
 from .gaze_egma import invert
-
-EIGHT_BIT_MODES = ("L", "LA", "RGB", "RGBA", "P", "PA", "1")
+from .pictures_egma import as_picture, picture_list
 
 
 class EgmaImageProcessorKwargs(ImagesKwargs, total=False):
@@ -26,9 +24,8 @@ class EgmaImageProcessorKwargs(ImagesKwargs, total=False):
 class EgmaImageProcessor(PilBackend):
     """Pads to a square with black, centred, then resizes, rescales and normalises.
 
-    The geometry is that of `gaze_egma.square_frame`, so fixations and boxes can follow. Transparent pictures are
-    laid on black. Sixteen-bit, float and CMYK pictures (PIL modes) are refused: which value is white is the
-    corpus's to say.
+    The geometry is that of `gaze_egma.square_frame`, so fixations and boxes can follow. Every picture
+    comes in through `pictures_egma.as_picture`.
     """
 
     valid_kwargs = EgmaImageProcessorKwargs
@@ -47,22 +44,18 @@ class EgmaImageProcessor(PilBackend):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
 
-    def process_image(  # type: ignore[override]
-        self, image: Any, do_convert_rgb: bool | None = None, **kwargs: Any
-    ) -> np.ndarray:
-        """One image in any form -> (C, H, W).
+    def fetch_images(self, image_url_or_urls: Any) -> Any:
+        """Paths, addresses and anything else that `as_picture` knows -> pictures, in the lists that they came in."""
+        if isinstance(image_url_or_urls, list | tuple):
+            return [self.fetch_images(image) for image in image_url_or_urls]
+        return as_picture(image_url_or_urls)
 
-        Raises:
-            ValueError: an image mode whose grey values have no fixed meaning.
-        """
-        if isinstance(image, Image.Image):
-            if image.mode not in EIGHT_BIT_MODES:
-                raise ValueError(
-                    f"image mode {image.mode} is not supported; expected an 8-bit picture "
-                    f"({', '.join(EIGHT_BIT_MODES)}): window or rescale it to 8 bits first"
-                )
-            image = _on_black(image)
-        return super().process_image(image, do_convert_rgb=do_convert_rgb, **kwargs)
+    def _prepare_image_like_inputs(
+        self, images: Any, *args: Any, input_data_format: Any = None, expected_ndims: int = 3, **kwargs: Any
+    ) -> list[np.ndarray]:
+        settings = {name: kwargs.get(name) for name in ("do_rescale", "do_convert_rgb")}
+        pictures = picture_list(images, input_data_format=input_data_format, **settings)
+        return [self.process_image(picture, *args, **kwargs) for picture in pictures]
 
     def _preprocess(  # type: ignore[override]
         self, images: list[np.ndarray], *args: Any, do_pad_square: bool = True, **kwargs: Any
@@ -88,14 +81,6 @@ def warp_frames(pixel_values: Tensor, affines: Tensor, fill: Tensor) -> Tensor:
     places = torch.nn.functional.affine_grid(theta, list(pixel_values.shape), align_corners=False)
     black = fill.to(pixel_values)[None, :, None, None]
     return torch.nn.functional.grid_sample(pixel_values - black, places, align_corners=False) + black
-
-
-def _on_black(image: Image.Image) -> Image.Image:
-    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, image).convert("RGB")
-    return image
 
 
 def _pad_to_square(image: np.ndarray) -> np.ndarray:

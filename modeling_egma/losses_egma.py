@@ -367,3 +367,23 @@ def _symmetric_info_nce(
     rows = torch.logsumexp(logits, dim=2) - matched
     columns = torch.logsumexp(logits, dim=1) - matched
     return (rows + columns).sum(dim=-1) / 2 / valid.sum(dim=1).clamp(min=1)
+
+
+def similarity_maps(patches: Tensor, sentences: Tensor) -> Tensor:
+    """Embeddings (B, P, D) and (N, D) -> cosines (B, N, G, G); see `EgmaModel.get_similarity_map`."""
+    grid = grid_of(patches)
+    maps = (sentences @ patches.mT).unflatten(-1, (grid, grid))
+    if not torch.compiler.is_compiling() and not bool(maps.isfinite().all()):
+        image, sentence = (~maps.isfinite()).any(dim=(-2, -1)).nonzero()[0].tolist()
+        raise ValueError(f"the map of sentence {sentence} in image {image} is not finite; expected cosines")
+    return maps
+
+
+def grid_of(patches: Tensor) -> int:
+    count = patches.shape[-2]
+    grid = round(count**0.5)
+    if grid * grid != count:
+        raise ValueError(
+            f"{count} patches are no square grid; expected square images, as EgmaImageProcessor makes them"
+        )
+    return grid

@@ -14,11 +14,18 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_egma import EgmaConfig, EgmaTextConfig, EgmaVisionConfig
 from .labels_egma import classification_labels
-from .losses_egma import contrastive_alignment_loss, cross_modality_mapping_loss, gaze_alignment_loss
+from .losses_egma import (
+    contrastive_alignment_loss,
+    cross_modality_mapping_loss,
+    gaze_alignment_loss,
+    grid_of,
+    similarity_maps,
+)
 from .towers_egma import (
     check_length,
     check_patches,
     entry_modules,
+    final_norm,
     text_positions,
     tower_from_config,
     tower_from_pretrained,
@@ -26,8 +33,6 @@ from .towers_egma import (
 )
 
 MAX_LOGIT_SCALE = 100.0
-# backbones whose last_hidden_state comes before their final layer norm
-UNNORMALISED_BACKBONES = ("clip_vision_model",)
 
 
 @dataclass
@@ -138,12 +143,17 @@ class EgmaModel(EgmaPreTrainedModel):
         """As in transformers; the saved folder also opens as `AutoModelForZeroShotImageClassification`."""
         if self._auto_class is not None:
             # a relative import, so that its file travels with this one
-            from .pipeline_egma import TASK, EgmaGroundingPipeline
+            from .pipeline_egma import STOCK_TASKS, TASK, EgmaGroundingPipeline
 
-            zero_shot = {"AutoModelForZeroShotImageClassification": "modeling_egma.EgmaModel"}
-            self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **zero_shot}
-            grounding = {"impl": f"pipeline_egma.{EgmaGroundingPipeline.__name__}", "pt": ["AutoModel"]}
-            self.config.custom_pipelines = {TASK: grounding | {"type": "multimodal"}}
+            zero_shot = "AutoModelForZeroShotImageClassification"
+            own = {zero_shot: "modeling_egma.EgmaModel"}
+            self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **own}
+            stock = "zero-shot-image-classification"
+            tasks = {TASK: (EgmaGroundingPipeline, "AutoModel"), stock: (STOCK_TASKS[stock], zero_shot)}
+            self.config.custom_pipelines = {
+                task: {"impl": f"pipeline_egma.{pipeline.__name__}", "pt": [auto_class], "type": "multimodal"}
+                for task, (pipeline, auto_class) in tasks.items()
+            }
         return super().save_pretrained(save_directory, *args, **kwargs)
 
     @can_return_tuple
@@ -214,11 +224,14 @@ class EgmaModel(EgmaPreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
     ) -> Tensor:
-        """Where every sentence looks in every image: cosines on the patch grid of the square frame, (B, N, G, G)."""
+        """Where every sentence looks in every image: cosines on the patch grid of the square frame, (B, N, G, G).
+
+        Raises:
+            ValueError: a map is not finite; any place in it would be taken for its peak.
+        """
         _, patches = self.encode_images(pixel_values)
         sentences = self.encode_text(input_ids, attention_mask, token_type_ids)
-        grid = _grid_of(patches)
-        return (sentences @ patches.mT).unflatten(-1, (grid, grid))
+        return similarity_maps(patches, sentences)
 
     @can_return_tuple
     def forward(
@@ -405,13 +418,11 @@ class EgmaForImageClassification(EgmaPreTrainedModel):
 def _patch_tokens(vision_model: PreTrainedModel, pixel_values: Tensor, **kwargs: Any) -> tuple[Tensor, Any]:
     """Patch tokens (B, P, width) after the backbone's final layer norm, without class and register tokens."""
     output = vision_model(pixel_values.to(vision_model.dtype), **(kwargs | {"return_dict": True}))
-    tokens = output.last_hidden_state
-    config = vision_model.config
-    if tokens.ndim == 4:
-        return tokens.flatten(2).mT, output
-    if config.model_type in UNNORMALISED_BACKBONES:
-        tokens = vision_model.get_submodule("post_layernorm")(tokens)
-    if not hasattr(config, "depths"):
+    config, is_map = vision_model.config, output.last_hidden_state.ndim == 4
+    tokens = output.last_hidden_state.flatten(2).mT if is_map else output.last_hidden_state
+    norm = final_norm(vision_model)
+    tokens = tokens if norm is None else norm(tokens)
+    if not is_map and not hasattr(config, "depths"):
         patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[0]
         cells = (pixel_values.shape[-2] // patch) * (pixel_values.shape[-1] // patch)
         tokens = tokens[:, tokens.shape[1] - cells :]
@@ -430,16 +441,6 @@ def _with_pooling(tokens: Tensor, pooled: Tensor, output: Any) -> BaseModelOutpu
 
 def _normalised(embeds: Tensor) -> Tensor:
     return F.normalize(embeds.to(torch.promote_types(embeds.dtype, torch.float32)), dim=-1)
-
-
-def _grid_of(patches: Tensor) -> int:
-    count = patches.shape[-2]
-    grid = round(count**0.5)
-    if grid * grid != count:
-        raise ValueError(
-            f"{count} patches are no square grid; expected square images, as EgmaImageProcessor makes them"
-        )
-    return grid
 
 
 def _checked_rows(sentence_to_image: Tensor | None, patches: Tensor, sentences: Tensor) -> Tensor:
@@ -463,7 +464,7 @@ def _check_gaze(heatmaps: Tensor | None, mask: Tensor | None, patches: Tensor, s
         return
     if heatmaps is None or mask is None:
         raise ValueError("gaze_heatmaps and gaze_mask go together: pass both, or neither when no image has gaze")
-    grid = _grid_of(patches)
+    grid = grid_of(patches)
     if heatmaps.shape != (len(sentences), grid, grid):
         raise ValueError(
             f"gaze_heatmaps has shape {tuple(heatmaps.shape)}, expected {(len(sentences), grid, grid)}: one map a "

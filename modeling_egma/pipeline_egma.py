@@ -1,16 +1,22 @@
-"""`pipeline("egma-grounding")`: where in an image a model finds each of some sentences."""
+"""`pipeline("egma-grounding")`: where in an image a model finds each of some sentences; our door in stock pipelines."""
 
-# mypy: disable-error-code="assignment, override, misc, operator, union-attr"
+# mypy: disable-error-code="assignment, override, misc, operator, safe-super, union-attr"
 # transformers types its base class by what the base class does, which is nothing
 
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from transformers import Pipeline
-from transformers.image_utils import load_image
+from transformers import (
+    ImageClassificationPipeline,
+    ImageFeatureExtractionPipeline,
+    Pipeline,
+    ZeroShotImageClassificationPipeline,
+)
+
+from .losses_egma import similarity_maps
+from .pictures_egma import as_picture
 
 TASK = "egma-grounding"
 BOX_FRACTION = 0.5
@@ -31,7 +37,7 @@ class EgmaGroundingPipeline(Pipeline):
     _load_tokenizer = False
 
     def __call__(self, image: Any, sentences: str | list[str], **kwargs: Any) -> Any:
-        """Ground `sentences` in `image` (PIL, a path, or an address).
+        """Ground `sentences` in `image`, in any form that `pictures_egma.as_picture` takes.
 
         Raises:
             ValueError: no sentence, or an empty one; `box_fraction` outside 0 ... 1.
@@ -51,15 +57,14 @@ class EgmaGroundingPipeline(Pipeline):
         return {}, {}, {} if box_fraction is None else {"box_fraction": box_fraction}
 
     def preprocess(self, inputs: dict[str, Any], **_: Any) -> dict[str, Any]:
-        image = inputs["image"] if isinstance(inputs["image"], Image.Image) else load_image(inputs["image"])
+        image = as_picture(inputs["image"])
         batch = self.processor(images=[image], text=inputs["sentences"])
         return {"sentences": inputs["sentences"], "size": (image.height, image.width), **batch}
 
     def _forward(self, inputs: dict[str, Any], **_: Any) -> dict[str, Any]:
         sentences, size = inputs.pop("sentences"), inputs.pop("size")
         output = self.model(**inputs)
-        grid = round(output.patch_embeds.shape[1] ** 0.5)
-        maps = (output.text_embeds @ output.patch_embeds[0].mT).unflatten(-1, (grid, grid))
+        maps = similarity_maps(output.patch_embeds, output.text_embeds)[0]
         scores = output.logits_per_image[0] / self.model._scale()
         return {"sentences": sentences, "size": size, "maps": maps.float(), "scores": scores.float()}
 
@@ -78,6 +83,36 @@ class EgmaGroundingPipeline(Pipeline):
                 {"sentence": text, "score": score, "heat_map": heat_map, "peak": (int(x), int(y)), "box": box}
             )
         return results
+
+
+class _OwnDoor(Pipeline):
+    """A stock pipeline makes any picture RGB, alpha cut off, before our image processor sees it: our door is first."""
+
+    def preprocess(self, image: Any, *args: Any, **kwargs: Any) -> Any:
+        # by name: every file beside the weights may be loaded as a module of its own
+        if type(self.image_processor).__name__ == "EgmaImageProcessor":
+            image = as_picture(image)
+        return super().preprocess(image, *args, **kwargs)
+
+
+class EgmaZeroShotImageClassificationPipeline(_OwnDoor, ZeroShotImageClassificationPipeline):
+    """`pipeline("zero-shot-image-classification")`."""
+
+
+class EgmaImageClassificationPipeline(_OwnDoor, ImageClassificationPipeline):
+    """`pipeline("image-classification")`."""
+
+
+class EgmaImageFeatureExtractionPipeline(_OwnDoor, ImageFeatureExtractionPipeline):
+    """`pipeline("image-feature-extraction")`."""
+
+
+# stock pipelines in every other way, and for every other model
+STOCK_TASKS = {
+    "zero-shot-image-classification": EgmaZeroShotImageClassificationPipeline,
+    "image-classification": EgmaImageClassificationPipeline,
+    "image-feature-extraction": EgmaImageFeatureExtractionPipeline,
+}
 
 
 def _box(grid_map: Tensor, size: tuple[int, int], fraction: float) -> tuple[float, float, float, float]:

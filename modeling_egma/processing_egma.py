@@ -7,15 +7,14 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase
-from transformers.image_utils import get_image_size
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 from transformers.utils import logging
 
 from .gaze_egma import Span, compose, gaze_matrices, sentence_windows, square_frame, transform_fixations
 from .image_processing_egma import EgmaImageProcessor, warp_frames
+from .pictures_egma import picture_list
 from .towers_egma import text_positions_of
 
 logger = logging.get_logger(__name__)
@@ -146,7 +145,7 @@ class EgmaProcessor(ProcessorMixin):
         """Prepare a batch.
 
         Args:
-            images: B images; PIL or arrays.
+            images: B images, in any form that `pictures_egma.as_picture` takes.
             text: prompts, or one list of sentences an image (reports).
             gaze: one recording an image, None where there is none: columns `x`, `y` in fractions of the image and
                 `start`, `duration` in seconds, with the optional columns of `gaze_egma.gaze_matrix`.
@@ -168,7 +167,9 @@ class EgmaProcessor(ProcessorMixin):
         reports = _reports(text)
         if reports is not None:
             text = [sentence for report in reports for sentence in report]
-        images = _image_list(images)
+        if images is not None:
+            names = ("do_rescale", "do_convert_rgb", "input_data_format")
+            images = picture_list(images, **{name: self._image_setting(name, kwargs) for name in names})
         _check_counts(images, reports, gaze, spans)
         if frame_affines is not None and (images is None or len(frame_affines) != len(images)):
             raise ValueError(
@@ -252,7 +253,7 @@ class EgmaProcessor(ProcessorMixin):
             raise ValueError(
                 "gaze cannot follow do_center_crop and do_pad; crop by frame_affines (gaze_egma.frame_crop)"
             )
-        maps = [square_frame(*_width_and_height(image)) if pads else square_frame(1, 1) for image in images]
+        maps = [square_frame(*image.size) if pads else square_frame(1, 1) for image in images]
         if frame_affines is None:
             return maps
         return [compose(affine, first) for affine, first in zip(frame_affines, maps, strict=True)]
@@ -297,22 +298,6 @@ def _reports(text: Any) -> list[list[str]] | None:
         if not isinstance(report, list | tuple) or not all(isinstance(sentence, str) for sentence in report):
             raise ValueError(f"text {row} is {report!r}, expected a list of sentences as in the other reports")
     return [list(report) for report in text]
-
-
-def _image_list(images: Any) -> list[Any] | None:
-    if images is None:
-        return None
-    if isinstance(images, list | tuple):
-        return list(images)
-    batched = isinstance(images, np.ndarray | Tensor) and images.ndim == 4
-    return list(images) if batched else [images]
-
-
-def _width_and_height(image: Any) -> tuple[int, int]:
-    if isinstance(image, Image.Image):
-        return image.size
-    height, width = get_image_size(np.asarray(image))
-    return width, height
 
 
 def _sentence_rows(reports: list[list[str]]) -> Tensor:

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, cast
 
 import torch
@@ -14,6 +15,12 @@ SHOWN_NAMES = 3
 NOT_WEIGHTS = r"(.*\.)?(position_ids|token_type_ids|relative_position_index|inv_freq|num_batches_tracked|mask_token)"
 UNUSED_POOLER = r"(.*\.)?pooler\..*"
 FINAL_NORM = r"(layer)?norm\..*"
+# where the final layer norm of the backbones lies whose last_hidden_state comes before it
+FINAL_NORMS = {
+    **dict.fromkeys(("chinese_clip_vision_model", "clip_vision_model", "mlcd_vision_model"), "post_layernorm"),
+    **dict.fromkeys(("convnext", "convnextv2"), "layernorm"),
+    **dict.fromkeys(("beit", "data2vec-vision"), "pooler.layernorm"),
+}
 POSITION_TABLES = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
 
 
@@ -46,7 +53,7 @@ def tower_from_pretrained(model_id: str, config: PreTrainedConfig, stages: int |
     return cast(PreTrainedModel, tower)
 
 
-def encoder_faults(tower: nn.Module, info: Mapping[str, Any], stages: int | None = None) -> str:
+def encoder_faults(tower: PreTrainedModel, info: Mapping[str, Any], stages: int | None = None) -> str:
     """`loading_faults` without what an encoder may lack (a pooler) and its checkpoint may hold (heads over it)."""
     own = {name.partition(".")[0] for name in tower.state_dict()}
 
@@ -55,7 +62,8 @@ def encoder_faults(tower: nn.Module, info: Mapping[str, Any], stages: int | None
             return True
         if stages is not None and _is_after(name, stages):
             return True
-        return bool(re.fullmatch(UNUSED_POOLER, name)) or (stages is not None and bool(re.fullmatch(FINAL_NORM, name)))
+        is_unused = bool(re.fullmatch(UNUSED_POOLER, name)) and not _normalises_in_pooler(tower.config)
+        return is_unused or (stages is not None and bool(re.fullmatch(FINAL_NORM, name)))
 
     return loading_faults(info, is_expected)
 
@@ -147,6 +155,15 @@ def check_patches(model: Any) -> None:
         raise ValueError(f"the vision encoder ('{kind}') gives other tokens at the second look at {what}")
 
 
+def final_norm(tower: PreTrainedModel) -> nn.Module | None:
+    """The layer norm that an encoder's last_hidden_state still lacks; None: it has been through its own.
+
+    A BEiT normalises either in its encoder or in its pooler.
+    """
+    place = FINAL_NORMS.get(tower.config.model_type)
+    return None if place is None else attrgetter(place)(tower)
+
+
 def entry_modules(tower: nn.Module) -> list[nn.Module]:
     """The modules through which an encoder's input enters: token embeddings, or the patch convolution."""
     kinds = (nn.Embedding, nn.Conv2d)
@@ -167,4 +184,8 @@ def _is_after(name: str, stages: int) -> bool:
 
 def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
     parameters = inspect.signature(cast(type, AutoModel._model_mapping[type(config)])).parameters
-    return {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
+    return {"add_pooling_layer": _normalises_in_pooler(config)} if "add_pooling_layer" in parameters else {}
+
+
+def _normalises_in_pooler(config: PreTrainedConfig) -> bool:
+    return FINAL_NORMS.get(config.model_type, "").startswith("pooler")

@@ -1,6 +1,7 @@
 """The program end to end on a tiny model and corpus, and its one-sentence refusals."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig
 
 import evaluate_egma
+from dataset_scripts.identity import corpus_identity, model_identity
 from dataset_scripts.schema import FEATURES
+from egma_evaluation.protocol import Tasks
 from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
+from tests.dataset_scripts.test_identity import write_corpus
 from tests.egma_evaluation.fakes import corpus
 
 
@@ -46,7 +50,7 @@ def test_program_writes_every_figure(
         assert results["chance"][key] is not None and results["n"][key] > 0
     assert results["generated"] is True and results["bootstrap"]["seed"] == 0
     assert results["box_centre"]["pointing_game"] is not None
-    assert results["model"]["name"] == "model" and results["model"]["weights_digest"]
+    assert results["model"]["name"] == "model" and results["model"]["identity"] == model_identity(model_folder)
     assert "| Zero-shot AUROC |" in capsys.readouterr().out
 
 
@@ -79,6 +83,60 @@ def test_finished_tasks_survive_and_are_the_models_own(
     assert evaluate_egma.main([*arguments, "--seed", "1"]) == 0
     changed = json.loads((output / "results.json").read_text())
     assert changed["details"]["zero_shot"] != json.loads(resumed)["details"]["zero_shot"]
+
+
+def edit_json(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def scale_grey_values(model: Path, corpus: Path) -> None:
+    path = model / "processor_config.json"
+    settings = json.loads(path.read_text())["image_processor"]
+    edit_json(path, image_processor=settings | {"image_mean": [0.1, 0.1, 0.1], "image_std": [0.01, 0.01, 0.01]})
+
+
+def mirror_boxes(model: Path, corpus: Path) -> None:
+    write_corpus(corpus, mirrored=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        scale_grey_values,
+        mirror_boxes,
+        lambda model, _: edit_json(model / "config.json", text_layers=1),
+        lambda model, _: edit_json(model / "tokenizer_config.json", model_max_length=3),
+    ],
+    ids=["processor", "boxes", "configuration", "tokenizer"],
+)
+def test_no_figure_of_before_a_change_stands(
+    change: Callable[[Path, Path], None], model_folder: Path, corpus_folder: Path, tmp_path: Path
+) -> None:
+    """Results beside those of another folder, in which nothing was evaluated before."""
+    arguments = [str(model_folder), "--data", str(corpus_folder), "--bootstrap", "0", "--output"]
+    found = []
+    for output in ("again", "again", "anew"):
+        assert evaluate_egma.main([*arguments, str(tmp_path / output)]) == 0
+        found.append(json.loads((tmp_path / output / "results.json").read_text()))
+        if len(found) == 1:
+            change(model_folder, corpus_folder)
+    assert found[1] == found[2] and found[1]["details"] != found[0]["details"]
+    assert found[1]["data"]["identity"] == corpus_identity(corpus_folder)
+
+
+def test_another_program_or_packaged_prompt_is_another_evaluation(
+    model_folder: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [str(model_folder), "--data", str(corpus_folder), "--bootstrap", "0", "--tasks", "zero_shot"]
+    done: list[str] = []
+    task = Tasks.zero_shot
+    monkeypatch.setattr(Tasks, "zero_shot", lambda self: done.append("zero_shot") or task(self))
+    prompts = tmp_path / "prompts.yaml"
+    monkeypatch.setattr(evaluate_egma, "EVALUATION_SOURCES", (prompts,))
+    for text, times in (("1", 1), ("1", 1), ("2", 2)):
+        prompts.write_text(text)
+        assert evaluate_egma.main([*arguments, "--output", str(tmp_path / "out")]) == 0
+        assert len(done) == times
 
 
 def test_another_model_is_compared_and_everything_is_drawn(

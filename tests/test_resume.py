@@ -1,8 +1,10 @@
 """A run that was cut off goes on bit for bit, through the program, by signal or kill -9, on one process and on two."""
 
+import io
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,12 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
 import train_egma
+from dataset_scripts.identity import corpus_identity, model_identity
 
 from .test_train_egma import TINY
 
@@ -145,3 +149,38 @@ def test_sigterm_and_kill_of_a_launched_run(arguments: list[str], tmp_path: Path
     assert not (parts / "model.safetensors").exists()
     finish([*command, "--resume", "auto"])
     assert_same(whole, parts)
+
+
+def test_a_corpus_or_starting_model_that_changed_is_not_gone_on_with(
+    arguments: list[str], tmp_path: Path, phantom_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    data, start = tmp_path / "data", tmp_path / "start"
+    shutil.copytree(phantom_data, data)
+    assert train_egma.main([*arguments, "--max_steps", "1", "--output_dir", str(start)]) == 0
+    preset = tmp_path / "again.yaml"
+    preset.write_text(yaml.safe_dump(TINY | {"egma_config": {}, "model": str(start), "max_steps": 4}))
+    command = ["--config", str(preset), "--data", str(data), "--report_to", "none", "--output_dir", str(tmp_path / "r")]
+    with monkeypatch.context() as patch:
+        interrupted_after(patch, 2)
+        assert train_egma.main(command) == 143
+    origin = json.loads((tmp_path / "r" / "training_state.json").read_text())["origin"]
+    assert origin == {
+        f"content of {data}": corpus_identity(data),
+        f"content of {start}": model_identity(start),
+    }
+    shard, settings = next(data.glob("data/train-*.parquet")), start / "processor_config.json"
+    for path, changed in ((settings, settings.read_bytes() + b" "), (shard, turned(shard))):
+        before = path.read_bytes()
+        path.write_bytes(changed)
+        assert train_egma.main([*command, "--resume", "auto"]) == 2
+        named = data if path == shard else start
+        assert f"checkpoint-2: content of {named} was '{origin[f'content of {named}']}'" in capsys.readouterr().err
+        path.write_bytes(before)
+    assert train_egma.main([*command, "--resume", "auto"]) == 0
+
+
+def turned(shard: Path) -> bytes:
+    """The same rows from the last to the first."""
+    table, sink = pq.read_table(shard), io.BytesIO()
+    pq.write_table(table.take(list(range(len(table)))[::-1]), sink)
+    return sink.getvalue()

@@ -13,9 +13,12 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
-from dataset_scripts.schema import ABSENT, FEATURES, PRESENT, SPLITS, Split, UserError, load_readings
+from dataset_scripts.identity import corpus_identity, program_identity
+from dataset_scripts.schema import ABSENT, ARROW_SCHEMA, PRESENT, SPLITS, Split, UserError, load_readings
 
 Row = dict[str, Any]
 Edit = Callable[[Row, np.random.Generator], Row]
@@ -25,7 +28,7 @@ MARKER_INSET = 0.02
 
 
 def edited_copy(source: Path, output: Path, edits: Mapping[Split, Edit], note: str, seed: int = 0) -> Path:
-    """Write the splits named in `edits`, changed, and the others as they are; an existing complete copy is kept.
+    """Write the splits named in `edits`, changed, and the others as they are; a complete copy of the same is kept.
 
     Args:
         edits: a row, as the schema has it with the image's bytes, and a generator that depends on seed, split and
@@ -33,7 +36,8 @@ def edited_copy(source: Path, output: Path, edits: Mapping[Split, Edit], note: s
         note: what was done, for `conversion_report.json`.
     """
     report = output / "conversion_report.json"
-    if report.is_file():
+    made_of = [corpus_identity(source), program_identity(Path(__file__)), note, seed]
+    if report.is_file() and json.loads(report.read_text(encoding="utf-8")).get("made_of") == made_of:
         return output
     partial = output.with_name(f".partial-{output.name}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -48,7 +52,12 @@ def edited_copy(source: Path, output: Path, edits: Mapping[Split, Edit], note: s
                 shutil.copy(path, partial / "data" / path.name)
     original = source / "conversion_report.json"
     known = json.loads(original.read_text(encoding="utf-8")) if original.is_file() else {}
-    values = {"generated": bool(known.get("generated", False)), "edited_copy_of": source.name, "edit": note}
+    values = {
+        "generated": bool(known.get("generated", False)),
+        "edited_copy_of": source.name,
+        "edit": note,
+        "made_of": made_of,
+    }
     (partial / report.name).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(output, ignore_errors=True)
     partial.rename(output)
@@ -64,8 +73,8 @@ def _write_edited(source: Path, partial: Path, split: Split, edit: Edit, seed: i
             name = [seed, SPLITS.index(split), *row["reading_id"].encode()]
             yield edit(row, np.random.default_rng(name))
 
-    shard = datasets.Dataset.from_list(list(edited()), features=FEATURES)
-    shard.to_parquet(partial / "data" / f"{split}-00000-of-00001.parquet")
+    shard = pa.Table.from_pylist(list(edited()), schema=ARROW_SCHEMA)
+    pq.write_table(shard, partial / "data" / f"{split}-00000-of-00001.parquet")
 
 
 def marked(finding: str, value: int | None) -> Edit:

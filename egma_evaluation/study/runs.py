@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from egma_evaluation.stages import ROOT, Stage, run_stages, training
+from egma_evaluation.stages import ROOT, Stage, evaluation, run_stages, training
 
 CONFIGS = ROOT / "configs"
 PRESETS = (str(CONFIGS / "phantom.yaml"), str(CONFIGS / "study.yaml"))
@@ -68,19 +68,11 @@ class Study:
             UserError: a program failed.
         """
         pairs = [(setting, seed) for seed in self.seeds for setting in settings]
-        trainings = [
-            Stage(f"train {self.model(*pair).name}", self._training(*pair), self.model(*pair)) for pair in pairs
-        ]
-        evaluations = [
-            Stage(
-                f"evaluate {self.model(*pair).name} on {name}", self._evaluation(*pair, name, data),
-                self.evaluation(*pair, name),
-            )
-            for pair in pairs
-            for name, data in tests.items()
-        ]  # fmt: skip
-        for stages in (trainings, evaluations):
-            run_stages(self.output, stages, workers=os.cpu_count() or 1, logs=self.output / "logs")
+        self._run([self._training(*pair) for pair in pairs])
+        self._run([self._evaluation(*pair, name, data) for pair in pairs for name, data in tests.items()])
+
+    def _run(self, stages: Sequence[Stage]) -> None:
+        run_stages(self.output, stages, workers=os.cpu_count() or 1, logs=self.output / "logs")
 
     def figures(self, setting: Setting, test: str, keys: Sequence[str]) -> dict[str, Spread]:
         """The figures of results.json over the seeds; those that the data did not give are left out."""
@@ -95,12 +87,10 @@ class Study:
         results = json.loads(file.read_text(encoding="utf-8"))
         return {name: results[name] for name in ("chance", "constant_predictor", "box_centre")}
 
-    def _training(self, setting: Setting, seed: int) -> tuple[object, ...]:
+    def _training(self, setting: Setting, seed: int) -> Stage:
         presets = (*self.presets, str(CONFIGS / "ablations" / f"{setting.ablation}.yaml"))
-        return training(
-            setting.data, self.model(setting, seed), ",".join(presets), setting.gaze_ratio, seed, self.max_steps
-        )
+        return training(setting.data, self.model(setting, seed), presets, setting.gaze_ratio, seed, self.max_steps)
 
-    def _evaluation(self, setting: Setting, seed: int, test: str, data: Path) -> tuple[object, ...]:
-        places = ("--data", data, "--output", self.evaluation(setting, seed, test))
-        return (ROOT / "evaluate_egma.py", self.model(setting, seed), *places, "--bootstrap", BOOTSTRAP_DRAWS)
+    def _evaluation(self, setting: Setting, seed: int, test: str, data: Path) -> Stage:
+        model, output = self.model(setting, seed), self.evaluation(setting, seed, test)
+        return evaluation(f"evaluate {model.name} on {test}", model, data, output, "--bootstrap", BOOTSTRAP_DRAWS)

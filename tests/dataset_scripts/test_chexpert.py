@@ -287,3 +287,62 @@ def test_units_are_made_when_asked_for():
     units = LazyUnits(range(5), make)[2:]
     assert (len(units), made) == (3, [])
     assert list(units) == made == [2, 3, 4] and units[-1] == 4
+
+
+BATCHES = ("batch 1 (validate & csv)", "batch 2 (train 1)", "batch 3 (train 2)", "batch 4 (train 3)")
+
+
+def downloaded(root, table="train.csv", folder="", wrapper=""):
+    """The four folders of the download, whose CSV says CheXpert-v1.0/train/... of all the others' patients."""
+    first, *others = (root / f"CheXpert-v1.0 {name}" for name in BATCHES)
+    paths = {n: image_path(n).replace("-small", "") for n in (1, 2, 3)}
+    tables = root / folder if folder != "first" else first
+    write_lines(tables / table, [",".join(HEADER), *(line(path, Edema="1.0") for path in paths.values())])
+    write_lines(first / "valid.csv", [",".join(HEADER), line(image_path(9, "valid"), Fracture="1.0")])
+    write_images(first, [image_path(9, "valid")])
+    for n, batch in enumerate(others, 1):
+        write_images(batch, [paths[n].replace("/train/", f"/{wrapper}")])
+    return root
+
+
+@pytest.mark.parametrize("wrapper", ["", "train/"])
+@pytest.mark.parametrize("above", ["", "chexpertchestxrays-u20210408"])
+def test_the_four_folders_of_the_download(tmp_path, above, wrapper):
+    downloaded(tmp_path / "raw" / above, folder="first", wrapper=wrapper)
+    write_lines(tmp_path / "raw" / above / "train_cheXbert.csv", [",".join(HEADER)])
+    rows, report = convert("chexpert", tmp_path / "raw", tmp_path / "out")
+    assert set(rows) == {image_path(n).partition("/")[2] for n in (1, 2, 3)} | {
+        image_path(9, "valid").partition("/")[2]
+    }
+    assert report["readings"]["rows_dropped"] == 0
+    assert report["facts"] == {
+        "labels from": "train.csv, valid.csv", "label files that are not read": "train_cheXbert.csv"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("table", ["train_cheXbert.csv", "train_visualCheXbert.csv"])
+def test_other_labels_of_the_same_images_where_there_are_none_of_its_own(tmp_path, table):
+    downloaded(tmp_path / "raw", table)
+    rows, report = convert("chexpert", tmp_path / "raw", tmp_path / "out")
+    assert len(rows) == 4 and report["facts"]["labels from"] == f"{table}, valid.csv"
+    assert report["splits"]["test"]["readings"] == 1 and report["tables"][table]["rows_kept"] == 3
+
+
+def test_labels_of_the_test_set_alone_are_named_and_not_read(tmp_path):
+    write_lines(tmp_path / "groundtruth.csv", ["Study,Edema", "CheXpert-v1.0/test/patient64741/study1,1"])
+    with pytest.raises(UserError, match=r"neither train.csv nor valid.csv; .* are not read: groundtruth.csv"):
+        plan(tmp_path, Options(image_size=64, seed=0, generated=False))
+
+
+def test_paths_of_windows_and_labels_as_floats_or_words(tmp_path):
+    rows = [line(image_path(1).replace("/", "\\"), Edema="True", Fracture="False", Pneumonia="-1.000")]
+    write_lines(tmp_path / "raw" / "train.csv", [",".join(HEADER), *rows])
+    write_images(tmp_path / "raw", [image_path(1)])
+    rows, _ = convert("chexpert", tmp_path / "raw", tmp_path / "out")
+    assert values(rows["train/patient00001/study1/view1_frontal.jpg"]) == {"Edema": 1, "Fracture": 0, "Pneumonia": -1}
+
+
+def test_a_list_of_ids_may_come_from_windows(tmp_path):
+    sample_table(tmp_path, FIVE)
+    listed = write_lines(tmp_path / "ids.txt", [image_path(3).replace("/", "\\")], "\r\n")
+    assert sample_ids(tmp_path, FIVE, ids=listed)[0] == [image_path(3).partition("/")[2]]

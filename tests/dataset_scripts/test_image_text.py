@@ -122,7 +122,7 @@ ALPHA = np.where(GREY < 32, 0, 255).astype(np.uint8)
         (Image.fromarray(np.stack([GREY, GREY, GREY, ALPHA], -1)), "RGB", np.where(ALPHA, GREY, 0)),
         (Image.fromarray(np.stack([GREY, ALPHA], -1)), "L", np.where(ALPHA, GREY, 0)),
         (Image.fromarray(GREY).convert("P"), "RGB", GREY),
-        (Image.fromarray(GREY).convert("1", dither=Image.Dither.NONE), "L", np.where(GREY >= 128, 255, 0)),
+        (Image.fromarray(GREY >= 32), "L", np.where(GREY >= 32, 255, 0)),
         (Image.fromarray(GREY.astype(np.uint16) * 10 + 1000), "L", np.round(GREY * (255 / 63))),
     ],
     ids=["opaque alpha", "alpha on black", "grey and alpha", "palette", "1 bit", "16 bit"],

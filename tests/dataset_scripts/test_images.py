@@ -50,11 +50,11 @@ def smooth(width, height):
         (Image.fromarray(COLOURS), COLOURS),
         (Image.fromarray(GREY > 99), np.where(GREY > 99, 255, 0)),
         (Image.merge("LA", [Image.fromarray(GREY), Image.new("L", (30, 20), 255)]), GREY),
-        (Image.merge("LA", [Image.fromarray(GREY), Image.new("L", (30, 20), 0)]), 0 * GREY),
+        (Image.merge("LA", [Image.fromarray(GREY), Image.fromarray((GREY > 99) * np.uint8(255))]), GREY * (GREY > 99)),
         (Image.fromarray(np.dstack([COLOURS, np.full_like(GREY, 255)])), COLOURS),
         (Image.fromarray(GREY.astype(np.uint16) * 200), np.round(GREY.astype(float) * 255 / GREY.max())),
     ],
-    ids=["L", "RGB", "1", "LA", "LA transparent", "RGBA", "16 bit"],
+    ids=["L", "RGB", "1", "LA", "LA partly transparent", "RGBA", "16 bit"],
 )
 def test_grey_values_stay_intact(folder, image, expected):
     np.testing.assert_array_equal(np.asarray(decoded(saved(folder, image))), expected)
@@ -72,8 +72,24 @@ def test_palette_becomes_colours(folder):
 
 def test_sixteen_bits_are_noted(folder):
     ledger = Ledger()
-    decoded(saved(folder, Image.fromarray(np.full((4, 4), 777, np.uint16)), "flat.png"), ledger=ledger)
-    assert ledger.notes["image_16_bit_scaled_to_8_bit_by_its_own_range"].first == ["flat.png"]
+    decoded(saved(folder, Image.fromarray(GREY.astype(np.uint16) + 777), "deep.png"), ledger=ledger)
+    assert ledger.notes["image_16_bit_scaled_to_8_bit_by_its_own_range"].first == ["deep.png"]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.new("L", (30, 20), 7),
+        Image.new("RGB", (30, 20), (7, 8, 9)),
+        Image.fromarray(np.full((4, 4), 777, np.uint16)),
+        Image.merge("LA", [Image.fromarray(GREY), Image.new("L", (30, 20), 0)]),
+        Image.new("L", (1, 1), 7),
+    ],
+    ids=["grey", "colour", "16 bit", "wholly transparent", "one pixel"],
+)
+def test_one_grey_level_is_no_picture(folder, image):
+    with pytest.raises(Dropped, match="image_of_one_grey_level"):
+        decoded(saved(folder, image))
 
 
 def test_other_modes_are_refused(folder):
@@ -128,7 +144,7 @@ def test_never_decoded_below_twice_the_final_size(folder, monkeypatch):
 
 def test_small_pictures_are_not_enlarged_and_narrow_ones_keep_a_pixel(folder):
     assert decoded(saved(folder, Image.fromarray(GREY)), 64).size == (30, 20)
-    assert decoded(saved(folder, Image.new("L", (1000, 1))), 10).size == (10, 1)
+    assert decoded(saved(folder, Image.fromarray(np.arange(1000).astype(np.uint8)[None])), 10).size == (10, 1)
 
 
 def png_without_pixels(width, height):

@@ -1,11 +1,9 @@
 """MIMIC-CXR pairs, and the sections of its reports."""
 
 import gzip
-import re
 
 import pytest
 
-from dataset_scripts.clinical_reports import description
 from dataset_scripts.conversion import Options
 from dataset_scripts.mimic_cxr import plan
 from dataset_scripts.schema import UserError
@@ -122,33 +120,3 @@ def test_metadata_that_is_no_table(tree, tmp_path, content):
     (tree / "mimic-cxr-2.0.0-metadata.csv.gz").write_bytes(content)
     with pytest.raises(UserError, match=r"mimic-cxr-2\.0\.0-metadata"):
         convert("mimic_cxr", tree, tmp_path / "out")
-
-
-# --- sections ---
-
-
-@pytest.mark.parametrize(
-    ("report", "text", "section"),
-    [
-        (" IMPRESSION: One.\n\n FINDINGS:\n Two.\n", "One. Two.", "findings_and_impression"),
-        (" FINDINGS:\n\n IMPRESSION: Only this.", "Only this.", "findings_and_impression"),
-        (" FINDINGS:\n IMPRESSION: Adjacent headings.", "Adjacent headings.", "findings_and_impression"),
-        (" IMPRSSION: Misspelt.", "Misspelt.", "findings_and_impression"),
-        (" FINDINGS AND IMPRESSION: Both.", "Both.", "findings_and_impression"),
-        (" CHEST, PA LAT:\n INDICATION: Cough.\n\n FINDINGS: Clear.", "Clear.", "findings_and_impression"),
-        (" INDICATION: Cough.\n\n Lungs clear.\n\n No effusion.", "Lungs clear. No effusion.", "last_paragraph"),
-        (" Comparison is made.\n\n Lungs are clear.\n ______________\n", "Lungs are clear.", "last_paragraph"),
-        (" COMPARISON: Unchanged since ___.", "Unchanged since ___.", "comparison"),
-        (" FINAL REPORT\n INDICATION: Cough.", "", "nothing"),
-        (
-            " ADDENDUM: Called.\n IMPRESSION: Later.\n ___________________\n FINAL REPORT\n IMPRESSION: First.",
-            "First.",
-            "findings_and_impression",
-        ),
-        (" FINDINGS: Clear.\r\n\r\n IMPRESSION: Fine.\r\n", "Clear. Fine.", "findings_and_impression"),
-        ("", "", "nothing"),
-    ],
-)  # fmt: skip
-def test_sections(report, text, section):
-    found = description(report)
-    assert (re.sub(r"\s+", " ", found.text), found.section) == (text, section)

@@ -352,3 +352,20 @@ def test_linked_table_out_of_the_source_is_not_followed(tree, patient, tmp_path)
     path.symlink_to(tmp_path / "elsewhere.csv")
     assert raw.PHASE_1 not in convert(tree, tmp_path / "out")
     assert report_of(tmp_path / "out")["readings"]["dropped"]["path_leaves_source"]["count"] == 1
+
+
+def test_egd_phrases_stand_as_in_the_full_text(tree, patient, tmp_path):
+    phrases = [("there", 0.0, 1.0), ("'s a 2", 1.0, 2.0), (".5 cm nodule.", 2.0, 3.0)]
+    timed = [dict(zip(("phrase", "begin_time", "end_time"), phrase, strict=True)) for phrase in phrases]
+    raw.write_transcript(patient / "EyeGaze", timed, " there's a  2.5 cm nodule. ")
+    readings = convert(tree, tmp_path / "out")
+    sentence = {"text": "there's a 2.5 cm nodule.", "start_seconds": 0.0, "end_seconds": 3.0}
+    assert readings[raw.EGD_IMAGE]["sentences"] == [sentence]
+
+
+def test_written_report_that_stands_in_is_sectioned_as_in_mimic_cxr(tree, patient, tmp_path):
+    raw.write_transcript(patient / "EyeGaze", [], " ")
+    for path in patient.glob("CXR-DICOM/s*.txt"):
+        path.write_text(" FINAL REPORT\n CHEST, TWO VIEWS:  The lungs are clear.\n")
+    sentences = convert(tree, tmp_path / "out")[raw.EGD_IMAGE]["sentences"]
+    assert [sentence["text"] for sentence in sentences] == ["The lungs are clear."]

@@ -123,7 +123,19 @@ def test_fixations_backwards_negative_and_repeated(tree, images, tmp_path):
     readings, report = convert("reflacx", tree, tmp_path / "out", images=images)
     assert readings[raw.PHASE_1]["fixations"]["start"] == [1.0, 2.0]
     dropped = report["tables"]["REFLACX/fixations.csv"]["dropped"]
-    assert dropped["duplicate"]["first"] == [f"{raw.PHASE_1} row 3"]
+    assert dropped["within_another_fixation"]["first"] == [f"{raw.PHASE_1} row 2"]
     assert dropped["negative_duration"]["first"] == [f"{raw.PHASE_1} row 4"]
     assert {f"{raw.PHASE_1} row 5", f"{raw.PHASE_1} row 6"} <= set(dropped["not_a_number"]["first"])
     assert report["notes"]["fixations_sorted_by_start"]["count"] == 1
+
+
+@pytest.mark.parametrize(("text", "is_noted"), [("there's a 2.5 cm nodule.", False), ("there is a nodule.", True)])
+def test_words_stand_as_in_the_transcription_and_another_one_is_noted(tree, images, tmp_path, text, is_noted):
+    folder = tree / "main_data" / raw.PHASE_1
+    words = [f"{word},{i}.0,{i}.5" for i, word in enumerate(("there", "'s", "a", "2", ".", "5", "cm", "nodule", "."))]
+    raw.write_lines(folder / "timestamps_transcription.csv", ["word,timestamp_start_word,timestamp_end_word", *words])
+    (folder / "transcription.txt").write_text(text)
+    readings, report = convert("reflacx", tree, tmp_path / "out", images=images)
+    texts = [sentence["text"] for sentence in readings[raw.PHASE_1]["sentences"]]
+    assert texts == ([text] if not is_noted else ["there 's a 2.", "5 cm nodule."])
+    assert ("text_differs_from_its_timed_words" in report["notes"]) == is_noted

@@ -194,6 +194,19 @@ def test_changed_source_is_noticed(tmp_path, monkeypatch):
         convert(raw, tmp_path / "out")
 
 
+def test_a_changed_picture_is_noticed_however_deep_it_lies(tmp_path, monkeypatch):
+    deep = "p10/p1/s1/a/b/a.png"
+    lines = ["file_name,text", *(f"{deep},Clear {n}." for n in range(20))]
+    (tmp_path / "raw" / deep).parent.mkdir(parents=True)
+    raw = image_text_folder(tmp_path / "raw", lines, {deep: grey_picture(20, 10)})
+    interrupted(raw, tmp_path / "out", monkeypatch)
+    known = (raw / deep).stat()
+    (raw / deep).write_bytes((raw / deep).read_bytes())
+    os.utime(raw / deep, ns=(known.st_atime_ns, known.st_mtime_ns))
+    with pytest.raises(UserError, match=r"a\.png: written after the conversion began; delete .*\.partial to start"):
+        convert(raw, tmp_path / "out")
+
+
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:50])])
 @pytest.mark.parametrize("pattern", ["part-*.parquet", "state.json"])
 def test_damaged_rest_is_named(source, tmp_path, monkeypatch, damage, pattern):

@@ -1,13 +1,16 @@
 """Opening a converted corpus."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from dataset_scripts import build
+from dataset_scripts.card import DATASETS_VERSIONS
 from dataset_scripts.phantom import write_phantom
-from dataset_scripts.schema import SPLITS, load_readings
+from dataset_scripts.schema import ARROW_SCHEMA, FEATURES, SPLITS, load_readings
 from egma_training.streaming import _stream
 
 
@@ -31,3 +34,25 @@ def test_a_corpus_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
         seen.append([row["reading_id"] for row in load_readings(output, "train")])
         output.rename(tmp_path / f"old{seed}")
     assert seen[0] and seen[1] and seen[0] != seen[1]
+
+
+def kinds(described: object) -> set[object]:
+    if isinstance(described, list):
+        return {list}.union(*map(kinds, described))
+    if not isinstance(described, dict):
+        return set()
+    return {described.get("_type")}.union(*(kinds(value) for value in described.values()))
+
+
+def test_lists_are_spelt_in_the_files_as_datasets_3_reads_them(phantom_data: Path) -> None:
+    """`Feature type 'List' not found` is what 3.6 said of the spelling that 5 writes by itself."""
+    for path in phantom_data.glob("data/*.parquet"):
+        described = json.loads(pq.read_schema(path).metadata[b"huggingface"])["info"]["features"]
+        assert kinds(described) == {None, list, "Image", "Value"}
+        assert all(isinstance(described[name], list) for name in ("sentences", "findings", "boxes"))
+    assert load_readings(phantom_data, "train").features == FEATURES
+    assert ARROW_SCHEMA.equals(FEATURES.arrow_schema)
+
+
+def test_card_names_the_versions_of_datasets_that_open_it(phantom_data: Path) -> None:
+    assert f"`datasets` {DATASETS_VERSIONS}" in (phantom_data / "README.md").read_text(encoding="utf-8")

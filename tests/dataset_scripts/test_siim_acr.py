@@ -155,7 +155,7 @@ def test_patients_of_the_dicom_headers_lie_in_one_split(tmp_path):
     raw = tree(tmp_path / "raw", [HEADER, *(f"{name},-1" for name in names)], images=())
     for number, name in enumerate(names):
         patient = {"PatientID": f"patient {number // 4}"} if number < 8 else {}
-        saved(raw, picture(np.full((4, 4), 9, np.uint8), SOPInstanceUID=name, **patient), f"{name}.dcm")
+        saved(raw, picture(np.eye(4, dtype=np.uint8), SOPInstanceUID=name, **patient), f"{name}.dcm")
     rows, report = convert("siim_acr", raw, tmp_path / "out")
     assert [rows[name]["subject_id"] for name in names] == ["patient 0"] * 4 + ["patient 1"] * 4 + [None] * 4
     assert report["notes"]["no_patient_id_split_by_image"]["count"] == 4

@@ -164,7 +164,8 @@ def test_units_are_declared_or_detected_and_said(tmp_path, header, options, scal
             how = "column_name"
         elif options.get("coordinates" if kind == "positions" else "time_unit"):
             how = "flag"
-        assert report["notes"][f"{kind}_in_{unit}_by_{how}"]["first"] == ["r1"]
+        columns = ", ".join(header.split(",")[at : at + 2])
+        assert report["notes"][f"{kind}_in_{unit}_by_{how}"]["first"] == [f"r1: {columns}"]
 
 
 def test_end_stands_in_for_duration(tmp_path):
@@ -178,12 +179,16 @@ def test_end_stands_in_for_duration(tmp_path):
         (["x,y,start,duration", "0,1,0.5,0.25", "1,1,1,0.5"], "gaze.csv: cannot tell pixels from fractions .100%"),
         (["x,y,start,duration", "0.5,0.5,1,0.2", "30,40,1.5,0.2"], "cannot tell pixels from fractions .50%"),
         (
-            ["x,y,start,duration", "25,10,5,20", "75,40,30,20"],
+            ["x,y,start,duration", "25,10,5,20", "75,40,6,20"],
             "cannot tell seconds from milliseconds .* duration is 20",
         ),
         (["x,y,time", "25,10,1000", "25,10,9333", "25,10,17666"], "cannot tell seconds .* median interval is 8333"),
         (["x_px,y_fraction,start,duration", "1,1,1,1"], "columns x_px, y_fraction differ in their unit"),
-        (["x,y,start_ms,duration", "25,10,1,1"], "columns start_ms, duration differ in their unit"),
+        (["x,y,start,duration", "25,0.1,1,0.2", "30,0.5,2,0.2"], "columns x, y differ in their unit"),
+        (
+            ["x,y,start,duration", "25,10,12.5,0.2"],
+            "there is but one start.; name the columns start_seconds or start_ms",
+        ),
     ],
 )
 def test_units_that_nothing_tells_are_asked_for(tmp_path, lines, message):
@@ -196,16 +201,16 @@ def test_screen_positions_are_brought_to_the_image(tmp_path):
                      columns, ",600,200,1000,400")  # fmt: skip
     assert pixels["x"] == [0.25, 0.0] and pixels["y"] == [0.5, 0.0]
     (tmp_path / "b").mkdir()
-    fractions, _ = gaze(tmp_path / "b", ["x,y,start,duration", "0.3,0.4,1,0.2"], columns, ",0.2,0.2,0.6,0.6")
+    fractions, _ = gaze(tmp_path / "b", ["x,y,start_s,duration", "0.3,0.4,1,0.2"], columns, ",0.2,0.2,0.6,0.6")
     assert fractions["x"] == [0.25] and fractions["y"] == [0.5]
 
 
 def test_table_says_the_size_that_pixels_refer_to(tmp_path):
-    found, report = gaze(tmp_path, ["x,y,start,duration", "500,250,1,0.2"], ",width,height", ",1000,500")
+    found, report = gaze(tmp_path, ["x,y,start_s,duration", "500,250,1,0.2"], ",width,height", ",1000,500")
     assert found["x"] == [0.5] and found["y"] == [0.5]
     assert "100 x 50" in report["notes"]["image_size_differs_from_table"]["first"][0]
     (tmp_path / "b").mkdir()
-    _, report = gaze(tmp_path / "b", ["x,y,start,duration", "50,25,1,0.2"], ",width,height", ",100,100")
+    _, report = gaze(tmp_path / "b", ["x,y,start_s,duration", "50,25,1,0.2"], ",width,height", ",100,100")
     assert report["notes"]["image_shape_differs_from_table"]["count"] == 1
 
 
@@ -333,7 +338,7 @@ def test_bad_fixations_are_dropped_and_counted(tmp_path):
     assert found["start"] == [0.1, 0.5] and report["notes"]["fixations_sorted_by_start"]["count"] == 1
     dropped = report["tables"]["fixations"]["dropped"]
     assert {reason: found["count"] for reason, found in dropped.items()} == {
-        "duplicate": 1, "not_a_number": 3, "no_duration": 1, "negative_duration": 1, "outside_image": 3,
+        "within_another_fixation": 1, "not_a_number": 3, "no_duration": 1, "negative_duration": 1, "outside_image": 3,
     }  # fmt: skip
     assert dropped["outside_image"]["first"] == ["r1 row 8", "r1 row 9", "r1 row 10"]
 

@@ -12,6 +12,7 @@ from dataset_scripts.transcripts import PART_TABLE, read_transcript
 
 WORDS = [("The", 0.5, 0.75), ("heart", 0.75, 1.25), ("is", 1.25, 1.5), ("normal.", 1.5, 2.0), ("No", 3.0, 3.25),
          ("effusion.", 3.25, 4.0)]  # fmt: skip
+SAID = " The heart is normal. No effusion."
 SENTENCES = [("The heart is normal.", 0.5, 2.0), ("No effusion.", 3.0, 4.0)]
 WHISPER_WORDS = [{"word": f" {word}", "start": start, "end": end, "probability": 0.9} for word, start, end in WORDS]
 VTT = "WEBVTT - made by hand\n\nNOTE by nobody\n\n1\n00:00.500 --> 00:02.000 align:start\n<v Dr X>The heart\nis normal."
@@ -28,22 +29,22 @@ def phrases(values):
 
 
 FILES = {
-    "egd.json": as_json(full_text=" x ", time_stamped_text=phrases(SENTENCES)),
+    "egd.json": as_json(full_text=" The heart is  normal. No effusion. ", time_stamped_text=phrases(SENTENCES)),
     "sentences.json": as_json(
         sentences=[{"text": text, "start_seconds": start, "end_seconds": end} for text, start, end in SENTENCES]
     ),
     "whisper_words.json": as_json(
-        text="x",
+        text=SAID,
         segments=[
-            {"start": 0.5, "end": 2.5, "text": "x", "words": WHISPER_WORDS[:5]},
-            {"start": 3.25, "end": 4.0, "text": "x", "words": WHISPER_WORDS[5:]},
+            {"start": 0.5, "end": 2.5, "text": " The heart is normal. No", "words": WHISPER_WORDS[:5]},
+            {"start": 3.25, "end": 4.0, "text": " effusion.", "words": WHISPER_WORDS[5:]},
         ],
     ),
     "whisper_segments.json": as_json(
         segments=[{"start": start, "end": end, "text": f" {text}"} for text, start, end in SENTENCES]
     ),
     "pipeline.json": as_json(
-        text="x", chunks=[{"text": f" {word}", "timestamp": [start, end]} for word, start, end in WORDS]
+        text=SAID, chunks=[{"text": f" {word}", "timestamp": [start, end]} for word, start, end in WORDS]
     ),
     "whisper_cpp.json": as_json(
         transcription=[{"text": f" {t}", "offsets": {"from": s * 1000, "to": e * 1000}} for t, s, e in SENTENCES]
@@ -100,7 +101,9 @@ def test_schema_sentences_are_not_cut_again(folder):
 
 def test_digits_that_whisperx_does_not_time(folder):
     words = [{"word": "12"}, {"word": "nodules", "start": 1.5, "end": 2.0}, {"word": "of"}, {"word": "5."}]
-    content = as_json(segments=[{"start": 1.0, "end": 3.0, "text": "x", "words": words}], word_segments=words)
+    content = as_json(
+        segments=[{"start": 1.0, "end": 3.0, "text": "12 nodules of 5.", "words": words}], word_segments=words
+    )
     assert read(folder, "x.json", content)[0] == [("12 nodules of 5.", 1.0, 3.0)]
 
 

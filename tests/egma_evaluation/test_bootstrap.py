@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score
 
 from egma_evaluation.bootstrap import PatientBootstrap, mean_of, median_of
-from egma_evaluation.zero_shot import weighted_auroc
+from egma_evaluation.zero_shot import macro_f1
 from tests.egma_evaluation.fakes import reading
 
 RANDOM = np.random.default_rng(1)
@@ -23,11 +23,11 @@ def test_images_of_unknown_patients_are_drawn_alone() -> None:
     assert len(PatientBootstrap(rows, 1).unit) == 4
 
 
-def test_auroc_interval_is_that_of_a_loop_over_resamples() -> None:
+def test_f1_interval_is_that_of_a_loop_over_resamples() -> None:
     rows = [reading(number % 30, subject_id=f"patient {number % 15}") for number in range(40)]
-    scores, positive = RANDOM.random(40), RANDOM.random(40) < 0.5
+    truth, predicted = RANDOM.integers(0, 3, 40), RANDOM.integers(0, 3, 40)
     bootstrap = PatientBootstrap(rows, 250, seed=3)
-    figure = bootstrap.figure(lambda weights: weighted_auroc(scores, positive, weights), rows)
+    figure = bootstrap.figure(macro_f1(truth, predicted, 3), rows)
     values = []
     for counts in bootstrap.counts:
         chosen = [
@@ -35,10 +35,47 @@ def test_auroc_interval_is_that_of_a_loop_over_resamples() -> None:
             for place, row in enumerate(rows)
             for _ in range(counts[bootstrap.unit[f"patient {row['subject_id']}"]])
         ]
-        if 0 < positive[chosen].sum() < len(chosen):
-            values.append(roc_auc_score(positive[chosen], scores[chosen]))
-    assert figure.value == pytest.approx(roc_auc_score(positive, scores))
+        seen = np.unique(truth[chosen])
+        values.append(f1_score(truth[chosen], predicted[chosen], labels=seen, average="macro", zero_division=0))
     assert figure.interval == pytest.approx(np.quantile(values, [0.025, 0.975]))
+
+
+def test_none_of_220_is_not_none_for_certain() -> None:
+    rows = [reading(number % 200, subject_id=f"patient {number}") for number in range(220)]
+    figure = PatientBootstrap(rows, 50).proportion(np.zeros(220), rows).to_json()
+    assert figure["value"] == figure["interval"][0] == 0 and 0.016 < figure["interval"][1] < 0.018
+    assert figure["method"] == "Wilson, design effect" and figure["patients"] == 220 and not figure["few_patients"]
+    assert "method" not in PatientBootstrap(rows, 0).proportion(np.zeros(220), rows).to_json()
+
+
+def test_figures_of_fewer_than_ten_patients_are_marked() -> None:
+    rows = [reading(number, subject_id=f"patient {number // 2}") for number in range(60)]
+    scores = RANDOM.random(60)
+    bootstrap = PatientBootstrap(rows, 20)
+    for sick, marked in ((9, True), (10, False)):
+        positive = np.arange(60) < 2 * sick
+        assert bootstrap.mean_auroc([(scores, positive, rows)], 60).to_json()["few_patients"] is marked
+        assert bootstrap.mean_auroc([(scores, ~positive, rows)], 60).to_json()["few_patients"] is marked
+        assert bootstrap.proportion(scores[: 2 * sick], rows[: 2 * sick]).to_json()["few_patients"] is marked
+
+
+def test_models_are_compared_by_sign_flips_where_patients_add_up() -> None:
+    rows = [reading(number, subject_id=f"patient {number // 2}") for number in range(120)]
+    bootstrap, positive = PatientBootstrap(rows, 999), RANDOM.random(120) < 0.3
+    good, bad = positive + RANDOM.normal(size=120), RANDOM.normal(size=120)
+    aurocs = [bootstrap.mean_auroc([(score, positive, rows)], 120, paired=True).to_json() for score in (good, bad)]
+    shares = [bootstrap.proportion(score, rows).to_json() for score in (good > 0.2, bad > 0.2)]
+    for first, second in (aurocs, shares):
+        found = bootstrap.difference(first, second)
+        assert found.value == pytest.approx(first["value"] - second["value"])
+        assert found.method == "sign-flips over patients" and found.interval[0] < found.value < found.interval[1]
+        reverse = bootstrap.difference(second, first)
+        assert reverse.p_value == found.p_value
+        assert reverse.interval == pytest.approx([-end for end in found.interval[::-1]])
+        assert bootstrap.difference(first, first).p_value == 1
+    assert bootstrap.difference(*aurocs).p_value < 0.01
+    medians = [bootstrap.figure(median_of(score), rows).to_json() for score in (good, bad)]
+    assert bootstrap.difference(*medians).method == "percentile bootstrap"
 
 
 def test_interval_of_a_mean_has_the_textbook_width() -> None:

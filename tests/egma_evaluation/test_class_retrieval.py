@@ -16,17 +16,11 @@ from tests.egma_evaluation.fakes import CLASSES, PROMPTS, corpus, encode, oracle
 
 
 def naive(score: np.ndarray, relevant: np.ndarray, weights: np.ndarray, k: int) -> float:
-    """Places filled one after the other; equal scores of different candidates all or none, by their mean rank."""
-    held, before = 0.0, 0.0
-    for value in sorted(set(score.tolist()), reverse=True):
-        group = [c for c in range(len(score)) if score[c] == value and weights[c] > 0]
-        total = sum(weights[c] for c in group)
-        if len(group) == 1 and relevant[group[0]]:
-            held += max(0.0, min(total, k - before))
-        elif len(group) > 1 and before + (total + 1) / 2 <= k:
-            held += sum(weights[c] for c in group if relevant[c])
-        before += total
-    return held / k
+    """Every candidate as often as it was drawn, all its copies tied; places that nobody takes stay empty."""
+    times = weights.astype(int)
+    scores = np.concatenate([np.repeat(score, times), np.full(k, -1.0)])
+    hits = np.concatenate([np.repeat(relevant, times), np.zeros(k, dtype=bool)])
+    return float(precision_at_k(scores[None], hits[None], k)[0])
 
 
 @given(
@@ -69,3 +63,23 @@ def test_images_of_several_classes_are_no_candidates() -> None:
     assert class_retrieval(rows, images, texts, PROMPTS, PatientBootstrap(rows, 0))["images"] == 6
     with pytest.raises(UserError, match="images that show exactly one"):
         class_retrieval([both], images, texts, PROMPTS, PatientBootstrap([both], 0))
+
+
+def test_an_oracle_of_equal_images_finds_no_more_than_all() -> None:
+    relevant = np.repeat(np.eye(2, dtype=bool), 9, axis=1)
+    scores = relevant.astype(float)
+    for k in (1, 5, 9):
+        assert weighted_precision(scores, relevant, k)(np.ones((1, 18))).tolist() == [1]
+    draws = np.random.default_rng(0).multinomial(18, np.full(18, 1 / 18), size=50).astype(float)
+    assert weighted_precision(scores, relevant, 5)(draws).max() <= 1
+    assert weighted_precision(np.ones((2, 18)), relevant, 10)(np.ones((1, 18)))[0] == pytest.approx(0.5)
+
+
+def test_all_found_and_nothing_found_are_not_certain() -> None:
+    rows = corpus(30)
+    images, texts = encode(oracle(rows), rows)
+    figure = class_retrieval(rows, images, texts, PROMPTS, PatientBootstrap(rows, 50))["pooled"]["text_to_image"]
+    low, high = figure["precision_at_1"]["interval"]
+    assert high == 1 and 0.1 < low < 0.5  # three images hold the first places of the six sentences
+    assert figure["precision_at_1"]["method"] == "Wilson, design effect"
+    assert figure["precision_at_10"]["interval"][0] > low

@@ -259,4 +259,4 @@ def test_report_shows_every_metric_beside_the_baselines() -> None:
     results = evaluate_model(constant_model(rows), processor, rows, ["gaze_agreement"], prompts={}, bootstrap=20)
     text = markdown_report(results)
     assert "| metric | model | centre bias | whole recording | uniform | n |" in text
-    assert "| auc judd | 0.500 [0.500, 0.500] |" in text and "| other readers | n |" in text
+    assert "| auc judd | 0.500 [0.500, 0.500] (few) |" in text and "| other readers | n |" in text

@@ -4,17 +4,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from torch import nn
 
 from dataset_scripts.schema import Reading, UserError
+from egma_evaluation import fine_tuning as module
 from egma_evaluation.bootstrap import PatientBootstrap
 from egma_evaluation.fine_tuning import fine_tuning
 from egma_evaluation.linear_probe import features, linear_probe, patient_subset, probe_labels
 from egma_evaluation.protocol import evaluate_model
-from modeling_egma import EgmaModel, EgmaProcessor
+from modeling_egma import EgmaForImageClassification, EgmaModel, EgmaProcessor
 from tests.egma_evaluation.fakes import oracle, reading
+from tests.modeling_egma.tower_configs import config_of
 
 RANDOM = np.random.default_rng(0)
 
@@ -101,6 +105,27 @@ def test_fine_tuning_learns_leaves_the_model_alone_and_is_the_same_twice(
     assert all(value.equal(before[name]) for name, value in tiny_model.state_dict().items())
     with pytest.raises(UserError, match="takes EGMA models"):
         fine_tuning(oracle([]), processor, labels, (TRAIN, VALIDATION, TEST), PatientBootstrap(TEST, 0), 8, seed=1)
+
+
+def test_fine_tuning_trains_in_float32_and_keeps_learned_statistics(
+    processor: EgmaProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = EgmaModel(config_of("resnet"))
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.uniform_(-0.2, 0.2)
+    model = model.to(torch.bfloat16).eval()
+    made: list[EgmaForImageClassification] = []
+    make = module._classifier
+    monkeypatch.setattr(module, "_classifier", lambda *given: made.append(make(*given)) or made[-1])
+    labels = probe_labels(TRAIN, VALIDATION, TEST)
+    fine_tuning(model, processor, labels, (TRAIN, VALIDATION, TEST), PatientBootstrap(TEST, 0), 13, seed=1)
+    start, end = model.vision_model.state_dict(), made[-1].vision_model.state_dict()
+    assert {value.dtype for value in end.values() if value.is_floating_point()} == {torch.float32}
+    statistics = [name for name in start if "running_" in name or "tracked" in name]
+    assert statistics and all(torch.equal(end[name], start[name].to(end[name].dtype)) for name in statistics)
+    kernels = [name for name in start if name.endswith("convolution.weight")]
+    assert kernels and all((end[name] != start[name].float()).float().mean() > 0.9 for name in kernels)
 
 
 def test_features_are_the_mean_patch_token_before_projection(tiny_model: EgmaModel, processor: EgmaProcessor) -> None:

@@ -1,22 +1,37 @@
 """Ranks and recall against plain loops, duplicates, and the tiling of the late interaction."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from egma_evaluation import retrieval as module
 from egma_evaluation.bootstrap import PatientBootstrap
-from egma_evaluation.retrieval import distinct_pairs, report_scores, retrieval, true_ranks
-from tests.egma_evaluation.fakes import all_texts, corpus, encode, oracle, random_model, reading
+from egma_evaluation.metrics.ranking import held_share
+from egma_evaluation.retrieval import distinct_pairs, places_of_truth, report_scores, retrieval
+from tests.egma_evaluation.fakes import all_texts, constant_model, corpus, encode, oracle, random_model, reading
 
 
-def test_true_rank_by_loop_with_ties_at_their_mean() -> None:
-    scores = np.random.default_rng(0).integers(0, 5, (30, 30)).astype(float)
-    for row, rank in enumerate(true_ranks(scores)):
-        orders = [sorted(range(30), key=lambda k, r=row, s=sign: (-scores[r, k], s * k)) for sign in (1, -1)]
-        own = scores[row, row]
-        tied = [place + 1 for place, k in enumerate(orders[0]) if scores[row, k] == own]
-        assert rank == np.mean(tied)
+def test_rank_and_recall_are_the_means_over_every_order_of_ties() -> None:
+    scores = np.random.default_rng(0).integers(0, 3, (5, 5)).astype(float)
+    before, tied = places_of_truth(scores)
+    for row in range(5):
+        orders = [sorted(order, key=lambda c, r=row: -scores[r, c]) for order in itertools.permutations(range(5))]
+        ranks = np.array([order.index(row) + 1 for order in orders])
+        assert before[row] + (tied[row] + 1) / 2 == pytest.approx(ranks.mean())
+        for k in (1, 2, 5):
+            assert held_share(before, tied, k)[row] == pytest.approx((ranks <= k).mean())
+
+
+@pytest.mark.parametrize("pairs", [2, 7, 19])
+def test_a_constant_score_is_exactly_at_chance(pairs: int) -> None:
+    rows = corpus(pairs)
+    images, texts = encode(constant_model(rows), rows)
+    result = retrieval(rows, images, texts, PatientBootstrap(rows, 20))
+    for way in ("image_to_text", "text_to_image"):
+        found = {name: figure["value"] for name, figure in result["late_interaction"][way].items()}
+        assert found == pytest.approx(result["chance"], rel=1e-11)
 
 
 def test_duplicate_images_and_texts_are_removed() -> None:

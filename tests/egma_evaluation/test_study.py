@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dataset_scripts.identity import corpus_identity
 from dataset_scripts.schema import ABSENT, PRESENT, load_readings
 from egma_evaluation.study import corpora, kinds
 from egma_evaluation.study.__main__ import main
 from egma_evaluation.study.runs import Spread
+from tests.dataset_scripts.test_identity import write_corpus
 from tests.test_train_egma import TINY
 
 
@@ -40,7 +42,8 @@ def test_marked_copy_changes_the_named_images_alone_and_says_so(phantom_data: Pa
     edits = {"train": corpora.marked(finding, PRESENT), "test": corpora.marked(finding, ABSENT)}
     copy = corpora.edited_copy(phantom_data, tmp_path / "copy", edits, "a marker")  # type: ignore[arg-type]
     report = json.loads((copy / "conversion_report.json").read_text())
-    assert report == {"generated": True, "edited_copy_of": "data", "edit": "a marker"}
+    assert report["made_of"][:1] == [corpus_identity(phantom_data)]
+    assert {**report, "made_of": 0} == {"generated": True, "edited_copy_of": "data", "edit": "a marker", "made_of": 0}
     for split, value in (("train", PRESENT), ("test", ABSENT), ("validation", None)):
         before, after = load_readings(phantom_data, split), load_readings(copy, split)  # type: ignore[arg-type]
         marked = 0
@@ -56,6 +59,20 @@ def test_marked_copy_changes_the_named_images_alone_and_says_so(phantom_data: Pa
                 assert (rows <= np.ceil(y_max * one["image"].height)).all()
             assert {**one, "image": 0} == {**other, "image": 0}
         assert (marked > 0) == (value is not None)
+
+
+def test_an_edited_copy_is_kept_only_of_the_same_corpus_with_the_same_edit(tmp_path: Path) -> None:
+    source, copy = write_corpus(tmp_path / "source"), tmp_path / "copy"
+    edit: dict[Any, corpora.Edit] = {"test": corpora.marked("Atelectasis", PRESENT)}
+    edited = corpora.edited_copy(source, copy, edit, "one")
+    first, made = corpus_identity(edited), (copy / "conversion_report.json").stat().st_mtime_ns
+    corpora.edited_copy(source, copy, edit, "one")
+    assert (copy / "conversion_report.json").stat().st_mtime_ns == made
+    corpora.edited_copy(source, copy, {"test": corpora.marked("Consolidation", PRESENT)}, "another finding")
+    second = corpus_identity(copy)
+    write_corpus(source, mirrored=True)
+    corpora.edited_copy(source, copy, {"test": corpora.marked("Consolidation", PRESENT)}, "another finding")
+    assert len({first, second, corpus_identity(copy)}) == 3
 
 
 def test_spread_is_mean_and_sample_deviation() -> None:

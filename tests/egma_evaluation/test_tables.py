@@ -59,7 +59,8 @@ def test_other_models_and_differences_stand_in_every_table(results: dict[str, An
     header, rows = headline_rows(results)
     assert header[:4] == ["figure", "model", "other_model", "model - other_model"]
     auroc = next(row for row in rows if row[0] == "Zero-shot AUROC")
-    assert auroc[1] == "100.0 [100.0, 100.0]" and re.search(r"\], p = 0\.\d{3}$", auroc[3])
+    assert re.fullmatch(r"100\.0 \[\d\d\.\d, 100\.0\] \(few\)", auroc[1])
+    assert re.search(r"\], p = 0\.\d{3}, by Holm \d\.\d{3}( \(few\))?$", auroc[3])
     text = markdown_report(results, ["figures/roc.png"])
     assert "Generated data" in text and "![roc](figures/roc.png)" in text and "## Retrieval by class" in text
     latex = latex_report(results)

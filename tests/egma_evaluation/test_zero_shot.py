@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import f1_score
 
 from egma_evaluation.bootstrap import PatientBootstrap
 from egma_evaluation.zero_shot import (
@@ -12,26 +12,11 @@ from egma_evaluation.zero_shot import (
     finding_labels,
     macro_f1,
     uniform_guess,
-    weighted_auroc,
     zero_shot,
 )
 from tests.egma_evaluation.fakes import PROMPTS, corpus, encode, oracle, random_model, reading
 
 RANDOM = np.random.default_rng(0)
-
-
-def test_weighted_auroc_is_that_of_the_repeated_rows() -> None:
-    scores, positive = RANDOM.integers(0, 6, 40).astype(float), RANDOM.random(40) < 0.4
-    weights = RANDOM.multinomial(40, np.full(40, 1 / 40), size=20).astype(float)
-    expected = [
-        roc_auc_score(np.repeat(positive, row.astype(int)), np.repeat(scores, row.astype(int))) for row in weights
-    ]
-    np.testing.assert_allclose(weighted_auroc(scores, positive, weights), expected)
-
-
-def test_weighted_auroc_is_undefined_without_positives() -> None:
-    positive = np.array([True, False])
-    assert np.isnan(weighted_auroc(np.array([1.0, 2.0]), positive, np.array([[0.0, 2.0]]))).all()
 
 
 def test_macro_f1_is_scikit_learns() -> None:

@@ -1,12 +1,15 @@
 """ONNX against the model at other sizes than it was traced with; torch.export; int8."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from egma_hub.export import CHECKED, TOLERANCE, example_inputs, export_onnx, int8, main, parts
+from egma_hub.export import CHECKED, TOLERANCE, Part, _difference, example_inputs, export_onnx, int8, main, parts
 from modeling_egma import EgmaModel, EgmaProcessor
 
 
@@ -42,3 +45,19 @@ def test_int8_is_near_and_leaves_the_model_alone(tiny_model: EgmaModel) -> None:
     found = small(**inputs).logits_per_image
     assert not torch.equal(found, expected) and (found - expected).abs().max() < 0.1 * expected.abs().max()
     assert torch.equal(tiny_model(**inputs).logits_per_image, expected)
+
+
+def test_a_number_that_is_none_is_a_difference_whichever_output_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Session:
+        def __init__(self, path: Path, providers: list[str]) -> None: ...
+
+        def run(self, names: list[str], inputs: dict[str, Any]) -> list[Any]:
+            return [np.zeros(2, np.float32), np.array([0, np.nan], np.float32)]
+
+    class Two(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x, x
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=Session))
+    part = Part(Two(), {"x": {}}, ("one", "other"))
+    assert np.isnan(_difference(part, Path("two.onnx"), {"x": torch.zeros(2)}))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +13,12 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from dataset_scripts.schema import load_readings
+from dataset_scripts.identity import model_identity
+from dataset_scripts.schema import UserError, load_readings
 from egma_evaluation.report import HEADLINE_LABELS
+from egma_hub.card import check_results
 from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
 from tests.egma_hub.fake_hub import FakeHub, fake_hub
 from tests.modeling_egma.test_loading_egma import BLOCKER
@@ -24,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 LOAD = """
 import sys, torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForZeroShotImageClassification, AutoProcessor, pipeline
 from huggingface_hub import ModelCard
 from datasets import load_dataset
@@ -188,6 +193,22 @@ def test_pictures_of_patients_stay(folder: Path, results: Path, tmp_path: Path) 
         (real / "figures" / name).write_bytes(b"1")
     staged = stage_model(folder, "lab/egma", real, tmp_path / "staged")
     assert [path.name for path in (staged / "figures").iterdir()] == ["roc.png"]
+    # what goes up can be told to be the model that was measured
+    assert measured["model"]["identity"] == model_identity(folder)
+    assert json.loads((staged / "results.json").read_text())["model"]["identity"] == model_identity(staged)
+
+
+def test_results_of_another_processor_are_refused(folder: Path, results: Path, tmp_path: Path) -> None:
+    measured = json.loads((results / "results.json").read_text())
+    shutil.copytree(folder, tmp_path / "other")
+    check_results(tmp_path / "other", measured)
+    settings = tmp_path / "other" / "processor_config.json"
+    settings.write_text(settings.read_text().replace("0.5", "0.4", 1))
+    with pytest.raises(UserError, match=r"were measured on the model [0-9a-f]{16}, and this one is [0-9a-f]{16}"):
+        check_results(tmp_path / "other", measured)
+    for none in ({}, {"model": {}}):  # of a version that did not say
+        with pytest.raises(UserError, match="measured on the model None"):
+            check_results(folder, none)
 
 
 def test_what_must_not_happen_is_refused(hub: FakeHub, folder: Path, results: Path, tmp_path: Path) -> None:
@@ -202,11 +223,18 @@ def test_what_must_not_happen_is_refused(hub: FakeHub, folder: Path, results: Pa
     assert "exists and is public" in push(hub, home, folder, "lab/twice", "--overwrite").stderr
     empty = push(hub, home, tmp_path, "lab/nothing")
     assert empty.returncode == 2 and "no EGMA model can be loaded from it (" in empty.stderr
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["visual_projection.weight"][0, 0] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    said = push(hub, home, broken, "lab/broken").stderr
+    assert "1 tensors hold NaN or an infinite number, such as visual_projection.weight" in said
     other = json.loads((results / "results.json").read_text())
-    other["model"]["weights_digest"] = "0" * 16
+    other["model"]["identity"] = "0" * 16
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "results.json").write_text(json.dumps(other))
     wrong = push(hub, home, folder, "lab/wrong", "--results", tmp_path / "other")
-    assert wrong.returncode == 2 and "measured on weights 0000" in wrong.stderr
+    assert wrong.returncode == 2 and "measured on the model 0000" in wrong.stderr
     assert ("models", "lab/wrong") not in hub.repositories
     assert "no good" in push(hub, home, folder, "no good/id").stderr

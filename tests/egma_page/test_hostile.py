@@ -173,7 +173,7 @@ def test_nothing_that_was_sent_is_logged_but_size_and_hash(
 ) -> None:
     client = Client(page.url, verbose=False)
     with caplog.at_level("INFO"):
-        path = write(tmp_path, "SECRET_name.dcm", dicom(b"\1" * 4096, 64, 64))
+        path = write(tmp_path, "SECRET_name.dcm", dicom(b"\1\2" * 2048, 64, 64))
         client.predict(handle_file(str(path)), "SECRET words", api_name="/align")
         refused(client, handle_file(str(write(tmp_path, "SECRET.png", b"SECRET"))), "SECRET", api_name="/align")
         refused(client, "SECRET: ", api_name="/classify")

@@ -69,6 +69,12 @@ def test_each_corpus_has_its_share_and_goes_on_where_it_was(a: int, b: int, weig
         assert part.max() - part.min() <= 1
 
 
+def test_a_corpus_whose_share_is_no_reading_is_refused() -> None:
+    with pytest.raises(UserError, match="data_weights gives corpus 2 less than half a reading of an epoch's 30"):
+        plan(list(range(30)), 4, sizes=[20, 10], weights=[100, 1])
+    assert plan(list(range(30)), 4, sizes=[20, 10], weights=[50, 1]).counts[1] == 1
+
+
 @given(images, st.integers(1, 4), st.integers(0, 40))
 def test_a_batch_is_found_by_its_number_in_the_run(ids: list[int], batch: int, number: int) -> None:
     if most_batches(ids, batch) == 0:

@@ -55,6 +55,10 @@ labels = AutoModelForImageClassification.from_pretrained(classifier, **remote)
 found["classes"] = labels(pixel_values=found["pixels"]).logits.detach()
 pipe = pipeline("zero-shot-image-classification", model=folder, **remote)
 found["pipeline"] = {row["label"]: row["score"] for row in pipe(image, prompts, hypothesis_template="{}")}
+path = out + ".png"
+Image.merge("LA", [image, image.rotate(90).resize(image.size)]).save(path)
+by_path, opened = (pipe(given, prompts) for given in (path, images.fetch_images(path)))
+found["transparent"] = [by_path == opened, by_path[0]["score"] != pipe(image, prompts)[0]["score"]]
 model.save_pretrained(again)
 processor.save_pretrained(again)
 found["again"] = score(AutoModel.from_pretrained(again, **remote), AutoProcessor.from_pretrained(again, **remote))
@@ -123,6 +127,7 @@ def test_every_file_of_the_package_travels_with_the_weights(saved):
         "labels_egma.py",
         "losses_egma.py",
         "modeling_egma.py",
+        "pictures_egma.py",
         "pipeline_egma.py",
         "processing_egma.py",
         "towers_egma.py",
@@ -169,3 +174,7 @@ def test_zero_shot_pipeline_ranks_by_the_models_logits_here_and_remotely(remote,
     expected = score(*local, image).softmax(dim=-1)[0].tolist()
     assert [found[prompt] for prompt in PROMPTS] == pytest.approx(expected, abs=1e-5)
     assert remote["pipeline"] == pytest.approx(found, abs=1e-6)
+
+
+def test_the_remote_zero_shot_pipeline_lays_a_transparent_file_on_black(remote):
+    assert remote["transparent"] == [True, True]

@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import AutoModel, AutoTokenizer, pipeline
 
 from modeling_egma import EgmaModel, EgmaProcessor, EgmaTextModel, EgmaVisionModel
+from modeling_egma.losses_egma import similarity_maps
 from modeling_egma.pipeline_egma import _box
 
 from .test_loading_egma import BLOCKER
@@ -91,6 +92,27 @@ def test_grounding_is_the_models_map_at_image_size(folder, image):
         x_min, y_min, x_max, y_max = one["box"]
         assert 0 <= x_min < x_max <= 90 and 0 <= y_min < y_max <= 70
     assert len(pipeline("egma-grounding", model=str(folder))(image, "pneumonia", box_fraction=1.0)) == 1
+
+
+@pytest.mark.parametrize(("weight", "place"), [("visual_projection.weight", 0), ("text_projection.weight", 0)])
+def test_a_number_that_is_none_becomes_no_peak(folder, image, tmp_path, weight, place):
+    model, processor = EgmaModel.from_pretrained(folder), EgmaProcessor.from_pretrained(folder)
+    dict(model.named_parameters())[weight].data[0, 0] = float("nan")
+    batch = processor(images=[image], text=["pneumonia", "lungs are clear"])
+    with pytest.raises(ValueError, match=f"map of sentence {place} in image {place} is not finite"):
+        model.get_similarity_map(batch["pixel_values"], batch["input_ids"], batch["attention_mask"])
+    model.save_pretrained(tmp_path / "broken")
+    processor.save_pretrained(tmp_path / "broken")
+    with pytest.raises(ValueError, match="map of sentence 0 in image 0 is not finite"):
+        pipeline("egma-grounding", model=str(tmp_path / "broken"))(image, ["pneumonia", "lungs are clear"])
+
+
+def test_the_broken_map_is_named():
+    patches, sentences = torch.ones(3, 4, 2), torch.ones(5, 2)
+    patches[2, 3, 0] = float("inf")
+    with pytest.raises(ValueError, match="map of sentence 0 in image 2"):
+        similarity_maps(patches, sentences)
+    assert similarity_maps(patches[:2], sentences).shape == (2, 5, 2, 2)
 
 
 def test_the_box_bounds_the_patches_joined_to_the_best_one():
