@@ -198,4 +198,4 @@ def test_incomplete_weights_are_refused(
     weights.pop("text_projection.weight")
     save_file(weights, model_folder / "model.safetensors", metadata={"format": "pt"})
     assert evaluate_egma.main([str(model_folder), "--data", str(corpus_folder)]) == 2
-    assert "the weights lack 1 tensors of the model, such as text_projection.weight" in capsys.readouterr().err
+    assert "they lack 1 tensors, such as text_projection.weight" in capsys.readouterr().err
