@@ -17,6 +17,7 @@ import modeling_egma  # noqa: F401  registers the Auto classes
 from dataset_scripts.schema import UserError, load_readings
 from egma_evaluation.figures import GalleryRow, heatmap_gallery, training_curves
 from egma_evaluation.gallery import gallery_rows
+from egma_evaluation.report import FEW_MARK
 from egma_evaluation.stages import ROOT, Stage, run_stages, training, write_json
 
 RUNS = {"no_gaze": 0.0, "egma": 1.0}
@@ -86,7 +87,7 @@ def collect_results(output: Path) -> dict[str, Any]:
     keys = [key for key, _ in FIGURES]
     results: dict[str, Any] = {"generated": True}
     for name, evaluation in evaluations.items():
-        results[name] = {key: evaluation[key] for key in keys} | {"intervals": evaluation["intervals"]}
+        results[name] = {key: evaluation[key] for key in (*keys, "intervals", "few_patients")}
     for baseline in ("chance", "constant_predictor", "box_centre"):
         results[baseline] = evaluations["egma"][baseline]
     results["n"] = evaluations["egma"]["n"]
@@ -127,7 +128,8 @@ def _cell(values: dict[str, Any], key: str) -> str:
         return ""
     interval = values.get("intervals", {}).get(key)
     spread = f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else ""
-    return f"{100 * values[key]:.1f}{spread}"
+    mark = f" {FEW_MARK}" if values.get("few_patients", {}).get(key) else ""
+    return f"{100 * values[key]:.1f}{spread}{mark}"
 
 
 REPORT = """# EGMA on generated data
@@ -135,7 +137,8 @@ REPORT = """# EGMA on generated data
 Every picture, report and recording here is **generated** (the phantom corpus); no patient exists, and no figure says
 anything about real radiographs. Both models start from the same weights, see the same images and sentences in the same
 order and have the same losses; `EGMA` also sees where the (generated) reader looked. Zero-shot figures use the {score}
-score. All figures in percent, on patients that no model saw, with 95 % intervals over patients.
+score. All figures in percent, on patients that no model saw, with 95 % intervals over patients;
+(few): fewer than ten of them.
 
 {table}
 
