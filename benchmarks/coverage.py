@@ -19,9 +19,8 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
 from benchmarks.parts import run_parts
-from egma_evaluation.bootstrap import FEW_PATIENTS
 from egma_evaluation.statistics.auroc import auroc_interval, placements
-from egma_evaluation.statistics.pairs import Ranked, auroc_difference, disagreeing_patients, sign_flip
+from egma_evaluation.statistics.pairs import FEW_DISAGREEING, Ranked, auroc_difference, disagreeing_patients, sign_flip
 from egma_evaluation.statistics.proportions import Array, wilson
 
 REPETITIONS, FLIPS = 2000, 400
@@ -96,7 +95,7 @@ def auroc_repetition(cell: Cell, flipped: NDArray[np.bool_], random: np.random.G
     found = auroc_interval(placed)
     assert found is not None
     added, weights = auroc_difference(*models, cell.patients)
-    return *found[0], sign_flip(added, weights, flipped)[1], disagreeing_patients(added) < FEW_PATIENTS
+    return *found[0], sign_flip(added, weights, flipped)[1], disagreeing_patients(added) < FEW_DISAGREEING
 
 
 def share_repetition(cell: Cell, flipped: NDArray[np.bool_], random: np.random.Generator) -> Repetition:
@@ -105,7 +104,7 @@ def share_repetition(cell: Cell, flipped: NDArray[np.bool_], random: np.random.G
     interval = wilson(hits[0], entries)
     assert interval is not None
     added, weights = (hits[0] - hits[1]) / entries.sum(), entries / entries.sum()
-    return *interval, sign_flip(added, weights, flipped)[1], disagreeing_patients(added) < FEW_PATIENTS
+    return *interval, sign_flip(added, weights, flipped)[1], disagreeing_patients(added) < FEW_DISAGREEING
 
 
 def measured(cell: Cell, repetitions: int) -> dict[str, Any]:

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from dataset_scripts.schema import Reading
 from egma_evaluation.statistics.auroc import auroc_interval, placements, scarcer_patients
-from egma_evaluation.statistics.pairs import SIGN_FLIPS, Ranked, auroc_difference, disagreeing_patients, sign_flip
+from egma_evaluation.statistics.pairs import (
+    FEW_DISAGREEING,
+    SIGN_FLIPS,
+    Ranked,
+    auroc_difference,
+    disagreeing_patients,
+    sign_flip,
+)
 from egma_evaluation.statistics.proportions import CONFIDENCE, WILSON, Interval, wilson
 
 Array = NDArray[np.float64]
@@ -65,7 +72,7 @@ class Difference:
     p_value: float | None
     n: int
     method: str | None = None
-    few_patients: bool = False  # that disagree
+    few_patients: bool = False  # in the figures, or that disagree
 
 
 def patient(reading: Reading) -> str:
@@ -203,7 +210,7 @@ class PatientBootstrap:
             added, weights = np.zeros(len(self.unit)), np.zeros(len(self.unit))
             added[one["patients"]] = (np.array(one["sums"]) - np.array(other["sums"])) / first["n"]
             weights[one["patients"]] = np.array(one["entries"]) / first["n"]
-        few = disagreeing_patients(added) < FEW_PATIENTS
+        few = first["few_patients"] or disagreeing_patients(added) < FEW_DISAGREEING
         return Difference(found.value, *sign_flip(added, weights, self.flipped), found.n, SIGN_FLIPS, few)
 
     def _drawn(self, statistic: Statistic, readings: Sequence[Reading]) -> Array | None:

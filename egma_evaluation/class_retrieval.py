@@ -84,7 +84,7 @@ def _text_to_image(
     figures = {}
     for k in _cutoffs(scores.shape[1]):
         statistic, first = weighted_precision(scores, relevant, k), -np.sort(-scores, axis=1)[:, k - 1, None]
-        shown: NDArray[np.bool_] = np.asarray(scores >= first, dtype=bool).any(axis=0)
+        shown = np.asarray((scores >= first).sum(axis=0) > 0, dtype=bool)
         figures[f"precision_at_{k}"] = bootstrap.figure(statistic, readings, rests_on=shown).to_json()
     return figures
 

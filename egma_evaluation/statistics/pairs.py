@@ -12,6 +12,7 @@ from egma_evaluation.statistics.auroc import share_below
 from egma_evaluation.statistics.proportions import CONFIDENCE, Array, Interval
 
 SIGN_FLIPS = "sign-flips over patients"
+FEW_DISAGREEING = 5  # with fewer no mid-p lies below 0.05
 
 
 @dataclass(frozen=True)

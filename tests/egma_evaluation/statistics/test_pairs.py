@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from egma_evaluation.statistics.pairs import Ranked, auroc_difference, holm, sign_flip
+from egma_evaluation.statistics.pairs import FEW_DISAGREEING, Ranked, auroc_difference, disagreeing_patients, holm, sign_flip
 
 RANDOM = np.random.default_rng(2)
 PATIENTS = 7
@@ -58,6 +58,14 @@ def test_no_difference_is_no_evidence() -> None:
     first, _ = two_models()
     added, weights = auroc_difference(first, first, PATIENTS)
     assert sign_flip(added, weights, SIGNS) == ((0, 0), 1)
+
+
+@pytest.mark.parametrize("disagreeing", range(1, 8))
+def test_fewer_than_five_disagreeing_patients_refuse_nothing(disagreeing: int) -> None:
+    """All for the same model, the clearest case there is."""
+    added = (np.arange(PATIENTS) < disagreeing).astype(float)
+    refused = sign_flip(added, np.full(PATIENTS, 1 / PATIENTS), SIGNS)[1] < 0.05
+    assert disagreeing_patients(added) == disagreeing and refused == (disagreeing >= FEW_DISAGREEING)
 
 
 def test_ranks_survive_json() -> None:
