@@ -19,6 +19,7 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 PRESENT, ABSENT, UNCERTAIN = 1, 0, -1
+GENERATED_PREFIX = "phantom/"  # of the source of a reading without a patient
 
 
 class UserError(ValueError):

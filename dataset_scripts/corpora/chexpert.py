@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from dataset_scripts.corpora.labelled_rows import Origin, labelled_reading, read_id_list
 from dataset_scripts.corpora.mimic_cxr import CHEXPERT_LABELS as LABELS
+from dataset_scripts.corpora.rows import Origin, labelled_reading, read_id_list
 from dataset_scripts.corpora.splits import hashed_split
 from dataset_scripts.files.paths import inside, table_inside
 from dataset_scripts.files.tables import Row, is_repeated, label_value, portable_path, read_text_columns
@@ -297,7 +297,6 @@ def _picture_reading(
         study_id=f"{patient}/{study}",  # the numbers of the studies begin anew with every patient
         subject_id=patient,
         view=row.cells["AP/PA"] or row.cells["Frontal/Lateral"].upper() or None,
-        frame=None,
     )
     image = encode_image(layout.picture(row.path), options.image_size, ledger)
     return labelled_reading(origin, image, findings, [], [], ledger)

@@ -13,12 +13,10 @@ from dataset_scripts.corpora.mimic_tree import ImageRow, MimicTree, image_rows, 
 from dataset_scripts.corpora.rows import (
     CREDENTIALED_LICENSE,
     GENERATED_TERMS,
-    HASHED_TRAIN,
-    HASHED_VALIDATION,
     Origin,
     gaze_reading,
 )
-from dataset_scripts.corpora.splits import hashed_split, splits_of_patients
+from dataset_scripts.corpora.splits import GAZE_SHARES, hashed_split, splits_of_patients
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Options, Outcome, Plan
@@ -88,14 +86,14 @@ def _reading(
         study_id=study_id,
         subject_id=subject_id,
         view=unit.image.view if unit.image else None,
-        size=size,
+        frame=size,
         source="egd",
         generated=options.generated,
     )
     recording = egd_tables.read_recording(row, source, size, ledger)
     if unit.split is None:
         ledger.note("patient_split_by_hash", f"{row.image_id}: no split table names its patient")
-    split = unit.split or hashed_split(subject_id, options.seed, HASHED_TRAIN, HASHED_VALIDATION)
+    split = unit.split or hashed_split(subject_id, options.seed, *GAZE_SHARES)
     return split, gaze_reading(origin, image, recording, tree.report(subject_id, study_id), ledger)
 
 

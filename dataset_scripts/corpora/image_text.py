@@ -15,18 +15,18 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from dataset_scripts.corpora.splits import SPLIT_NAMES, hashed_split
+from dataset_scripts.corpora.rows import Origin, schema_row
+from dataset_scripts.corpora.splits import LABELLED_SHARES, SPLIT_NAMES, hashed_split
 from dataset_scripts.files.paths import inside
 from dataset_scripts.files.tables import Row, plain_row, read_table
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Options, Outcome, Plan, attempt
-from dataset_scripts.schema import ABSENT, PRESENT, Finding, Reading, Split, UserError
+from dataset_scripts.schema import ABSENT, PRESENT, Finding, Reading, Recording, Split, UserError
 from dataset_scripts.speech.sentences import untimed_sentences
 
 TABLES = ("metadata.csv", "metadata.jsonl")
 CONTENT_COLUMNS = ("text", "labels", "finding")
-HASHED_TRAIN, HASHED_VALIDATION = 0.7, 0.15
 TERMS = (
     "Every image and text stays under the licence of its source, which the column `license` names where the source "
     "does. Redistribute the rows only as those licences allow."
@@ -86,23 +86,16 @@ def _reading(
     for reason, is_so in (("no_text", not sentences), ("no_patient_id_split_by_image", patient is None)):
         if is_so:
             ledger.note(reason, name)
-    reading = Reading(
-        image={"bytes": image.png, "path": f"{Path(name).stem}.png"},
+    origin = Origin(
+        source="image_text",
+        generated=options.generated,
         image_id=name,
-        study_id=None,
-        subject_id=patient,
         reading_id=f"{name}#{row.number}",
-        reader_id=None,
-        source="phantom/image_text" if options.generated else "image_text",
+        subject_id=patient,
         view=cells.get("view") or None,
         license=cells.get("license") or None,
-        width=image.width,
-        height=image.height,
-        sentences=sentences,
-        fixations=None,
-        findings=findings,
-        boxes=[],
     )
+    reading = schema_row(origin, image, Recording(sentences, None, findings, []), Path(name).stem)
     return row.split, reading
 
 
@@ -155,7 +148,7 @@ def _findings(cells: Row, vocabulary: list[str]) -> list[Finding]:
 def _splits(cells: list[Row], path: Path, options: Options) -> list[tuple[Row, Split]]:
     if not any(row.get("split") for row in cells):
         patients = [row.get("patient_id") or f"image {row.get('file_name')}" for row in cells]
-        hashed = (hashed_split(patient, options.seed, HASHED_TRAIN, HASHED_VALIDATION) for patient in patients)
+        hashed = (hashed_split(patient, options.seed, *LABELLED_SHARES) for patient in patients)
         return list(zip(cells, hashed, strict=True))
     rows, seen = [], dict[str, Split]()
     for number, row in enumerate(cells, 1):

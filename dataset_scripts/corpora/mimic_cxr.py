@@ -17,18 +17,18 @@ import pyarrow.compute as pc
 from dataset_scripts.corpora.mimic_tree import METADATA_COLUMNS, MimicTree, image_row, open_tree
 from dataset_scripts.corpora.rows import (
     CREDENTIALED_LICENSE,
-    GENERATED_LICENSE,
     GENERATED_TERMS,
-    HASHED_TRAIN,
-    HASHED_VALIDATION,
+    Origin,
+    mimic_license,
+    schema_row,
 )
-from dataset_scripts.corpora.splits import SPLIT_NAMES, hashed_split
+from dataset_scripts.corpora.splits import GAZE_SHARES, SPLIT_NAMES, hashed_split
 from dataset_scripts.files.tables import Row, is_repeated, label_value, read_text_columns
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.images.sizes import check_size
 from dataset_scripts.ledger import OFFENDERS_NAMED, Dropped, Ledger
 from dataset_scripts.plan import LazyUnits, Options, Outcome, Plan, attempt
-from dataset_scripts.schema import Finding, Reading, Split, UserError
+from dataset_scripts.schema import Finding, Reading, Recording, Split, UserError
 from dataset_scripts.speech.clinical_reports import report_sentences
 
 METADATA_TABLE, SPLIT_TABLE, CHEXPERT_TABLE = (f"mimic-cxr-{name}.csv" for name in ("metadata", "split", "chexpert"))
@@ -102,23 +102,18 @@ def _reading(
     image = encode_image(images.picture(meta.subject_id, meta.study_id, image_id), options.image_size, ledger)
     if meta.width and meta.height:
         check_size(image_id, (image.width, image.height), (meta.width, meta.height), ledger)
-    reading = Reading(
-        image={"bytes": image.png, "path": f"{image_id}.png"},
+    origin = Origin(
+        source="mimic_cxr",
+        generated=options.generated,
         image_id=image_id,
-        study_id=meta.study_id,
-        subject_id=meta.subject_id,
         reading_id=image_id,
-        reader_id=None,
-        source="phantom/mimic_cxr" if options.generated else "mimic_cxr",
+        subject_id=meta.subject_id,
+        study_id=meta.study_id,
         view=meta.view,
-        license=GENERATED_LICENSE if options.generated else CREDENTIALED_LICENSE,
-        width=meta.width or image.width,
-        height=meta.height or image.height,
-        sentences=sentences,
-        fixations=None,
-        findings=_findings(cells, ledger),
-        boxes=[],
+        license=mimic_license(options.generated),
+        frame=(meta.width or image.width, meta.height or image.height),
     )
+    reading = schema_row(origin, image, Recording(sentences, None, _findings(cells, ledger), []))
     return split, reading
 
 
@@ -126,7 +121,7 @@ def _split(cells: Row, subject_id: str, options: Options, ledger: Ledger) -> Spl
     """The split of the patient; a hash only where there is no split table at all."""
     if "split" not in cells:
         ledger.note("patient_split_by_hash", f"{cells['dicom_id']}: no split table")
-        return hashed_split(subject_id, options.seed, HASHED_TRAIN, HASHED_VALIDATION)
+        return hashed_split(subject_id, options.seed, *GAZE_SHARES)
     split = SPLIT_NAMES.get(cells["split"].lower())
     if split is None:
         raise Dropped("split_unknown", f"{cells['split'] or 'not'} in the split table")

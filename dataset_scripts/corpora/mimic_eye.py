@@ -14,13 +14,11 @@ from dataset_scripts.corpora.mimic_tree import ImageRow, image_row, read_report
 from dataset_scripts.corpora.rows import (
     CREDENTIALED_LICENSE,
     GENERATED_TERMS,
-    HASHED_TRAIN,
-    HASHED_VALIDATION,
     Origin,
     gaze_reading,
     unreadable,
 )
-from dataset_scripts.corpora.splits import SPLIT_NAMES, hashed_split
+from dataset_scripts.corpora.splits import GAZE_SHARES, SPLIT_NAMES, hashed_split
 from dataset_scripts.files.paths import inside, plain_name, table_inside
 from dataset_scripts.files.tables import Row, read_table
 from dataset_scripts.images.pictures import EncodedImage, encode_image
@@ -114,7 +112,7 @@ def _split(folder: Path, options: Options, ledger: Ledger) -> Split:
     if len(splits) == 1 and (split := splits.pop()):
         return split
     ledger.note("patient_split_by_hash", f"{folder.name}: cxr_split.csv says {', '.join(sorted(named)) or 'nothing'}")
-    return hashed_split(folder.name.removeprefix("patient_"), options.seed, HASHED_TRAIN, HASHED_VALIDATION)
+    return hashed_split(folder.name.removeprefix("patient_"), options.seed, *GAZE_SHARES)
 
 
 def _images(folder: Path) -> dict[str, ImageRow]:
@@ -215,7 +213,7 @@ def _reading(
         study_id=meta.study_id,
         subject_id=patient.subject_id,
         view=meta.view,
-        size=size,
+        frame=size,
         source=f"mimic_eye/{corpus}",
         generated=patient.options.generated,
     )

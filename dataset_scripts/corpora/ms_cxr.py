@@ -10,15 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataset_scripts.corpora.labelled_rows import (
+from dataset_scripts.corpora.mimic_tree import MimicTree, images_tree, study_ids
+from dataset_scripts.corpora.rows import (
+    CREDENTIALED_LICENSE,
     NumberedRow,
     Origin,
     labelled_reading,
     sized_boxes,
     with_rows_of_dropped,
 )
-from dataset_scripts.corpora.mimic_tree import MimicTree, images_tree, study_ids
-from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE
 from dataset_scripts.corpora.splits import SPLIT_NAMES, splits_of_patients
 from dataset_scripts.files.json_files import read_json
 from dataset_scripts.files.paths import table_inside
@@ -167,7 +167,6 @@ def _reading(unit: Phrase, tree: MimicTree, table: str, options: Options, ledger
         reading_id=f"{unit.image_id}#{unit.place}",
         study_id=study_id,
         subject_id=subject_id,
-        view=None,
         frame=(width, height),
     )
     sentence = Sentence(text=phrase, start_seconds=None, end_seconds=None)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset_scripts.corpora.labelled_rows import (
+from dataset_scripts.corpora.rows import (
     NumberedRow,
     Origin,
     labelled_reading,
@@ -132,7 +132,6 @@ def _reading(
         generated=options.generated,
         image_id=image_id,
         reading_id=image_id,
-        study_id=None,
         subject_id=patient,
         view=cells["View Position"] or None,
         frame=FRAME,

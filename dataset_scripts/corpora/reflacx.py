@@ -134,7 +134,7 @@ def _reading(
         study_id=study_id,
         subject_id=subject_id,
         view=unit.image.view if unit.image else None,
-        size=size,
+        frame=size,
         source="reflacx",
         generated=picture.options.generated,
     )

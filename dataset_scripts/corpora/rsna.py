@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from dataset_scripts.corpora.labelled_rows import (
-    HASHED_TRAIN,
-    HASHED_VALIDATION,
+from dataset_scripts.corpora.mimic_tree import PICTURE_SUFFIXES
+from dataset_scripts.corpora.rows import (
     NumberedRow,
     Origin,
     labelled_reading,
@@ -22,8 +21,7 @@ from dataset_scripts.corpora.labelled_rows import (
     sized_boxes,
     with_rows_of_dropped,
 )
-from dataset_scripts.corpora.mimic_tree import PICTURE_SUFFIXES
-from dataset_scripts.corpora.splits import hashed_split
+from dataset_scripts.corpora.splits import LABELLED_SHARES, hashed_split
 from dataset_scripts.files.paths import table_inside
 from dataset_scripts.files.tables import label_value, read_table
 from dataset_scripts.images.pictures import encode_image
@@ -110,12 +108,10 @@ def _reading(unit: RsnaPatient, source: Path, options: Options, ledger: Ledger) 
         generated=options.generated,
         image_id=unit.patient_id,
         reading_id=unit.patient_id,
-        study_id=None,
         subject_id=unit.patient_id,
-        view=None,
         frame=FRAME,
     )
-    split = hashed_split(unit.patient_id, options.seed, HASHED_TRAIN, HASHED_VALIDATION)
+    split = hashed_split(unit.patient_id, options.seed, *LABELLED_SHARES)
     return split, labelled_reading(origin, image, findings, boxes, [], ledger)
 
 

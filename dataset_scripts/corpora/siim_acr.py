@@ -17,16 +17,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from dataset_scripts.corpora.labelled_rows import (
-    HASHED_TRAIN,
-    HASHED_VALIDATION,
+from dataset_scripts.corpora.mimic_tree import PICTURE_SUFFIXES
+from dataset_scripts.corpora.rows import (
     Origin,
     labelled_reading,
     walk_pictures,
     with_rows_of_dropped,
 )
-from dataset_scripts.corpora.mimic_tree import PICTURE_SUFFIXES
-from dataset_scripts.corpora.splits import hashed_split
+from dataset_scripts.corpora.splits import LABELLED_SHARES, hashed_split
 from dataset_scripts.files.paths import inside, table_inside
 from dataset_scripts.files.tables import identifier
 from dataset_scripts.images import rle
@@ -151,14 +149,12 @@ def _reading(unit: SiimImage, source: Path, table: str, options: Options, ledger
         generated=options.generated,
         image_id=unit.image_id,
         reading_id=unit.image_id,
-        study_id=None,
         subject_id=patient,
-        view=None,
         frame=FRAME,
     )
     findings = [Finding(name=FINDING, value=PRESENT if mask.any() else ABSENT)]
     key = f"image {unit.image_id}" if patient is None else patient
-    split = hashed_split(key, options.seed, HASHED_TRAIN, HASHED_VALIDATION)
+    split = hashed_split(key, options.seed, *LABELLED_SHARES)
     return split, labelled_reading(origin, image, findings, region_boxes(mask), [], ledger)
 
 

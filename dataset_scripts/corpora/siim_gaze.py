@@ -10,7 +10,6 @@ fixation starts where the one before ended, as the gaps between them are not the
 the gaze, it says on which images there is a pneumothorax.
 """
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,17 +17,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dataset_scripts.corpora.mimic_tree import PICTURE_SUFFIXES
-from dataset_scripts.corpora.rows import HASHED_TRAIN, HASHED_VALIDATION
-from dataset_scripts.corpora.splits import hashed_split
+from dataset_scripts.corpora.rows import Origin, schema_row, walk_pictures
+from dataset_scripts.corpora.siim_acr import read_rows
+from dataset_scripts.corpora.splits import GAZE_SHARES, hashed_split
 from dataset_scripts.files.json_files import read_json
 from dataset_scripts.files.paths import inside, table_inside
-from dataset_scripts.files.tables import FloatArray, identifier, read_table
+from dataset_scripts.files.tables import FloatArray
 from dataset_scripts.gaze.fixations import valid_fixations
 from dataset_scripts.gaze.lost_eye import lost_eye
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Options, Outcome, Plan, attempt
-from dataset_scripts.schema import ABSENT, PRESENT, Finding, Fixations, Reading, Split, UserError
+from dataset_scripts.schema import ABSENT, PRESENT, Finding, Fixations, Reading, Recording, Split, UserError
 
 GAZE_TABLE, FIXATION_TABLE, MASK_TABLE = "cxr_gaze_data.json", "fixations", "train-rle.csv"
 SAMPLES_PER_SECOND = 60
@@ -64,7 +64,8 @@ def plan(source: Path, options: Options) -> Plan:
         raise UserError(f"{options.images}: no such folder; expected the SIIM-ACR images")
     recordings = _read_recordings(source)
     ids = [_image_id(recording) for recording in recordings]
-    images, shared = _find_images(options.images, set(filter(None, ids))), Ledger()
+    pictures, shared = walk_pictures(options.images, PICTURE_SUFFIXES), Ledger()
+    images = {image_id: min(pictures[image_id]) for image_id in set(filter(None, ids)) & pictures.keys()}
     findings = _findings(source, set(filter(None, ids)), shared)
     units = [GazeUnit(0, None, False, None, [], shared)]
     seen = set[str | None]()
@@ -102,24 +103,9 @@ def _reading(unit: GazeUnit, root: Path, options: Options, ledger: Ledger) -> tu
     fixations = _fixations(columns, image_id, ledger)
     if fixations is None:
         raise Dropped("no_gaze_left")
-    reading = Reading(
-        image={"bytes": image.png, "path": f"{image_id}.png"},
-        image_id=image_id,
-        study_id=None,
-        subject_id=None,
-        reading_id=image_id,
-        reader_id=None,
-        source="siim_gaze",
-        view=None,
-        license=None,
-        width=image.width,
-        height=image.height,
-        sentences=[],
-        fixations=fixations,
-        findings=unit.findings,
-        boxes=[],
-    )
-    return hashed_split(image_id, options.seed, HASHED_TRAIN, HASHED_VALIDATION), reading
+    origin = Origin(source="siim_gaze", generated=False, image_id=image_id, reading_id=image_id)
+    reading = schema_row(origin, image, Recording([], fixations, unit.findings, []), image_id)
+    return hashed_split(image_id, options.seed, *GAZE_SHARES), reading
 
 
 def _read_recordings(source: Path) -> list[Any]:
@@ -163,25 +149,13 @@ def _fixations(columns: dict[str, FloatArray], image_id: str, ledger: Ledger) ->
     return valid_fixations(found, FIXATION_TABLE, image_id, ledger, lost_eye(x, y, FIXATION_TABLE, image_id, ledger))
 
 
-def _find_images(root: Path, wanted: set[str]) -> dict[str, str]:
-    """The path under `root` of every wanted image that is there; the first in the order of paths."""
-    found: dict[str, str] = {}
-    for folder, _, names in os.walk(root):
-        for name in names:
-            stem, suffix = os.path.splitext(name)  # noqa: PTH122  a hundred thousand names
-            if stem in wanted and suffix.lower() in PICTURE_SUFFIXES:
-                path = (Path(folder) / name).relative_to(root).as_posix()
-                found[stem] = min(path, found.get(stem, path))
-    return found
-
-
 def _findings(source: Path, wanted: set[str], ledger: Ledger) -> dict[str, list[Finding]]:
     """Pneumothorax, present or absent, of the wanted images that train-rle.csv knows."""
     path = table_inside(source, MASK_TABLE)
-    rows = read_table(path, ("ImageId", "EncodedPixels")) if path.is_file() else []
+    rows = read_rows(path) if path.is_file() else []
     values: dict[str, int] = {}
     for row in rows:
-        image_id, is_there = row["ImageId"], identifier(row["EncodedPixels"]) not in NO_MASK
+        image_id, is_there = row.image_id, row.mask not in NO_MASK
         ledger.enter(MASK_TABLE, 1)
         if image_id in wanted:
             ledger.keep(MASK_TABLE, 1)

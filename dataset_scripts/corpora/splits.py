@@ -15,6 +15,9 @@ SPLIT_NAMES: dict[str, Split] = {
     "test": "test",
 }
 
+# of the patients, for training and validation, where a source has no splits
+GAZE_SHARES, LABELLED_SHARES = (0.8, 0.1), (0.7, 0.15)
+
 
 def hashed_split(patient: str, seed: int, train: float, validation: float) -> Split:
     """The split of a patient: the same for everyone who uses the same seed and fractions, in any order of patients."""

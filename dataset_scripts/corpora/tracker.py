@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from dataset_scripts.corpora.rows import ENDLESS_SENTENCE_WORDS, HASHED_TRAIN, HASHED_VALIDATION
-from dataset_scripts.corpora.splits import SPLIT_NAMES, hashed_splits, splits_of_patients
+from dataset_scripts.corpora.rows import ENDLESS_SENTENCE_WORDS, Origin, schema_row
+from dataset_scripts.corpora.splits import GAZE_SHARES, SPLIT_NAMES, hashed_splits, splits_of_patients
 from dataset_scripts.files.json_files import read_json
 from dataset_scripts.files.paths import inside, table_inside
 from dataset_scripts.files.tables import Row, flag, label_value, number, plain_row, read_table
@@ -30,10 +30,19 @@ from dataset_scripts.images.pictures import EncodedImage, encode_image
 from dataset_scripts.images.sizes import check_size, side_pixels
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Options, Outcome, Plan, attempt
-from dataset_scripts.schema import PRESENT, Finding, Fixations, Reading, Sentence, Split, UserError
+from dataset_scripts.schema import (
+    GENERATED_PREFIX,
+    PRESENT,
+    Finding,
+    Fixations,
+    Reading,
+    Recording,
+    Sentence,
+    Split,
+    UserError,
+)
 from dataset_scripts.speech.transcripts import MAX_SECONDS, read_transcript
 
-GENERATED_PREFIX = "phantom/"
 TABLE, RECORDINGS = "readings.csv", "readings of the page"
 REQUIRED = ("reading_id", "image", "gaze")
 IDS, FILES = ("reading_id", "study_id", "subject_id", "reader_id"), ("image", "gaze", "transcript")
@@ -141,24 +150,19 @@ def _reading(row: ReadingRow, source: Path, options: Options, ledger: Ledger) ->
     device = cells.get("device", "").lower()
     if device and not _DEVICE.fullmatch(device):
         raise UserError(f"device is {device!r}; expected letters, digits, - and _, at most 40")
-    reading = Reading(
-        image={"bytes": image.png, "path": f"{Path(cells['image']).stem}.png"},
+    origin = Origin(
+        source=f"tracker{'/' if device else ''}{device}",
+        generated=options.generated or _is_generated(cells),
         image_id=cells["image"],
-        study_id=cells.get("study_id") or None,
-        subject_id=cells.get("subject_id") or None,
         reading_id=reading_id,
+        subject_id=cells.get("subject_id") or None,
+        study_id=cells.get("study_id") or None,
         reader_id=cells.get("reader_id") or None,
-        source=f"{GENERATED_PREFIX if options.generated or _is_generated(cells) else ''}tracker"
-        f"{'/' if device else ''}{device}",
         view=cells.get("view") or None,
         license=cells.get("license") or None,
-        width=frame.width,
-        height=frame.height,
-        sentences=sentences,
-        fixations=fixations,
-        findings=findings,
-        boxes=[],
+        frame=(frame.width, frame.height),
     )
+    reading = schema_row(origin, image, Recording(sentences, fixations, findings, []), Path(cells["image"]).stem)
     return row.split, reading
 
 
@@ -190,7 +194,11 @@ def _fixations(cells: Row, source: Path, frame: Frame, options: Options, ledger:
     if not cells["gaze"]:
         return None
     path = _file(source, cells["gaze"], "gaze")
-    return read_gaze(Source(path, cells["reading_id"], frame, options, ledger, not cells.get("device")))
+    return read_gaze(
+        Source(
+            path, cells["reading_id"], frame, ledger, options.coordinates, options.time_unit, not cells.get("device")
+        )
+    )
 
 
 def _sentences(cells: Row, source: Path, ledger: Ledger) -> list[Sentence]:
@@ -260,7 +268,7 @@ def _splits(cells: list[Row], path: Path, options: Options) -> list[Split]:
     """The split of every row: the table's, or a hash of the patient; an image without patient is one of its own."""
     patients = [row.get("subject_id") or f"image {row['image']}" for row in cells]
     if not any(row.get("split") for row in cells):
-        hashed = hashed_splits(patients, options.seed, HASHED_TRAIN, HASHED_VALIDATION)
+        hashed = hashed_splits(patients, options.seed, *GAZE_SHARES)
         return [hashed[patient] for patient in patients]
     named: list[Split] = []
     for index, row in enumerate(cells, 1):

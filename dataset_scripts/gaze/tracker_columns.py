@@ -13,14 +13,13 @@ where nothing decides, or the times that come out cannot be those of one eye, th
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from dataset_scripts.files.tables import FloatArray, Row, delimiter_hint, number, numbers
 from dataset_scripts.gaze.lost_eye import BoolArray, lost_eye
 from dataset_scripts.ledger import Ledger
-from dataset_scripts.plan import Options
 from dataset_scripts.schema import UserError
 
 MIN_INTERVAL_SECONDS, MAX_INTERVAL_SECONDS = 0.0001, 0.05  # of samples
@@ -63,13 +62,17 @@ class Column(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A file, the name of its reading in the ledger, and what holds for it; not `is_eye` where a mouse stood in."""
+    """A file, the name of its reading in the ledger, and what holds for it; not `is_eye` where a mouse stood in.
+
+    `coordinates` and `time_unit` are the user's word for units that no column names, None where there is none.
+    """
 
     path: Path
     where: str
     frame: Frame
-    options: Options
     ledger: Ledger
+    coordinates: Literal["pixels", "fractions"] | None = None
+    time_unit: Literal["seconds", "milliseconds"] | None = None
     is_eye: bool = True
 
 
@@ -124,7 +127,7 @@ def times_in_seconds(rows: list[Row], columns: dict[str, Column], source: Source
         column = columns[kind]
         clock = _clock_times(rows, column, source)
         values = column_numbers(rows, column, source) if clock is None else clock
-        unit = "seconds_by_clock_times" if clock is not None else _named_unit(column, source.options.time_unit)
+        unit = "seconds_by_clock_times" if clock is not None else _named_unit(column, source.time_unit)
         told[column.name] = unit or _shown_time_unit(kind, column, values, source)
         found[kind] = values / 1000 if told[column.name].startswith("milli") else values
     _note_units("times", told, source)
@@ -198,7 +201,7 @@ def require_possible_times(start: FloatArray, duration: FloatArray, name: str) -
 def _position_unit(columns: Sequence[Column], values: Sequence[FloatArray], source: Source) -> str:
     """The unit of both columns of positions, noted, "" where there is none; `values` without those of a lost eye."""
     told = {
-        column.name: _named_unit(column, source.options.coordinates) or _shown_position_unit(shown)
+        column.name: _named_unit(column, source.coordinates) or _shown_position_unit(shown)
         for column, shown in zip(columns, values, strict=True)
     }
     units = {unit.partition("_")[0] for unit in told.values()} - {""}

@@ -18,7 +18,6 @@ from dataset_scripts.gaze.tracker_gaze import read_gaze
 from dataset_scripts.images.dicom import is_dicom
 from dataset_scripts.images.pictures import FORMATS, encode_image
 from dataset_scripts.ledger import Dropped, Impossible, Ledger
-from dataset_scripts.plan import Options
 from dataset_scripts.schema import Box, Reading, Recording, Sentence, UserError
 from dataset_scripts.speech.sentences import split_sentences
 from dataset_scripts.speech.transcripts import read_transcript
@@ -32,7 +31,6 @@ MAX_FINDINGS, MAX_PROMPTS = 32, 200
 MAX_RECORDING_BYTES, MAX_FIXATIONS = 1 << 23, 5000
 PROMPT_SEPARATOR = "|"
 MOUSE_SOURCE = "tracker/mouse"
-_OPTIONS = Options(image_size=SHOWN_SIDE, seed=0, generated=False)
 
 
 @dataclass(frozen=True)
@@ -200,7 +198,7 @@ def open_recording(gaze: Path, transcript: Path | None, picture: Picture) -> Ope
     ledger = Ledger()
     frame = Frame(picture.width, picture.height, screen=None, width_degrees=None)
     with _named_alone(gaze):
-        fixations = read_gaze(Source(gaze, "recording", frame, _OPTIONS, ledger))
+        fixations = read_gaze(Source(gaze, "recording", frame, ledger))
     if fixations is None:
         found = "; ".join(_said(ledger)) or "the file has none"
         raise UserError(f"{gaze.name}: no fixation lies on the image ({found}).")

@@ -10,13 +10,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from dataset_scripts.corpora.tracker import GENERATED_PREFIX
 from dataset_scripts.files.tables import FloatArray
 from dataset_scripts.gaze.fixations import valid_fixations
 from dataset_scripts.gaze.tracker_columns import Frame
 from dataset_scripts.gaze.tracker_gaze import DETECTED_TABLE, fixations_in_samples
 from dataset_scripts.ledger import Ledger
-from dataset_scripts.schema import Fixations, Sentence, UserError
+from dataset_scripts.schema import GENERATED_PREFIX, Fixations, Sentence, UserError
 from egma.page.inputs import MOUSE_SOURCE, Picture, check_sentences
 
 MAX_SAMPLES = 100_000  # half an hour at 60 Hz

@@ -21,8 +21,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 from datasets import disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
-from dataset_scripts.corpora.tracker import GENERATED_PREFIX
-from dataset_scripts.schema import UserError
+from dataset_scripts.schema import GENERATED_PREFIX, UserError
 from egma.inference.models import load_model
 from egma.page.corpus import Corpus
 from egma.page.handlers import Handlers

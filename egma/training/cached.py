@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from egma.training.gather import Features, gather, join
-from egma.training.step import Batch, Pull, Terms, TrainingModule, synchronised
+from egma.training.step import Batch, Pull, Terms, TrainingModule, synchronised, to_device
 
 PER_IMAGE = ("pixel_values", "gaze_mask", "report_ids", "reading_ids")
 PER_SENTENCE = ("input_ids", "attention_mask", "token_type_ids", "gaze_heatmaps", "sentence_ids")
@@ -31,14 +31,14 @@ def cached_step(
     with torch.no_grad():
         for part in parts:
             states.append(_random_state(accelerator.device))
-            cached.append(module(_to(part, accelerator.device), stage="features"))
+            cached.append(module(to_device(part, accelerator.device), stage="features"))
     loss, terms, pulls = _objective_and_pulls(training, cached)
     if not torch.isfinite(loss):
         return loss, terms
     for number, (part, state, pull) in enumerate(zip(parts, states, pulls, strict=True)):
         _set_random_state(accelerator.device, state)
         with synchronised(accelerator, module, number == len(parts) - 1):
-            accelerator.backward(module(_to(part, accelerator.device), stage="pull", pull=pull))
+            accelerator.backward(module(to_device(part, accelerator.device), stage="pull", pull=pull))
     return loss, terms
 
 
@@ -66,13 +66,6 @@ def split(batch: Batch, size: int) -> Iterator[dict[str, Any]]:
         part = {name: batch[name][start:end] for name in PER_IMAGE if batch.get(name) is not None}
         part |= {name: batch[name][chosen] for name in PER_SENTENCE if batch.get(name) is not None}
         yield part | {"sentence_to_image": rows[chosen] - start}
-
-
-def _to(batch: Batch, device: torch.device) -> dict[str, Any]:
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-    }
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -32,7 +32,7 @@ from egma.training.frozen import check_statistics, freeze_unreached, frozen_note
 from egma.training.interruption import Interrupted, Interruption
 from egma.training.objective import check_objective, objective_notes
 from egma.training.start import build_model
-from egma.training.step import Batch, TrainingModule, whole_step
+from egma.training.step import Batch, TrainingModule, to_device, whole_step
 from egma.training.watching import Speedometer, Watch, gallery_rows
 
 # what a resumed run must share with the run it goes on with
@@ -305,8 +305,3 @@ class TrainingRun:
 
 def whole_steps(steps: float) -> int:
     return max(1, round(steps))
-
-
-def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
-    moved = {name: value.to(device, non_blocking=True) for name, value in batch.items() if isinstance(value, Tensor)}
-    return dict(batch) | moved

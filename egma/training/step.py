@@ -125,3 +125,8 @@ def _to_buckets(ids: Tensor, mask: Tensor, pad: int) -> tuple[Tensor, Tensor]:
 def synchronised(accelerator: Accelerator, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
     """Gradients are averaged over the processes once a step."""
     return nullcontext() if last else accelerator.no_sync(module)
+
+
+def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
+    moved = {name: value.to(device, non_blocking=True) for name, value in batch.items() if isinstance(value, Tensor)}
+    return dict(batch) | moved

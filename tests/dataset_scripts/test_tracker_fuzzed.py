@@ -11,7 +11,6 @@ from dataset_scripts.corpora import tracker
 from dataset_scripts.gaze.tracker_columns import Frame, Source
 from dataset_scripts.gaze.tracker_gaze import read_gaze
 from dataset_scripts.ledger import Dropped, Ledger
-from dataset_scripts.plan import Options
 from dataset_scripts.schema import UserError
 from tests.dataset_scripts.raw_trees import grey_picture
 from tests.dataset_scripts.test_parsers_fuzzed import check_fixations, contents, table
@@ -30,14 +29,7 @@ HEADERS = (
 ROWS = ["reading_id,image,gaze", "reading_id,image,gaze,transcript,split,subject_id,device",
         "reading_id,image,gaze,width,height,screen_left,screen_top,screen_right,screen_bottom,image_width_degrees",
         "reading_id,image,gaze,transcript,audio_start_seconds,findings"]  # fmt: skip
-options = st.builds(
-    Options,
-    image_size=st.just(8),
-    seed=st.just(0),
-    generated=st.just(False),
-    coordinates=st.sampled_from([None, "pixels", "fractions"]),
-    time_unit=st.sampled_from([None, "seconds", "milliseconds"]),
-)
+units = st.tuples(st.sampled_from([None, "pixels", "fractions"]), st.sampled_from([None, "seconds", "milliseconds"]))
 frames = st.builds(
     Frame,
     width=st.integers(1, 5000),
@@ -88,20 +80,20 @@ def folder(tmp_path_factory):
         st.tuples(documents.map(as_json), st.just(".json")),
     ),
     frames,
-    options,
+    units,
 )
 @example(
     (b"x_fraction,y_fraction,time_s\n1e308,-1e308,0\n1e308,1e308,1e308\n0,0,1.7e308\n", ".csv"),
     Frame(5000, 1, None, None),
-    Options(8, 0, False),
+    (None, None),
 )
-@example((b"x_px,y_px,start_s,end_s\n1,1,-1.7e308,1.7e308\n", ".csv"), Frame(8, 4, None, None), Options(8, 0, False))
-def test_gaze_file(folder, file, frame, options):
+@example((b"x_px,y_px,start_s,end_s\n1,1,-1.7e308,1.7e308\n", ".csv"), Frame(8, 4, None, None), (None, None))
+def test_gaze_file(folder, file, frame, units):
     content, suffix = file
     path, ledger = folder / f"gaze{suffix}", Ledger()
     path.write_bytes(content)
     try:
-        fixations = read_gaze(Source(path, "r", frame, options, ledger))
+        fixations = read_gaze(Source(path, "r", frame, ledger, *units))
     except (UserError, Dropped):
         return
     check_fixations(fixations)

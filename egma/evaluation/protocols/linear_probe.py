@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Finding, Reading, UserError
+from dataset_scripts.schema import ABSENT, GENERATED_PREFIX, PRESENT, UNCERTAIN, Finding, Reading, UserError
 from egma.evaluation.protocols.zero_shot import Labels, auroc_figures, finding_labels
 from egma.evaluation.statistics.bootstrap import PatientBootstrap, patient
 from egma.inference.embeddings import Images, Processor, Readings, batches, finite, inference
@@ -65,7 +65,7 @@ def probe_labels(training: Sequence[Reading], validation: Sequence[Reading], tes
     """
     _check_patients({"training": training, "validation": validation, "test": test})
     splits = (training, validation, test)
-    if all(reading["source"].removeprefix("phantom/") == COMPETITION_SOURCE for reading in [*training, *test]):
+    if all(reading["source"].removeprefix(GENERATED_PREFIX) == COMPETITION_SOURCE for reading in [*training, *test]):
         competition = [[competition_labels(reading["findings"]) for reading in split] for split in splits]
         classes = sorted(competition[0][0])
         return SplitLabels(

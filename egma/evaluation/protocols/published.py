@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Finding, Reading
+from dataset_scripts.schema import ABSENT, GENERATED_PREFIX, PRESENT, UNCERTAIN, Finding, Reading
 from egma.inference.prompts import PROTOCOL_FOLDER, PromptFile, load_prompts, read_prompt_file
 
 NO_FINDING = "No Finding"
@@ -102,7 +102,7 @@ def protocol_of(readings: Sequence[Reading]) -> CorpusProtocol:
     """The protocol that all sources of the readings share; otherwise, and for any other corpus, none is fixed."""
     none = CorpusProtocol()
     found = {
-        PROTOCOLS.get(source, PROTOCOLS.get(source.removeprefix("phantom/"), none))
+        PROTOCOLS.get(source, PROTOCOLS.get(source.removeprefix(GENERATED_PREFIX), none))
         for source in {reading["source"] for reading in readings}
     }
     return found.pop() if len(found) == 1 else none
