@@ -11,6 +11,7 @@ from dataset_scripts.corpora import tracker
 from dataset_scripts.gaze.tracker_columns import Frame, Source
 from dataset_scripts.gaze.tracker_gaze import read_gaze
 from dataset_scripts.ledger import Dropped, Ledger
+from dataset_scripts.plan import Options
 from dataset_scripts.schema import UserError
 from tests.dataset_scripts.raw_trees import grey_picture
 from tests.dataset_scripts.test_parsers_fuzzed import check_fixations, contents, table
@@ -30,6 +31,7 @@ ROWS = ["reading_id,image,gaze", "reading_id,image,gaze,transcript,split,subject
         "reading_id,image,gaze,width,height,screen_left,screen_top,screen_right,screen_bottom,image_width_degrees",
         "reading_id,image,gaze,transcript,audio_start_seconds,findings"]  # fmt: skip
 units = st.tuples(st.sampled_from([None, "pixels", "fractions"]), st.sampled_from([None, "seconds", "milliseconds"]))
+options = units.map(lambda given: Options(8, 0, False, coordinates=given[0], time_unit=given[1]))
 frames = st.builds(
     Frame,
     width=st.integers(1, 5000),

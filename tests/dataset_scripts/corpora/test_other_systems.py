@@ -14,8 +14,8 @@ from dataset_scripts.plan import Options
 from dataset_scripts.schema import UserError
 from tests.dataset_scripts import evaluation_trees as trees
 from tests.dataset_scripts import raw_trees as raw
-from tests.dataset_scripts import test_siim_gaze as siim
 from tests.dataset_scripts.converting import convert
+from tests.dataset_scripts.corpora import test_siim_gaze as siim
 from tests.dataset_scripts.corpora.test_tracker import FIXATIONS, WEBVTT, folder, one
 
 SHADOW = b"\0\5\x16\7\0\2\0\0Mac OS X        "  # how the `._name` of macOS beside a file begins
