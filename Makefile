@@ -9,14 +9,17 @@ torch := $(shell sed -n '/^torch==/p' constraints.txt)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export GRADIO_ANALYTICS_ENABLED := False
 
-.PHONY: install demo test lint app clean
+.PHONY: install demo test test-slow lint app clean
 install: $(VENV)/installed
 
 demo: $(VENV)/installed
 	$(bin)/python demo.py
 
 test: lint
-	$(bin)/python -m pytest -n 2 --dist loadfile
+	$(bin)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-slow: $(VENV)/installed-dev
+	$(bin)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: $(VENV)/installed-dev
 	$(bin)/ruff check .

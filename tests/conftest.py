@@ -46,7 +46,24 @@ MAX_LENGTH = 16
 FRAME = 112
 GRID = 7
 
+# a browser, several processes, kills, whole programs, other people's tests: `make test-slow`
+SLOW = (
+    *("egma/hub/test_push.py", "egma/hub/test_export.py", "egma/page/test_browser.py", "egma/page/test_hostile.py"),
+    *("egma/page/test_recorder.py", "egma/programs", "egma/study", "egma/training/test_checkpoint_kills.py"),
+    *("egma/training/test_compile.py", "egma/training/test_data.py", "egma/training/test_frozen.py"),
+    *("egma/training/test_gather.py", "egma/training/test_sharding.py", "dataset_scripts/output/test_resume.py"),
+    *("dataset_scripts/test_phantom.py", "modeling_egma/test_transformers_mixins.py", "modeling_egma/test_trainer.py"),
+    *("test_examples.py", "test_real_input.py"),
+)
+
 worst_differences: dict[str, float] = {}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow = tuple(Path(__file__).parent / place for place in SLOW)
+    for item in items:
+        if any(item.path.is_relative_to(place) for place in slow):
+            item.add_marker("slow")
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -17,7 +17,8 @@ from tests.egma.page.conftest import Served
 from tests.egma.page.hostile import dicom, encoded, hostile_pictures, noise, write
 
 COLUMNS = ("x", "y", "start", "duration")
-MANY = {"fixations": {name: [0.5 + n / 1e5 for n in range(MAX_FIXATIONS + 1)] for name in COLUMNS}}
+COUNT = MAX_FIXATIONS + 1
+MANY = {"fixations": {name: [0.4] * COUNT for name in COLUMNS} | {"start": [n / 2 for n in range(COUNT)]}}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_prompts(client: Client, page: Served, tmp_path: Path, prompts: str, mes
         (
             "gaze.json",
             '{"fixations": {"x": [1e999], "y": [0], "start": [0], "duration": [1]}}',
-            "gaze.json: no fixation lies",
+            "no row has a number as x",
         ),
         ("gaze.json", "[" * 5000, "expected"),
         ("gaze.csv", "x,y\n1,2", "expected the columns"),

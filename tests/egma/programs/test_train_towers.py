@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from egma.programs import train as train_egma
 from egma.training.arguments import parse_settings
+from egma.training.run import TrainingRun
 from tests.egma.training.test_gather import free_port
 from tests.modeling_egma.tower_configs import BERT, VISION
 
@@ -63,9 +64,9 @@ def test_batch_statistics_from_nothing(places: list[str], tmp_path: Path, capsys
     assert train_egma.main([*once, "--evaluation_steps", "2"]) == 0
     assert "running statistics" not in capsys.readouterr().out
     before = load_file(tmp_path / "run" / "checkpoint-4" / "model.safetensors")
-    steps = train_egma.Trainer._train_step
+    steps = TrainingRun._train_step
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_egma.Trainer, "_train_step", lambda self, taken: steps(self, taken) or _stop(self))
+        patch.setattr(TrainingRun, "_train_step", lambda self, taken: steps(self, taken) or _stop(self))
         with pytest.raises(KeyboardInterrupt):
             train_egma.main([*once, "--evaluation_steps", "2", "--output_dir", str(twice)])
     assert train_egma.main([*once, "--evaluation_steps", "2", "--output_dir", str(twice), "--resume", "auto"]) == 0
@@ -84,7 +85,7 @@ def test_batch_statistics_from_nothing(places: list[str], tmp_path: Path, capsys
     assert scales and all(not torch.equal(end[name], start[name]) for name in scales)
 
 
-def _stop(trainer: train_egma.Trainer) -> None:
+def _stop(trainer: TrainingRun) -> None:
     if trainer.step == 3:
         raise KeyboardInterrupt
 
@@ -101,7 +102,7 @@ def test_epochs_are_rounded_after_they_are_multiplied(
 ) -> None:
     preset = ["--config", str(preset_of(tmp_path, "vit")), "--batch_size", "20", "--epochs", epochs]
     settings = parse_settings([*places, *preset, "--gradient_accumulation_steps", str(accumulation)])
-    trainer = train_egma.Trainer(settings)
+    trainer = TrainingRun(settings)
     assert (trainer.data.batches_per_epoch, trainer.total_steps, trainer.evaluation_steps) == (2, steps, every)
 
 
@@ -111,7 +112,7 @@ def test_two_batches_an_epoch_four_a_step(
     preset = ["--config", str(preset_of(tmp_path, "vit")), "--batch_size", "20"]
     arguments = [*places, *preset, "--gradient_accumulation_steps", "4", "--epochs", "10"]
     for streaming in ("False", "True"):
-        trainer = train_egma.Trainer(parse_settings([*arguments, "--streaming", streaming]))
+        trainer = TrainingRun(parse_settings([*arguments, "--streaming", streaming]))
         assert (trainer.data.batches_per_epoch, trainer.total_steps, trainer.evaluation_steps) == (2, 5, 1)
     assert train_egma.main([*arguments, "--dry_run"]) == 0
     assert "for 5 steps" in capsys.readouterr().out
