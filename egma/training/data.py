@@ -114,7 +114,7 @@ class Readings(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __init__(self, corpora: Sequence[Dataset], gaze_ratio: float, seed: int) -> None:
         columns = [rows.select_columns(TRAINING_COLUMNS) for rows in corpora]
-        self.rows = datasets.concatenate_datasets(columns).cast_column("image", datasets.Image(mode="L"))
+        self.rows = datasets.concatenate_datasets(columns)
         self.keeps_gaze = gaze_subset(np.concatenate([_has_gaze(rows) for rows in corpora]), gaze_ratio, seed)
         self.sentence_counts = np.concatenate([_lengths(rows, "sentences") for rows in corpora])
 

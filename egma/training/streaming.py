@@ -88,7 +88,7 @@ class StreamedBatches:
     def decoded(self, row: dict[str, Any]) -> dict[str, Any]:
         number = text_number(f"{self.settings.seed} {row['reading_id']}") % RATIO_STEPS
         keeps = number < self.settings.gaze_ratio * RATIO_STEPS
-        image = datasets.Image(mode="L").decode_example(row["image"])
+        image = datasets.Image().decode_example(row["image"])
         return row | {"image": image, "fixations": row["fixations"] if keeps else None}
 
     def _rows(self, epoch: int, passage: int) -> Iterator[dict[str, Any]]:

@@ -4,9 +4,11 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from PIL import ImageOps
 
 from dataset_scripts.schema import UserError, load_readings
 from egma.training.arguments import TrainingSettings
@@ -95,6 +97,21 @@ def without_gaze(data: Path, folder: Path) -> Path:
         (folder / "data").mkdir(parents=True, exist_ok=True)
         rows.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
     return folder
+
+
+@BOTH
+def test_training_sees_the_colours_that_evaluation_sees(
+    phantom_data: Path, processor: Any, streaming: bool, tmp_path: Path
+) -> None:
+    for path in phantom_data.glob("data/*.parquet"):
+        rows = datasets.Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))
+        red = rows.map(lambda row: {"image": ImageOps.colorize(row["image"], "black", "red")})
+        (tmp_path / "data").mkdir(exist_ok=True)
+        red.to_parquet(str(tmp_path / "data" / path.name))
+    batch = next(stream(settings(tmp_path, streaming=streaming), processor))
+    pictures = {row["reading_id"]: row["image"] for row in load_readings(tmp_path, "train")}
+    seen = processor(images=[pictures[name] for name in batch["reading_ids"]])["pixel_values"]
+    assert torch.equal(batch["pixel_values"], seen) and not torch.equal(seen[:, 0], seen[:, 1])
 
 
 @BOTH
