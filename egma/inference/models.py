@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor
 
@@ -71,9 +73,22 @@ def load_whole_model(
         raise UserError(f"{name}: the weights do not fill an EGMA model: {faults}")
     try:
         check_patches(model)
-        return model, processor.fit(config, max_length)
+        processor = processor.fit(config, max_length)
     except (ValueError, AttributeError) as error:
         raise UserError(f"{name}: {_first_line(error)}") from error
+    _check_grey_values(name, processor)
+    return model, processor
+
+
+def _check_grey_values(name: str, processor: Any) -> None:
+    """A picture goes through the image processor as its file sets it, and comes out as numbers."""
+    try:
+        with np.errstate(all="ignore"):
+            pixels = processor(images=[Image.new("L", (8, 8), 128)])["pixel_values"]
+    except LOADING_ERRORS as error:
+        raise UserError(f"{name}: its image processor takes no picture: {_first_line(error)}") from error
+    if not bool(torch.as_tensor(pixels).isfinite().all()):
+        raise UserError(f"{name}: its image processor makes no numbers of a picture; expected an image_std above 0")
 
 
 def _check_kind(name: str, config: Any) -> None:

@@ -48,6 +48,15 @@ def _edited(name: str, **fields: Any) -> Callable[[Path], None]:
     return spoil
 
 
+def _image_settings(**fields: Any) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        path = folder / "processor_config.json"
+        settings = json.loads(path.read_text())
+        path.write_text(json.dumps(settings | {"image_processor": settings["image_processor"] | fields}))
+
+    return spoil
+
+
 def _classifier(folder: Path) -> None:
     EgmaForImageClassification.from_pretrained(folder, num_labels=2).save_pretrained(folder)
 
@@ -106,6 +115,13 @@ SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
     "processor's grid": (
         _edited("processor_config.json", grid_size=14),
         "a grid of 14, expected 112 x 112 px and 7",
+    ),
+    "one mean": (_image_settings(image_mean=[0.5]), "its image processor takes no picture: mean must have 3"),
+    "mean in words": (_image_settings(image_mean="x"), "its image processor takes no picture"),
+    "unknown resampling": (_image_settings(resample=99), "its image processor takes no picture"),
+    "no deviation": (
+        _image_settings(image_std=[0, 0, 0]),
+        "makes no numbers of a picture; expected an image_std above 0",
     ),
     "masking": (_masking, "gives other tokens at the second look"),
 }
