@@ -34,6 +34,7 @@ FIXATION_TABLE, SAMPLE_TABLE, DETECTED_TABLE = "fixations", "samples", "fixation
 DISPERSION_DEGREES = 1.0
 DISPERSION_DIAGONALS = 0.025  # about a degree: in REFLACX 94 pixels of an image of 2544 x 3056, 0.024 of its diagonal
 MAX_JSON_BYTES = 1 << 28
+UNIT_JUMP, SHARE_OF_JUMPS = 100, 0.1  # of intervals of samples; between seconds and milliseconds lie 1,000
 _JSON_FORM = '{"fixations": {"x": [], "y": [], "start": [], "duration": []}} with a number a fixation in each list'
 _WIDTHS, _SHOWN = ("sigma_x", "sigma_y"), ("x_min", "y_min", "x_max", "y_max")
 
@@ -133,6 +134,7 @@ def _detected(rows: list[Row], columns: dict[str, Column], source: Source) -> di
         raise Dropped("times_run_backwards", f"{source.path.name} row {row}; expected samples in the order of time")
     intervals = np.diff(np.unique(timed))
     if intervals.size:
+        _require_one_unit(intervals, source)
         _note_detection(float(np.median(intervals)), source)
     used = _used_samples(x, y, time, _marked(rows, columns, source), lost, source)
     return fixations_in_samples(x[used], y[used], time[used], source.frame)
@@ -192,6 +194,18 @@ def _used_samples(
         drop("frozen", frozen)
     source.ledger.keep(SAMPLE_TABLE, int(used.sum()))
     return used
+
+
+def _require_one_unit(intervals: FloatArray, source: Source) -> None:
+    """Raise Dropped where some samples tick a hundred times as fast as others: the unit changed on the way."""
+    typical = float(np.median(intervals))
+    jumps = max((intervals < typical / UNIT_JUMP).mean(), (intervals > typical * UNIT_JUMP).mean())
+    if jumps > SHARE_OF_JUMPS:
+        raise Dropped(
+            "times_change_their_unit",
+            f"{source.path.name}: samples follow each other after {typical:g} s, {jumps:.0%} of them {UNIT_JUMP} times "
+            "sooner or later; expected one unit throughout",
+        )
 
 
 def _note_detection(interval: float, source: Source) -> None:

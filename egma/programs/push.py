@@ -1,6 +1,6 @@
 """Push a trained model to the Hub, private unless told otherwise.
 
-    python push_egma.py DIR ID [--results DIR] [--public] [--overwrite] [--dry-run]
+    python push_egma.py DIR ID [--results DIR] [--public] [--overwrite] [--dry-run OUT]
 
 Weights, processor, code and a complete card go up; checkpoints, logs and settings do not. With --results (what
 `evaluate_egma.py --output` wrote for this very model) its figures stand in the card and in its `model-index`.
@@ -22,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, help="output folder of evaluate_egma.py")
     parser.add_argument("--public", action="store_true")
     parser.add_argument("--overwrite", action="store_true", help="put it over what the repository holds")
-    parser.add_argument("--dry-run", type=Path, metavar="DIR", help="write what would go up to DIR instead")
+    parser.add_argument(
+        "--dry-run", type=Path, metavar="OUT", help="write what would go up to the new folder OUT instead"
+    )
     options = parser.parse_args(argv)
     try:
         if options.dry_run is not None:
@@ -30,7 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         kept = {"public": options.public, "overwrite": options.overwrite}
         print(push_model(options.folder, options.repo_id, options.results, **kept))
-    except (UserError, FileExistsError) as error:
+    except FileExistsError:
+        print(f"push_egma: {options.dry_run}: exists already; expected a new folder", file=sys.stderr)
+        return 2
+    except UserError as error:
         print(f"push_egma: {error}", file=sys.stderr)
         return 2
     return 0

@@ -161,3 +161,11 @@ def test_clock_seconds(hours, minutes, seconds, thousandths):
 )
 def test_what_is_no_clock_time(text):
     assert clock_seconds(text) is None
+
+
+@pytest.mark.parametrize("seconds_first", [120, 200, 280])
+def test_a_clock_that_changes_its_unit_on_the_way_drops_the_reading(tmp_path, seconds_first):
+    """The median alone decided: two seconds of samples shrank to two milliseconds."""
+    times = [n / 100 if n < seconds_first else n * 10 for n in range(400)]
+    lines = ["x_pixels,y_pixels,time", *(f"{25 + n % 3},{10 + n % 2},{time:g}" for n, time in enumerate(times))]
+    refused(tmp_path, "times_change_their_unit: .*expected one unit throughout", files={"gaze.csv": lines})
