@@ -115,13 +115,8 @@ def evaluate_model(
     options = Options(split, pooling, batch_size, bootstrap, seed)
     corpus = Corpus.read(data, split, training_rows, validation_rows)
     protocol = corpus.protocol
-    file = protocol.prompt_file() if prompts is None else None
-    candidates = prompts if prompts is not None else (file.classes if file is not None else load_prompts())
-    per_class = file.per_class if prompts_per_class is None and file is not None else prompts_per_class
     named = classes if classes is not None else protocol.classes
-    chosen = _choose_prompts(corpus.test, candidates, named)
-    if per_class is not None:
-        chosen = draw_prompts(chosen, per_class, seed)
+    chosen = _prompts_of(corpus, prompts, named, prompts_per_class, seed)
     least = 0 if named is not None else protocol.distinct.least_positives
     few = few_positives(corpus.test, list(chosen), least)
     resampling = PatientBootstrap(corpus.test, bootstrap, seed)
@@ -154,6 +149,21 @@ def evaluate_model(
         results.setdefault("baselines", {})[name] = beside
     correct_for_many(results.get("baselines", {}))
     return results | {"details": without_draws(details)}
+
+
+def _prompts_of(
+    corpus: "Corpus",
+    given: Mapping[str, Sequence[str]] | None,
+    classes: Sequence[str] | None,
+    per_class: int | None,
+    seed: int,
+) -> Prompts:
+    """The prompts given, or else of the corpus' protocol, or the package's; drawn where there shall be fewer."""
+    file = corpus.protocol.prompt_file() if given is None else None
+    candidates = given if given is not None else (file.classes if file is not None else load_prompts())
+    per_class = file.per_class if per_class is None and file is not None else per_class
+    chosen = _choose_prompts(corpus.test, candidates, classes)
+    return chosen if per_class is None else draw_prompts(chosen, per_class, seed)
 
 
 def _beside(

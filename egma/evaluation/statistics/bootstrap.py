@@ -184,15 +184,6 @@ class PatientBootstrap:
             figures[name] = Figure(mean, interval, len(readings), None, method, len(seen), paired=paired)
         return figures
 
-    def paired(self, first: Statistic, second: Statistic, readings: Sequence[Reading]) -> Difference:
-        """Compare two models on the same entries, both under the same draws of patients; see `paired_difference`.
-
-        Args:
-            first, second: statistics over the same `readings`, such as `mean_of` of each model's values.
-        """
-        figures = [self.figure(statistic, readings) for statistic in (first, second)]
-        return paired_difference(figures[0].to_json(), figures[1].to_json())
-
     def difference(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> Difference:
         """Two models' figures over the same entries, as `Figure.to_json` has them: sign-flips where patients add up.
 

@@ -1,14 +1,29 @@
 """Draws are of patients, and the vectorised interval is that of a plain loop."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from dataset_scripts.schema import Reading
 from egma.evaluation.protocols.zero_shot import macro_f1
-from egma.evaluation.statistics.bootstrap import PatientBootstrap, mean_of, median_of
+from egma.evaluation.statistics.bootstrap import (
+    Difference,
+    PatientBootstrap,
+    Statistic,
+    mean_of,
+    median_of,
+    paired_difference,
+)
 from tests.egma.evaluation.fakes import reading
 
 RANDOM = np.random.default_rng(1)
+
+
+def paired(bootstrap: PatientBootstrap, first: Statistic, second: Statistic, rows: Sequence[Reading]) -> Difference:
+    figures = [bootstrap.figure(statistic, rows) for statistic in (first, second)]
+    return paired_difference(figures[0].to_json(), figures[1].to_json())
 
 
 def test_readings_of_one_patient_are_drawn_together() -> None:
@@ -123,7 +138,7 @@ def test_paired_difference_by_loop() -> None:
     rows = [reading(number % 200, subject_id=f"patient {number % 50}") for number in range(120)]
     first, second = RANDOM.random(120), RANDOM.random(120)
     bootstrap = PatientBootstrap(rows, 300)
-    result = bootstrap.paired(mean_of(first), mean_of(second), rows)
+    result = paired(bootstrap, mean_of(first), mean_of(second), rows)
     drawn = [(row * (first - second)).sum() / row.sum() for row in bootstrap.weights(rows)]
     observed = (first - second).mean()
     far = sum(abs(value - observed) >= abs(observed) for value in drawn)
@@ -135,13 +150,13 @@ def test_paired_difference_by_loop() -> None:
 def test_paired_difference_sees_a_small_steady_gain_and_no_gain_at_all() -> None:
     rows = [reading(number) for number in range(100)]
     bootstrap, noise = PatientBootstrap(rows, 999), RANDOM.random(100)
-    better = bootstrap.paired(mean_of(noise + 0.01), mean_of(noise), rows)
+    better = paired(bootstrap, mean_of(noise + 0.01), mean_of(noise), rows)
     assert better.value == pytest.approx(0.01) and better.p_value == pytest.approx(1 / 1000)
-    same = bootstrap.paired(mean_of(noise), mean_of(noise), rows)
+    same = paired(bootstrap, mean_of(noise), mean_of(noise), rows)
     assert (same.value, same.p_value) == (0, 1)
-    reverse = bootstrap.paired(mean_of(noise), mean_of(noise + 0.01), rows)
+    reverse = paired(bootstrap, mean_of(noise), mean_of(noise + 0.01), rows)
     assert reverse.value == -better.value and reverse.p_value == better.p_value
-    assert bootstrap.paired(mean_of(noise[:1]), mean_of(noise[:1]), rows[:1]).p_value is None
+    assert paired(bootstrap, mean_of(noise[:1]), mean_of(noise[:1]), rows[:1]).p_value is None
 
 
 def test_p_value_is_uniform_without_a_difference() -> None:
@@ -149,7 +164,7 @@ def test_p_value_is_uniform_without_a_difference() -> None:
     rows = [reading(number) for number in range(60)]
     bootstrap = PatientBootstrap(rows, 400)
     p_values = [
-        bootstrap.paired(mean_of(RANDOM.normal(size=60)), mean_of(RANDOM.normal(size=60)), rows).p_value
+        paired(bootstrap, mean_of(RANDOM.normal(size=60)), mean_of(RANDOM.normal(size=60)), rows).p_value
         for _ in range(200)
     ]
     assert 0.01 <= np.mean([p is not None and p < 0.05 for p in p_values]) <= 0.11
