@@ -5,12 +5,13 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
-import httpx
 import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
+ADDRESS_SECONDS = 30
 EIGHT_BIT_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP")
 EIGHT_BIT_MODES = ("L", "LA", "RGB", "RGBA", "P", "PA", "1")
 CHANNEL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -70,7 +71,8 @@ def _opened(source: str | Path, do_convert_rgb: bool | None) -> Image.Image:
 def _content(source: str | Path) -> Path | io.BytesIO:
     text = str(source)
     if text.startswith(("http://", "https://")):
-        return io.BytesIO(httpx.get(text, follow_redirects=True).raise_for_status().content)
+        with urlopen(text, timeout=ADDRESS_SECONDS) as answer:
+            return io.BytesIO(answer.read())
     return io.BytesIO(base64.b64decode(text.partition(",")[2])) if text.startswith("data:image/") else Path(source)
 
 

@@ -1,6 +1,9 @@
 """The house as docs/architecture.md has it: which room may use which, and no circle anywhere."""
 
 import ast
+import configparser
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,6 +98,25 @@ def test_no_files_import_each_other_in_a_circle() -> None:
         for module in free:
             del open_files[module]
     assert not open_files
+
+
+def test_what_travels_to_the_hub_needs_only_what_the_package_asks_for() -> None:
+    """What another extra brings is not there for those who only load a model, nor for the demo."""
+    declared = configparser.ConfigParser()
+    declared.read(ROOT / "setup.cfg")
+    names = re.findall(r"^[\w-]+", declared["options"]["install_requires"], flags=re.M)
+    known = {"pillow": "PIL"}
+    allowed = {known.get(name, name) for name in names} | set(sys.stdlib_module_names)
+    used = {name for path in (ROOT / "modeling_egma").glob("*.py") for name in _foreign(path)}
+    assert used <= allowed
+
+
+def _foreign(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            yield str(node.module).partition(".")[0]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
 
 
 def test_the_root_of_the_clone_is_found() -> None:

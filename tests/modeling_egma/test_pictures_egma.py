@@ -2,8 +2,9 @@
 
 import base64
 import io
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
-import httpx
 import numpy as np
 import pytest
 import torch
@@ -85,21 +86,27 @@ def test_one_pixel_is_a_picture():
     assert as_picture(Image.new("RGB", (1, 1), (1, 2, 3))).getpixel((0, 0)) == (1, 2, 3)
 
 
-def test_addresses_and_data_strings_come_in_as_files_do(monkeypatch):
+def test_addresses_and_data_strings_come_in_as_files_do():
     content = png(Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(255 - GREY)]))
     expected = np.asarray(as_picture(Image.open(io.BytesIO(content))))
-    asked = []
 
-    def answer(url, **_):
-        asked.append(url)
-        return httpx.Response(200 if "a.png" in url else 404, content=content, request=httpx.Request("GET", url))
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == "/a.png" else 404)
+            self.end_headers()
+            self.wfile.write(content)
 
-    monkeypatch.setattr(httpx, "get", answer)
-    for source in ("https://example.org/a.png", f"data:image/png;base64,{base64.b64encode(content).decode()}"):
-        np.testing.assert_array_equal(np.asarray(as_picture(source)), expected)
-    with pytest.raises(ValueError, match="404"):
-        as_picture("https://example.org/b.png")
-    assert len(asked) == 2
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        for source in (f"{address}/a.png", f"data:image/png;base64,{base64.b64encode(content).decode()}"):
+            np.testing.assert_array_equal(np.asarray(as_picture(source)), expected)
+        with pytest.raises(ValueError, match="404"):
+            as_picture(f"{address}/b.png")
+        server.shutdown()
 
 
 def test_gaze_and_heat_maps_follow_the_upright_picture(processor, tiny_model):
