@@ -23,10 +23,11 @@ from transformers.utils import logging as transformers_logging
 import modeling_egma  # noqa: F401  registers the Auto classes
 from dataset_scripts.identity import corpus_identity, model_identity, program_identity
 from dataset_scripts.schema import UserError, is_generated
-from egma.evaluation.evaluate import TASKS, evaluate_model
+from egma.evaluation.evaluate import evaluate_model
 from egma.evaluation.reporting.model_index import eval_results
 from egma.evaluation.reporting.report import headline_table, write_report
 from egma.evaluation.task_cache import TaskCache
+from egma.evaluation.tasks import TASKS
 from egma.inference.models import load_model
 from egma.inference.peers import load_peer
 from egma.inference.prompts import load_prompts

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_scripts.schema import Reading, UserError
-from egma.evaluation.evaluate import TASKS, TRAINED_TASKS, evaluate_model
+from egma.evaluation.evaluate import evaluate_model
 from egma.evaluation.protocols.fine_tuning import fine_tuning
 from egma.evaluation.protocols.linear_probe import features, probe_labels
 from egma.evaluation.statistics.bootstrap import PatientBootstrap
+from egma.evaluation.tasks import TASKS, TRAINED_TASKS
 from egma.inference.embeddings import NotFinite, encode_images, encode_texts, finite, rounded
 from egma.page.inputs import picture_of
 from egma.page.session import PageModel, Session

@@ -12,7 +12,7 @@ from transformers import BertConfig
 
 from dataset_scripts.identity import corpus_identity, model_identity
 from dataset_scripts.schema import FEATURES
-from egma.evaluation.evaluate import Tasks
+from egma.evaluation.tasks import Tasks
 from egma.programs import evaluate as evaluate_egma
 from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
 from tests.dataset_scripts.test_identity import write_corpus
@@ -64,13 +64,13 @@ def test_finished_tasks_survive_and_are_the_models_own(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("egma.evaluation.evaluate.Tasks.pointing_game", interrupted)
+        patch.setattr("egma.evaluation.tasks.Tasks.pointing_game", interrupted)
         with pytest.raises(KeyboardInterrupt):
             evaluate_egma.main(arguments)
     assert not (output / "results.json").exists()
     assert {path.stem for path in (output / "tasks").iterdir()} == {"zero_shot", "retrieval", "class_retrieval"}
     with monkeypatch.context() as patch:
-        patch.setattr("egma.evaluation.evaluate.Tasks.zero_shot", interrupted)
+        patch.setattr("egma.evaluation.tasks.Tasks.zero_shot", interrupted)
         assert evaluate_egma.main(arguments) == 0
     resumed = (output / "results.json").read_bytes()
     assert evaluate_egma.main([*arguments[:3], "--output", str(tmp_path / "straight"), "--bootstrap", "20"]) == 0

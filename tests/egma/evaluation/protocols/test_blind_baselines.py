@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import egma.evaluation.corpus
+import egma.evaluation.tasks
 from dataset_scripts.schema import Reading
-from egma.evaluation import evaluate as program
 from egma.evaluation.evaluate import evaluate_model
 from egma.evaluation.metrics.ranking import held_share
 from egma.evaluation.metrics.saliency import auc_judd, shuffled_auc
@@ -197,14 +198,17 @@ def test_they_are_made_once_whatever_number_of_models(monkeypatch: pytest.Monkey
         [spoken(k) for k in range(9)], corpus(9), strict=True
     )]  # fmt: skip
     calls: list[str] = []
-    for name in ("mean_boxes", "mean_gaze", "gaze_corpus", "grounding_corpus"):
-        plain = getattr(program, name)
+    tasks_module, corpus_module = egma.evaluation.tasks, egma.evaluation.corpus
+    places = {"mean_boxes": corpus_module, "mean_gaze": tasks_module}
+    places |= {"gaze_corpus": tasks_module, "grounding_corpus": tasks_module}
+    for name, module in places.items():
+        plain = getattr(module, name)
 
         def counting(*args: Any, name: str = name, plain: Any = plain) -> Any:
             calls.append(name)
             return plain(*args)
 
-        monkeypatch.setattr(program, name, counting)
+        monkeypatch.setattr(module, name, counting)
     models = {str(seed): (random_model(rows, seed), processor) for seed in (1, 2)}
     tasks = ["pointing_game", "grounding", "gaze_agreement"]
     result = evaluate(random_model(rows), rows, tasks, training_rows=rows, others=models)
