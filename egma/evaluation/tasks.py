@@ -1,0 +1,245 @@
+"""Every task by its name, over one model's embeddings of one corpus."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from dataset_scripts.schema import Split, UserError
+from egma.evaluation.corpus import Corpus
+from egma.evaluation.protocols.blind_baselines import MeanMaps, plain_text
+from egma.evaluation.protocols.class_retrieval import class_retrieval
+from egma.evaluation.protocols.fine_tuning import fine_tuning
+from egma.evaluation.protocols.gaze_agreement import GazeCorpus, gaze_agreement, gaze_corpus, mean_gaze
+from egma.evaluation.protocols.grounding import GroundingCorpus, grounding, grounding_corpus, grounding_targets
+from egma.evaluation.protocols.linear_probe import SplitLabels, features, linear_probe, probe_labels
+from egma.evaluation.protocols.pointing import pointing_game, pointing_targets
+from egma.evaluation.protocols.retrieval import distinct_pairs, report_scores, report_sentences, retrieval
+from egma.evaluation.protocols.zero_shot import finding_labels, zero_shot, zero_shot_classes
+from egma.evaluation.reporting.result_plots import (
+    TSNE_SMALLEST,
+    confusion_figure,
+    retrieval_figure,
+    roc_figure,
+    tsne_figure,
+)
+from egma.evaluation.statistics.bootstrap import PatientBootstrap
+from egma.evaluation.task_cache import TaskCache
+from egma.figures.example_sentences import gallery_rows
+from egma.figures.finish import DOTS_PER_INCH
+from egma.figures.heat_maps import heatmap_gallery
+from egma.inference.embeddings import (
+    ImageBank,
+    Images,
+    ImageTextModel,
+    NotFinite,
+    Processor,
+    Readings,
+    TextBank,
+    encode_images,
+    encode_texts,
+)
+from egma.inference.prompts import Prompts
+from egma.inference.scores import Pooling, class_scores
+from modeling_egma import EgmaModel
+from modeling_egma.processing_egma import GAZE_DEFAULTS
+
+TASKS = (
+    *("zero_shot", "retrieval", "class_retrieval", "pointing_game", "grounding", "gaze_agreement"),
+    *("linear_probe", "fine_tuning"),
+)
+SENTENCE_TASKS = {"retrieval", "grounding", "gaze_agreement"}  # read the reports, not only prompts
+TRAINED_TASKS = {"linear_probe", "fine_tuning"}  # train a head on the training split: only when asked for by name
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides the figures beside model and data; see `evaluate_model`."""
+
+    split: Split
+    pooling: Pooling
+    batch_size: int
+    bootstrap: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Each task by its name, over one model's embeddings, which are made when the first task asks for them.
+
+    `classes_named` is whether the user or the protocol chose the classes; `few` are those that too few images show for
+    classification, with their number.
+    """
+
+    model: ImageTextModel
+    processor: Processor
+    corpus: Corpus
+    prompts: Prompts
+    classes_named: bool
+    few: Mapping[str, int]
+    options: Options
+    bootstrap: PatientBootstrap
+    tasks: Sequence[str] | None
+
+    def run(self, cache: TaskCache | None, asked: bool) -> dict[str, Any]:
+        """Figures by task; a task that nobody asked for by name may be impossible, and then gives its reason."""
+        details: dict[str, Any] = {}
+        for name in self.names:
+            known = None if cache is None else cache.read(name)
+            if known is not None:
+                details[name] = known
+                continue
+            try:
+                details[name] = getattr(self, name)()
+            except UserError as error:
+                if asked or isinstance(error, NotFinite):
+                    raise
+                details[name] = {"reason": str(error)}
+            if cache is not None:
+                cache.write(name, details[name])
+        if all("reason" in result for result in details.values()):
+            raise UserError("; ".join(result["reason"] for result in details.values()))
+        return details
+
+    def draw(self, details: Mapping[str, Any], folder: Path, cache: TaskCache | None, generated: bool) -> None:
+        """The figures, unless those of a finished run are there."""
+        known = None if cache is None else cache.read("figures")
+        if known is not None and all((folder / name).is_file() for name in known["files"]):
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn = self._plots(details, generated)
+        for name, figure in drawn.items():
+            figure.savefig(folder / name, dpi=DOTS_PER_INCH)
+        files = list(drawn)
+        if isinstance(self.model, EgmaModel) and (rows := gallery_rows(self.model, self.processor, self.corpus.rows)):
+            heatmap_gallery(rows, folder / "heat_maps.png", generated)
+            files.append("heat_maps.png")
+        if cache is not None:
+            cache.write("figures", {"files": files})
+
+    def _plots(self, details: Mapping[str, Any], generated: bool) -> dict[str, Figure]:
+        """What the finished tasks allow, by the files' names."""
+        score, plots = self.model.config.zero_shot_score, dict[str, Figure]()
+        if "classes" in details.get("zero_shot", {}):
+            prompts = {name: self.prompts[name] for name in details["zero_shot"]["classes"]}
+            labels = finding_labels(self.corpus.test, list(prompts))
+            scores = class_scores(self.images, self.texts, prompts, self.options.pooling)[score]
+            scores = scores[self.images.places(self.corpus.test)]
+            plots["roc.png"] = roc_figure(labels, scores, generated)
+            if len(labels.single()) and len(prompts) > 1:
+                plots["confusion.png"] = confusion_figure(labels, scores, generated)
+            if len(self.images.place) >= TSNE_SMALLEST:
+                plots["tsne.png"] = tsne_figure(self.images, labels, generated)
+        if "candidates" in details.get("retrieval", {}):
+            pairs = distinct_pairs(self.corpus.test)
+            scores = report_scores(pairs, self.images, self.texts)[score]
+            plots["retrieval.png"] = retrieval_figure(
+                pairs, Images(self.processor, self.corpus.rows), scores, generated
+            )
+        return plots
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.tasks or [name for name in TASKS if name not in TRAINED_TASKS]
+
+    @cached_property
+    def images(self) -> ImageBank:
+        return encode_images(self.model, self.processor, self.corpus.rows, self.options.batch_size)
+
+    @cached_property
+    def texts(self) -> TextBank:
+        texts = [prompt for used in self.prompts.values() for prompt in used]
+        if SENTENCE_TASKS & set(self.names):
+            texts += [text for reading in self.corpus.test for text in report_sentences(reading)]
+        if not texts:
+            raise UserError(
+                "nothing to evaluate: the readings hold no sentence, and none of their findings has prompts"
+            )
+        return encode_texts(self.model, self.processor, texts, self.options.batch_size)
+
+    @cached_property
+    def split_labels(self) -> SplitLabels:
+        return probe_labels(self.corpus.training, self.corpus.validation, self.corpus.test)
+
+    @property
+    def split_rows(self) -> tuple[Readings, Readings, Readings]:
+        assert self.split_labels and self.corpus.training_rows is not None and self.corpus.validation_rows is not None
+        return self.corpus.training_rows, self.corpus.validation_rows, self.corpus.rows
+
+    @property
+    def class_prompts(self) -> Prompts:
+        """Prompts of the classes that enough images show."""
+        if self.few and len(self.few) == len(self.prompts):
+            counts = ", ".join(f"{name} {count}" for name, count in self.few.items())
+            raise UserError(f"no class has as many positive images as the corpus' protocol asks for; they are {counts}")
+        return {name: prompts for name, prompts in self.prompts.items() if name not in self.few}
+
+    def zero_shot(self) -> dict[str, Any]:
+        readings, known = self.corpus.test, self.class_prompts
+        names = list(known) if self.classes_named else zero_shot_classes(readings, known)
+        prompts = {name: known[name] for name in names}
+        return zero_shot(readings, self.images, self.texts, prompts, self.bootstrap, self.options.pooling)
+
+    def retrieval(self) -> dict[str, Any]:
+        return retrieval(self.corpus.test, self.images, self.texts, self.bootstrap)
+
+    def class_retrieval(self) -> dict[str, Any]:
+        corpus = self.corpus
+        return class_retrieval(
+            corpus.test, self.images, self.texts, self.class_prompts, self.bootstrap, corpus.training
+        )
+
+    def pointing_game(self) -> dict[str, Any]:
+        targets = pointing_targets(self.corpus.test, self.prompts)
+        return pointing_game(targets, self.images, self.texts, self.corpus.boxes, self.bootstrap)
+
+    def grounding(self) -> dict[str, Any]:
+        corpus = self.corpus
+
+        def blind() -> GroundingCorpus:
+            return grounding_corpus(grounding_targets(corpus.test, self.prompts), corpus.boxes, self.mean_gaze)
+
+        found: GroundingCorpus = corpus.once(("grounding", *self.gaze_settings), blind)
+        return grounding(found, self.images, self.texts, self.bootstrap)
+
+    def gaze_agreement(self) -> dict[str, Any]:
+        corpus, settings = self.corpus, self.gaze_settings
+
+        def blind() -> GazeCorpus:
+            return gaze_corpus(corpus.test, corpus.training, corpus.boxes, self.mean_gaze, *settings)
+
+        found: GazeCorpus = corpus.once(("gaze_agreement", *settings), blind)
+        return gaze_agreement(found, self.images, self.texts, self.bootstrap)
+
+    @property
+    def mean_gaze(self) -> MeanMaps:
+        """Of the training split, and of every text that a map is asked for."""
+        texts = [prompt for used in self.prompts.values() for prompt in used]
+        texts += [text for reading in self.corpus.test for text in report_sentences(reading)]
+
+        def blind() -> MeanMaps:
+            return mean_gaze(self.corpus.training, *self.gaze_settings, set(map(plain_text, texts)))
+
+        found: MeanMaps = self.corpus.once(("mean_gaze", *self.gaze_settings), blind)
+        return found
+
+    @property
+    def gaze_settings(self) -> tuple[float, float]:
+        """Width and lead; a processor that draws no gaze leaves them to the project's defaults."""
+        settings = getattr(self.processor, "gaze_kwargs", GAZE_DEFAULTS)
+        return settings["sigma"], settings["lead"]
+
+    def linear_probe(self) -> dict[str, Any]:
+        size = self.options.batch_size
+        train, validation, test = (features(self.model, self.processor, rows, size) for rows in self.split_rows)
+        return linear_probe(self.split_labels, (train, validation, test), self.bootstrap, self.options.seed)
+
+    def fine_tuning(self) -> dict[str, Any]:
+        options = self.options
+        return fine_tuning(
+            self.model, self.processor, self.split_labels, self.split_rows, self.bootstrap, options.batch_size,
+            options.seed,
+        )  # fmt: skip
