@@ -201,14 +201,14 @@ def test_they_are_made_once_whatever_number_of_models(monkeypatch: pytest.Monkey
     tasks_module, corpus_module = egma.evaluation.tasks, egma.evaluation.corpus
     places = {"mean_boxes": corpus_module, "mean_gaze": tasks_module}
     places |= {"gaze_corpus": tasks_module, "grounding_corpus": tasks_module}
-    for name, module in places.items():
-        plain = getattr(module, name)
+    for name, place in places.items():
+        plain = getattr(place, name)
 
         def counting(*args: Any, name: str = name, plain: Any = plain) -> Any:
             calls.append(name)
             return plain(*args)
 
-        monkeypatch.setattr(module, name, counting)
+        monkeypatch.setattr(place, name, counting)
     models = {str(seed): (random_model(rows, seed), processor) for seed in (1, 2)}
     tasks = ["pointing_game", "grounding", "gaze_agreement"]
     result = evaluate(random_model(rows), rows, tasks, training_rows=rows, others=models)
