@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from egma.evaluation.reporting.tables import latex_table, markdown_table
+from egma.evaluation.reporting.tables import Table, markdown_table
 from egma.evaluation.statistics.bootstrap import FEW_PATIENTS
 
 PERCENT_LABELS = {
@@ -50,6 +50,7 @@ MAP_TASKS = {
     "gaze_agreement": ("Agreement with gaze, by sentence", ("model", *GAZE_BLIND, "whole_recording", "uniform")),
 }
 Text = Callable[..., str]  # a value, and its interval where there is one, as it stands in a cell
+READERS_TITLE = "Agreement with gaze, whole recordings, one reader against the others"
 READER_COLUMNS = ("model", "other_readers")
 FEW_MARK = "(few)"
 
@@ -122,46 +123,41 @@ def blind_figures(details: Mapping[str, Any], score: str) -> dict[str, dict[str,
     return {"blind": blind, "image_dependent": dependent}
 
 
+def tables(results: Mapping[str, Any]) -> list[Table]:
+    """Every table below the headline, which Markdown and LaTeX both show."""
+    details = results["details"]
+    found = [Table(PUBLISHED_TITLE, *published_rows(results))] if results.get("published") else []
+    found.append(Table("By finding", *finding_rows(results)))
+    for task, title in PROBE_TITLES.items():
+        if "fractions" in details.get(task, {}):
+            found.append(Table(title, *probe_rows(details[task])))
+    if "classes" in details.get("class_retrieval", {}):
+        found.append(Table("Retrieval by class", *class_retrieval_rows(details["class_retrieval"])))
+    for task, (title, columns) in MAP_TASKS.items():
+        if "model" in (result := details.get(task, {})):
+            found.append(Table(title, *figure_rows(result, columns)))
+            if "model" in (readers := result.get("readers", {})):
+                found.append(Table(READERS_TITLE, *figure_rows(readers, READER_COLUMNS)))
+    return [table for table in found if table.rows]
+
+
 def markdown_report(results: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
-    """The headline as a table in percent, the tasks' own tables and the findings below it.
+    """The headline as a table in percent, `tables` below it, and why a task has none.
 
     Args:
         pictures: files of figures, relative to the report.
     """
-    details = results["details"]
     parts = [f"# Evaluation of {_model_name(results)}", about(results), headline_table(results)]
-    if results.get("published"):
-        parts += [f"## {PUBLISHED_TITLE}", markdown_table(*published_rows(results))]
-    per_class = _findings_table(results)
-    if per_class:
-        parts += ["## By finding", per_class]
-    for task, title in PROBE_TITLES.items():
-        if "fractions" in details.get(task, {}):
-            parts += [f"## {title}", markdown_table(*probe_rows(details[task]))]
-    if "classes" in details.get("class_retrieval", {}):
-        parts += ["## Retrieval by class", markdown_table(*class_retrieval_rows(details["class_retrieval"]))]
-    for task, (title, columns) in MAP_TASKS.items():
-        if "model" in (result := details.get(task, {})):
-            parts += [f"## {title}", figures_table(result, columns)]
-            if "model" in (readers := result.get("readers", {})):
-                parts += ["### Whole recordings, one reader against the others", figures_table(readers, READER_COLUMNS)]
-    parts += [f"{name}: {result['reason']}." for name, result in details.items() if "reason" in result]
+    parts += [table.markdown() for table in tables(results)]
+    parts += [f"{name}: {result['reason']}." for name, result in results["details"].items() if "reason" in result]
     parts += [f"![{Path(picture).stem.replace('_', ' ')}]({picture})" for picture in pictures]
     return "\n\n".join(parts) + "\n"
 
 
 def latex_report(results: Mapping[str, Any]) -> str:
-    """The same headline, published figures and probes for a paper."""
+    """The same tables for a paper."""
     title = f"{_model_name(results)}. {about(results)}".replace("**", "")
-    tables = [latex_table(*headline_rows(results), title)]
-    if results.get("published"):
-        tables.append(latex_table(*published_rows(results), PUBLISHED_TITLE))
-    tables += [
-        latex_table(*probe_rows(results["details"][task]), title)
-        for task, title in PROBE_TITLES.items()
-        if "fractions" in results["details"].get(task, {})
-    ]
-    return "\n\n".join(tables) + "\n"
+    return "\n\n".join(table.latex() for table in (Table(title, *headline_rows(results)), *tables(results))) + "\n"
 
 
 def _model_name(results: Mapping[str, Any]) -> str:
@@ -268,17 +264,14 @@ def class_retrieval_rows(result: Mapping[str, Any]) -> tuple[list[str], list[lis
     return ["query", *(f"P@{name.rpartition('_')[2]}" for name in cutoffs), "chance"], rows
 
 
-def figures_table(result: Mapping[str, Any], columns: Sequence[str]) -> str:
+def figure_rows(result: Mapping[str, Any], columns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """One row a metric of the model, one column for it and for each baseline that there is; as they are, no percent."""
     shown = [column for column in columns if column in result]
-    lines = [
-        f"| metric | {' | '.join(name.replace('_', ' ') for name in shown)} | n |",
-        "|---" * (len(shown) + 2) + "|",
+    rows = [
+        [metric.replace("_", " "), *(_plain(result[column].get(metric)) for column in shown), str(figure["n"])]
+        for metric, figure in result["model"].items()
     ]
-    for metric, figure in result["model"].items():
-        cells = [_plain(result[column].get(metric)) for column in shown]
-        lines.append(f"| {metric.replace('_', ' ')} | {' | '.join(cells)} | {figure['n']} |")
-    return "\n".join(lines)
+    return ["metric", *(name.replace("_", " ") for name in shown), "n"], rows
 
 
 def write_report(results: Mapping[str, Any], directory: str | Path) -> None:
@@ -320,7 +313,8 @@ def _plain(figure: Mapping[str, Any] | None) -> str:
     return _decimals(figure["value"], figure["interval"]) + _mark(figure.get("few_patients"))
 
 
-def _findings_table(results: Mapping[str, Any]) -> str:
+def finding_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """AUROC by both scores and the pointing game of every finding; no row where no task gives one."""
     details = results["details"]
     zero_shot, pointing = details.get("zero_shot", {}), details.get("pointing_game", {})
     columns = {f"AUROC, {score}": zero_shot[score]["auroc_per_class"] for score in SCORES if score in zero_shot}
@@ -330,13 +324,11 @@ def _findings_table(results: Mapping[str, Any]) -> str:
         if "per_finding" in pointing
     }
     names = sorted({name for column in columns.values() for name in column})
-    if not names:
-        return ""
-    lines = [f"| finding | prompts | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
-    for name in names:
-        cells = [_cell(column.get(name)) for column in columns.values()]
-        lines.append(f"| {name} | {results['prompts_per_class'][name]} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = [
+        [name, str(results["prompts_per_class"][name]), *(_cell(column.get(name)) for column in columns.values())]
+        for name in names
+    ]
+    return ["finding", "prompts", *columns], rows
 
 
 def _cell(figure: Mapping[str, Any] | None) -> str:

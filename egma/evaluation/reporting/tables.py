@@ -1,6 +1,7 @@
 """Tables as Markdown and as LaTeX (booktabs), from the same cells."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 LATEX_ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -8,6 +9,20 @@ LATEX_ESCAPES = {
 }  # fmt: skip
 
 Cells = Sequence[str]
+
+
+class Table(NamedTuple):
+    """A table of a report; a page of Markdown and a paper in LaTeX are written from the same ones."""
+
+    title: str
+    header: Cells
+    rows: Sequence[Cells]
+
+    def markdown(self) -> str:
+        return f"## {self.title}\n\n{markdown_table(self.header, self.rows)}"
+
+    def latex(self) -> str:
+        return latex_table(self.header, self.rows, self.title)
 
 
 def markdown_table(header: Cells, rows: Sequence[Cells]) -> str:

@@ -64,7 +64,7 @@ def test_other_models_and_differences_stand_in_every_table(results: dict[str, An
     text = markdown_report(results, ["figures/roc.png"])
     assert "Generated data" in text and "![roc](figures/roc.png)" in text and "## Retrieval by class" in text
     latex = latex_report(results)
-    assert r"other\_model" in latex and "Generated data" in latex and latex.count(r"\begin{table}") == 1
+    assert r"other\_model" in latex and "Generated data" in latex
 
 
 def test_published_figures_are_those_of_known_corpora(results: dict[str, Any]) -> None:
