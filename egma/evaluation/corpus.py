@@ -56,6 +56,14 @@ class Corpus:
     def validation(self) -> Sequence[Reading]:
         return [] if self.validation_rows is None else _labelled(self.validation_rows)
 
+    @cached_property
+    def undecided(self) -> str | None:
+        """Why the validation split may decide nothing, if it may not."""
+        shared = {patient(reading) for reading in self.validation} & {patient(reading) for reading in self.test}
+        if shared:
+            return f"{min(shared)} lies in the validation split and in what is evaluated"
+        return None if self.validation else "no validation split"
+
 
 def _optional_split(data: str | Path, split: Split) -> Readings | None:
     return load_readings(data, split) if any(Path(data).glob(f"data/{split}-*.parquet")) else None

@@ -8,20 +8,24 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dataset_scripts.schema import Split, UserError
+from dataset_scripts.schema import Reading, Split, UserError
 from egma.evaluation.corpus import Corpus
 from egma.evaluation.protocols.blind_baselines import MeanMaps, plain_text
 from egma.evaluation.protocols.class_retrieval import class_retrieval
+from egma.evaluation.protocols.decisions import decisions
 from egma.evaluation.protocols.fine_tuning import fine_tuning
 from egma.evaluation.protocols.gaze_agreement import GazeCorpus, gaze_agreement, gaze_corpus, mean_gaze
 from egma.evaluation.protocols.grounding import GroundingCorpus, grounding, grounding_corpus, grounding_targets
 from egma.evaluation.protocols.linear_probe import SplitLabels, features, linear_probe, probe_labels
 from egma.evaluation.protocols.pointing import pointing_game, pointing_targets
+from egma.evaluation.protocols.prompt_sensitivity import prompt_sensitivity
 from egma.evaluation.protocols.retrieval import distinct_pairs, report_scores, report_sentences, retrieval
-from egma.evaluation.protocols.zero_shot import finding_labels, zero_shot, zero_shot_classes
+from egma.evaluation.protocols.zero_shot import Labels, finding_labels, zero_shot, zero_shot_classes
+from egma.evaluation.reporting.report import decided
 from egma.evaluation.reporting.result_plots import (
     TSNE_SMALLEST,
     confusion_figure,
+    reliability_figure,
     retrieval_figure,
     roc_figure,
     tsne_figure,
@@ -43,12 +47,14 @@ from egma.inference.embeddings import (
     encode_texts,
 )
 from egma.inference.prompts import Prompts
-from egma.inference.scores import Pooling, class_scores
+from egma.inference.scores import Pooling, class_scores, sentence_scores
+from egma.tools.arrays import Array
 from modeling_egma import EgmaModel
 from modeling_egma.processing_egma import GAZE_DEFAULTS
 
 TASKS = (
-    *("zero_shot", "retrieval", "class_retrieval", "pointing_game", "grounding", "gaze_agreement"),
+    *("zero_shot", "decisions", "prompt_sensitivity", "retrieval", "class_retrieval"),
+    *("pointing_game", "grounding", "gaze_agreement"),
     *("linear_probe", "fine_tuning"),
 )
 SENTENCE_TASKS = {"retrieval", "grounding", "gaze_agreement"}  # read the reports, not only prompts
@@ -124,15 +130,15 @@ class Tasks:
         """What the finished tasks allow, by the files' names."""
         score, plots = self.model.config.zero_shot_score, dict[str, Figure]()
         if "classes" in details.get("zero_shot", {}):
-            prompts = {name: self.prompts[name] for name in details["zero_shot"]["classes"]}
-            labels = finding_labels(self.corpus.test, list(prompts))
-            scores = class_scores(self.images, self.texts, prompts, self.options.pooling)[score]
-            scores = scores[self.images.places(self.corpus.test)]
+            prompts = self.zero_shot_prompts
+            labels, scores = self.class_scores(self.corpus.test, self.images)
             plots["roc.png"] = roc_figure(labels, scores, generated)
             if len(labels.single()) and len(prompts) > 1:
                 plots["confusion.png"] = confusion_figure(labels, scores, generated)
             if len(self.images.place) >= TSNE_SMALLEST:
                 plots["tsne.png"] = tsne_figure(self.images, labels, generated)
+        if fits := {title: of["fits"] for title, of in decided(details).items() if of["fits"]}:
+            plots["reliability.png"] = reliability_figure(fits, generated)
         if "candidates" in details.get("retrieval", {}):
             pairs = distinct_pairs(self.corpus.test)
             scores = report_scores(pairs, self.images, self.texts)[score]
@@ -177,11 +183,38 @@ class Tasks:
             raise UserError(f"no class has as many positive images as the corpus' protocol asks for; they are {counts}")
         return {name: prompts for name, prompts in self.prompts.items() if name not in self.few}
 
+    @cached_property
+    def zero_shot_prompts(self) -> Prompts:
+        known = self.class_prompts
+        names = known if self.classes_named else zero_shot_classes(self.corpus.test, known)
+        return {name: known[name] for name in sorted(names)}
+
+    def class_scores(self, readings: Sequence[Reading], images: ImageBank) -> tuple[Labels, Array]:
+        """By the headline's score."""
+        prompts = self.zero_shot_prompts
+        scores = class_scores(images, self.texts, prompts, self.options.pooling)[self.model.config.zero_shot_score]
+        return finding_labels(readings, list(prompts)), scores[images.places(readings)]
+
     def zero_shot(self) -> dict[str, Any]:
-        readings, known = self.corpus.test, self.class_prompts
-        names = list(known) if self.classes_named else zero_shot_classes(readings, known)
-        prompts = {name: known[name] for name in names}
-        return zero_shot(readings, self.images, self.texts, prompts, self.bootstrap, self.options.pooling)
+        prompts, pooling = self.zero_shot_prompts, self.options.pooling
+        return zero_shot(self.corpus.test, self.images, self.texts, prompts, self.bootstrap, pooling)
+
+    def decisions(self) -> dict[str, Any]:
+        corpus, held = self.corpus, self.corpus.undecided
+        if held is None:
+            rows = corpus.validation_rows or []
+            images = encode_images(self.model, self.processor, rows, self.options.batch_size)
+        scores = held or self.class_scores(corpus.validation, images)
+        return decisions(*self.class_scores(corpus.test, self.images), scores, self.bootstrap)
+
+    def prompt_sensitivity(self) -> dict[str, Any]:
+        readings, prompts, score = self.corpus.test, self.zero_shot_prompts, self.model.config.zero_shot_score
+        places, of = self.images.places(readings), self.options
+        scores = {
+            name: sentence_scores(self.images, self.texts, sorted(used))[score][places]
+            for name, used in prompts.items()
+        }
+        return prompt_sensitivity(finding_labels(readings, list(prompts)), scores, self.bootstrap, of.pooling, of.seed)
 
     def retrieval(self) -> dict[str, Any]:
         return retrieval(self.corpus.test, self.images, self.texts, self.bootstrap)

@@ -46,10 +46,10 @@ def fine_tuning(
     """
     if not isinstance(model, EgmaModel):
         raise UserError("fine-tuning takes EGMA models; for others there is linear_probe")
-    training, validation, test = labels
+    training, validation, _ = labels
     pixels = [Images(processor, of_split) for of_split in rows]
 
-    def fit(places: NDArray[np.int64]) -> tuple[Array, dict[str, Any], dict[str, str]]:
+    def fit(places: NDArray[np.int64]) -> tuple[Array, Array, dict[str, Any], dict[str, str]]:
         torch.manual_seed(seed)
         _, untrained = trainable_classes(training.classes, training.values[places])
         classifier = _classifier(model, len(training.classes))
@@ -65,9 +65,10 @@ def fine_tuning(
                 break
         classifier.load_state_dict(kept)
         chosen = {"epoch": best_epoch, "validation_auroc": best}
-        return _scores(classifier, pixels[2], test, batch_size), chosen, untrained
+        of_held, scores = (_scores(classifier, pixels[place], labels[place], batch_size) for place in (1, 2))
+        return of_held, scores, chosen, untrained
 
-    return by_fraction(training, test, fit, bootstrap, seed)
+    return by_fraction(labels, fit, bootstrap, seed)
 
 
 def _classifier(model: EgmaModel, classes: int) -> EgmaForImageClassification:

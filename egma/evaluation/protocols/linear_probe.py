@@ -18,7 +18,8 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from dataset_scripts.schema import ABSENT, GENERATED_PREFIX, PRESENT, UNCERTAIN, Finding, Reading, UserError
-from egma.evaluation.protocols.zero_shot import Labels, auroc_figures, finding_labels
+from egma.evaluation.protocols.decisions import decisions
+from egma.evaluation.protocols.zero_shot import Labels, auroc_figures, entries, finding_labels, lacking
 from egma.evaluation.statistics.bootstrap import PatientBootstrap, patient
 from egma.inference.embeddings import Images, Processor, Readings, batches, finite, inference
 from egma.tools.arrays import Array
@@ -36,8 +37,9 @@ COMPETITION_UNCERTAIN = {
     "Pleural Effusion": PRESENT,
 }
 
-# places of the training readings -> scores (n, C) of the test readings, what was chosen, and classes without a score
-Fit = Callable[[NDArray[np.int64]], tuple[Array, dict[str, Any], dict[str, str]]]
+# places of the training readings -> scores (n, C) of the validation and of the test readings, what was chosen, and
+# classes without a score
+Fit = Callable[[NDArray[np.int64]], tuple[Array, Array, dict[str, Any], dict[str, str]]]
 
 
 class SplitLabels(NamedTuple):
@@ -102,15 +104,16 @@ def patient_subset(readings: Sequence[Reading], fraction: float, seed: int) -> N
     return np.flatnonzero([patient(reading) in chosen for reading in readings])
 
 
-def by_fraction(training: Labels, test: Labels, fit: Fit, bootstrap: PatientBootstrap, seed: int) -> dict[str, Any]:
+def by_fraction(labels: SplitLabels, fit: Fit, bootstrap: PatientBootstrap, seed: int) -> dict[str, Any]:
     """Figures of every share of the training patients."""
-    results = {}
+    (training, validation, test), results = labels, {}
     for name, fraction in tqdm(FRACTIONS.items(), desc="shares of the training patients", disable=None):
         places = patient_subset(training.readings, fraction, seed)
-        scores, chosen, untrained = fit(places)
+        held, scores, chosen, untrained = fit(places)
         readings = training.select(places)
         counts = {"patients": len({patient(reading) for reading in readings}), "readings": len(readings)}
         results[name] = counts | chosen | auroc_figures(test, scores, bootstrap, untrained)
+        results[name]["decisions"] = decisions(test, scores, (validation, held), bootstrap, untrained)
     return {"classes": list(test.classes), "fractions": results, "chance": {"auroc": 0.5}}
 
 
@@ -144,20 +147,19 @@ def linear_probe(
         for by_image, of_split in zip(features_of, labels, strict=True)
     )
 
-    def fit(places: NDArray[np.int64]) -> tuple[Array, dict[str, Any], dict[str, str]]:
+    def fit(places: NDArray[np.int64]) -> tuple[Array, Array, dict[str, Any], dict[str, str]]:
         scaler = StandardScaler().fit(x_train[places])
         x, y = scaler.transform(x_train[places]), training.values[places]
         trainable, untrained = trainable_classes(training.classes, y)
-        best: tuple[float, float, Array] | None = None
+        found = []
         for strength in STRENGTHS:
             heads = {column: _head(x, y[:, column], strength) for column in trainable}
-            quality = mean_auroc(validation, _decide(heads, scaler.transform(x_validation), len(training.classes)))
-            if best is None or quality > best[0]:
-                best = quality, strength, _decide(heads, scaler.transform(x_test), len(training.classes))
-        assert best is not None
-        return best[2], {"strength": best[1], "validation_auroc": best[0]}, untrained
+            held, scores = (_decide(heads, scaler.transform(of), len(test.classes)) for of in (x_validation, x_test))
+            found.append((mean_auroc(validation, held), strength, held, scores))
+        quality, strength, held, scores = max(found, key=lambda of: of[0])
+        return held, scores, {"strength": strength, "validation_auroc": quality}, untrained
 
-    return by_fraction(training, test, fit, bootstrap, seed)
+    return by_fraction(labels, fit, bootstrap, seed)
 
 
 def trainable_classes(classes: Sequence[str], values: Array) -> tuple[list[int], dict[str, str]]:
@@ -171,12 +173,8 @@ def trainable_classes(classes: Sequence[str], values: Array) -> tuple[list[int],
 
 def mean_auroc(labels: Labels, scores: Array) -> float:
     """Mean over the classes with both values; 0.5 where there is none, which then decides nothing."""
-    found = []
-    for column in range(len(labels.classes)):
-        listed = labels.listed(column)
-        positive = labels.values[listed, column] == PRESENT
-        if positive.any() and not positive.all():
-            found.append(roc_auc_score(positive, scores[listed, column]))
+    classes = [entries(labels, scores, column) for column in range(len(labels.classes))]
+    found = [roc_auc_score(of[1], of[0]) for of in classes if lacking(of) is None]
     return float(np.mean(found)) if found else 0.5
 
 

@@ -25,6 +25,7 @@ from egma.inference.scores import Pooling, class_scores
 from egma.tools.arrays import Array
 
 NO_PREDICTION = -1
+Entries = tuple[Array, NDArray[np.bool_], list[Reading]]  # scores (n,), which are positive, readings
 
 
 @dataclass(frozen=True)
@@ -159,13 +160,15 @@ def auroc_figures(
     """
     reasons = untrained or {}
     per_class = {
-        name: Figure(None, reason=reasons[name]) if name in reasons else _class_auroc(labels, scores, column, bootstrap)
+        name: Figure(None, reason=reasons[name])
+        if name in reasons
+        else _class_auroc(entries(labels, scores, column), bootstrap)
         for column, name in enumerate(labels.classes)
     }
     defined = [column for column, figure in enumerate(per_class.values()) if figure.value is not None]
     mean = Figure(None, reason="no class has both positive and negative readings")
     if defined:
-        classes = [_entries(labels, scores, column) for column in defined]
+        classes = [entries(labels, scores, column) for column in defined]
         mean = bootstrap.mean_auroc(classes, len(labels.readings), paired=True)
     return {
         "auroc": mean.to_json(),
@@ -173,18 +176,21 @@ def auroc_figures(
     }
 
 
-def _entries(labels: Labels, scores: Array, column: int) -> tuple[Array, NDArray[np.bool_], list[Reading]]:
+def entries(labels: Labels, scores: Array, column: int) -> Entries:
+    """Of one class, those that list it."""
     listed = labels.listed(column)
     return scores[listed, column], labels.values[listed, column] == PRESENT, labels.select(listed)
 
 
-def _class_auroc(labels: Labels, scores: Array, column: int, bootstrap: PatientBootstrap) -> Figure:
-    entries = _entries(labels, scores, column)
-    positive = entries[1]
-    if not positive.any() or positive.all():
-        lacking = "negative" if positive.any() else "positive"
-        return Figure(None, n=len(positive), reason=f"no {lacking} reading of this class")
-    return bootstrap.mean_auroc([entries], len(positive))
+def lacking(of: Entries, where: str = "") -> str | None:
+    """Why a class has no figure."""
+    kind = "positive" if not of[1].any() else "negative" if of[1].all() else None
+    return kind and f"no {kind} reading of this class{where}"
+
+
+def _class_auroc(of: Entries, bootstrap: PatientBootstrap) -> Figure:
+    reason, count = lacking(of), len(of[1])
+    return bootstrap.mean_auroc([of], count) if reason is None else Figure(None, n=count, reason=reason)
 
 
 def _argmax_figures(

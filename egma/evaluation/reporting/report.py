@@ -127,10 +127,11 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     """Every table below the headline, which Markdown and LaTeX both show."""
     details = results["details"]
     found = [Table(PUBLISHED_TITLE, *published_rows(results))] if results.get("published") else []
-    found.append(Table("By finding", *finding_rows(results)))
-    for task, title in PROBE_TITLES.items():
-        if "fractions" in details.get(task, {}):
-            found.append(Table(title, *probe_rows(details[task])))
+    found.append(finding_table(results))
+    found += [probe_table(title, details[task]) for task, title in PROBE_TITLES.items() if task in details]
+    found += [decision_table(title, of) for title, of in decided(details).items()]
+    if "single" in (result := details.get("prompt_sensitivity", {})):
+        found.append(prompt_table(result))
     if "classes" in details.get("class_retrieval", {}):
         found.append(Table("Retrieval by class", *class_retrieval_rows(details["class_retrieval"])))
     for task, (title, columns) in MAP_TASKS.items():
@@ -241,16 +242,34 @@ def published_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str
     return ["figure", "this model", *names], rows
 
 
-def probe_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def probe_table(title: str, result: Mapping[str, Any]) -> Table:
     """AUROC by share of the training patients, the mean and every class."""
-    fractions: Mapping[str, Any] = result["fractions"]
-    names = ["mean", *result["classes"]]
-    rows = [
-        [name, *(_cell(of["auroc"] if name == "mean" else of["auroc_per_class"][name]) for of in fractions.values())]
-        for name in names
-    ]
-    counts = [f"{share} ({of['patients']} patients)" for share, of in fractions.items()]
-    return ["AUROC", *counts], rows
+    shares = {f"{share} ({of['patients']} patients)": _aurocs(of) for share, of in result.get("fractions", {}).items()}
+    return Table.by_name(title, "AUROC", shares)
+
+
+def decided(details: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The `decisions` that there are, by what decides; a head is one of all training patients."""
+    found = {"Zero-shot": details.get("decisions", {})} | {
+        title: details.get(task, {}).get("fractions", {}).get(WHOLE, {}).get("decisions", {})
+        for task, title in PROBE_TITLES.items()
+    }
+    return {title: of for title, of in found.items() if "figures" in of}
+
+
+def decision_table(title: str, result: Mapping[str, Any]) -> Table:
+    columns = {
+        name.replace("_", " "): _cells(of, _plain if name.endswith(("brier", "ece")) else _cell)
+        for name, of in result["figures"].items()
+    }
+    return Table.by_name(f"{title}, operating points and calibration", "finding", columns)
+
+
+def prompt_table(result: Mapping[str, Any]) -> Table:
+    columns = {"all prompts": _aurocs(result)}
+    for label, kind in (("single prompts", "single"), ("random halves", "half")):
+        columns[label] = {name: _spread(**spread) for name, spread in result[kind].items()}
+    return Table.by_name("AUROC by the choice of prompts", "finding", columns)
 
 
 def class_retrieval_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -313,22 +332,31 @@ def _plain(figure: Mapping[str, Any] | None) -> str:
     return _decimals(figure["value"], figure["interval"]) + _mark(figure.get("few_patients"))
 
 
-def finding_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def finding_table(results: Mapping[str, Any]) -> Table:
     """AUROC by both scores and the pointing game of every finding; no row where no task gives one."""
     details = results["details"]
     zero_shot, pointing = details.get("zero_shot", {}), details.get("pointing_game", {})
-    columns = {f"AUROC, {score}": zero_shot[score]["auroc_per_class"] for score in SCORES if score in zero_shot}
+    columns = {f"AUROC, {score}": _cells(zero_shot[score]["auroc_per_class"]) for score in SCORES if score in zero_shot}
     columns |= {
-        label: {name: figures[kind] for name, figures in pointing["per_finding"].items() if kind in figures}
+        label: {name: _cell(figures[kind]) for name, figures in pointing["per_finding"].items() if kind in figures}
         for label, kind in (("pointing game", "pointing_game"), ("its chance", "chance"), *POINTING_COLUMNS)
         if "per_finding" in pointing
     }
     names = sorted({name for column in columns.values() for name in column})
-    rows = [
-        [name, str(results["prompts_per_class"][name]), *(_cell(column.get(name)) for column in columns.values())]
-        for name in names
-    ]
-    return ["finding", "prompts", *columns], rows
+    counts = {name: str(results["prompts_per_class"][name]) for name in names}
+    return Table.by_name("By finding", "finding", {"prompts": counts} | columns)
+
+
+def _aurocs(result: Mapping[str, Any]) -> dict[str, str]:
+    return _cells({"mean": result["auroc"]} | result["auroc_per_class"])
+
+
+def _cells(figures: Mapping[str, Any], text: Callable[[Any], str] | None = None) -> dict[str, str]:
+    return {name: (text or _cell)(figure) for name, figure in figures.items()}
+
+
+def _spread(mean: float, deviation: float, lowest: float, highest: float) -> str:
+    return f"{percent(mean)} ± {percent(deviation)}, {percent(lowest)} to {percent(highest)}"
 
 
 def _cell(figure: Mapping[str, Any] | None) -> str:

@@ -1,7 +1,8 @@
 """Figures of one evaluation: ROC curves, confusion, retrieval examples, heat maps beside gaze, a map of the images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import shorten
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -12,7 +13,7 @@ from sklearn.metrics import roc_curve
 
 from dataset_scripts.schema import PRESENT, Reading
 from egma.evaluation.protocols.retrieval import places_of_truth, report_sentences
-from egma.evaluation.protocols.zero_shot import Labels, argmax_credit
+from egma.evaluation.protocols.zero_shot import Labels, argmax_credit, entries, lacking
 from egma.figures.finish import finished
 from egma.inference.embeddings import ImageBank, Images
 from egma.tools.arrays import Array
@@ -28,10 +29,9 @@ def roc_figure(labels: Labels, scores: Array, generated: bool) -> Figure:
     axes = figure.subplots()
     colors = colormaps["tab20"](np.linspace(0, 1, max(2, len(labels.classes))))
     for column, name in enumerate(labels.classes):
-        listed = labels.listed(column)
-        positive = labels.values[listed, column] == PRESENT
-        if positive.any() and not positive.all():
-            false, true, _ = roc_curve(positive, scores[listed, column])
+        of = entries(labels, scores, column)
+        if lacking(of) is None:
+            false, true, _ = roc_curve(of[1], of[0])
             area = np.trapezoid(true, false)
             axes.plot(false, true, label=f"{name} {100 * area:.1f}", color=colors[column], linewidth=1.4)
     axes.plot([0, 1], [0, 1], "--", color="#888888", linewidth=1, label="chance 50.0")
@@ -40,6 +40,22 @@ def roc_figure(labels: Labels, scores: Array, generated: bool) -> Figure:
     axes.set_aspect("equal")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize=7, title="AUROC, percent", title_fontsize=8)
+    return finished(figure, generated)
+
+
+def reliability_figure(fits: Mapping[str, Mapping[str, Any]], generated: bool) -> Figure:
+    """A panel for each of `decisions`: by bin of the probability the share of positives with its interval, by class."""
+    figure = Figure(figsize=(4.8 * len(fits), 4.8), layout="constrained")
+    for axes, (title, of) in zip(figure.subplots(1, len(fits), squeeze=False)[0], fits.items(), strict=True):
+        axes.set_prop_cycle(color=colormaps["tab20"](np.linspace(0, 1, max(2, len(of)))))
+        for name, fit in of.items():
+            places, shares = zip(*fit["reliability"], strict=True)
+            (line,) = axes.plot(places, [share["value"] for share in shares], label=name, linewidth=1.2)
+            ends = np.array([share["interval"] or (share["value"], share["value"]) for share in shares])
+            axes.vlines(places, *ends.T, colors=line.get_color(), linewidth=0.4)
+        axes.plot([0, 1], [0, 1], "--", color="#888888", linewidth=1)
+        axes.set(title=title, xlabel="probability", ylabel="share of positives")
+        axes.legend(frameon=False, fontsize=7)
     return finished(figure, generated)
 
 

@@ -1,6 +1,6 @@
 """Tables as Markdown and as LaTeX (booktabs), from the same cells."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 LATEX_ESCAPES = {
@@ -17,6 +17,13 @@ class Table(NamedTuple):
     title: str
     header: Cells
     rows: Sequence[Cells]
+
+    @classmethod
+    def by_name(cls, title: str, first: str, columns: Mapping[str, Mapping[str, str]]) -> "Table":
+        """A row a name that a column has; what a column lacks is empty."""
+        names = dict.fromkeys(name for column in columns.values() for name in column)
+        rows = [[name, *(column.get(name, "") for column in columns.values())] for name in names]
+        return cls(title, [first, *columns], rows)
 
     def markdown(self) -> str:
         return f"## {self.title}\n\n{markdown_table(self.header, self.rows)}"

@@ -7,6 +7,7 @@ statistic takes a whole block of draws at once, `(draws, n) -> (draws,)`, and sa
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import fmean, harmonic_mean
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,8 @@ class PatientBootstrap:
         self.unit = {name: place for place, name in enumerate(names)}
         self.seed, self.draws = seed, draws
         random = np.random.default_rng(seed)
-        self.counts = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+        counts = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+        self.counts = counts.astype(np.float64)
 
     @cached_property
     def flipped(self) -> NDArray[np.bool_]:
@@ -108,34 +110,52 @@ class PatientBootstrap:
 
     def weights(self, readings: Sequence[Reading]) -> Array:
         """(draws, n): how often each reading counts in each draw."""
-        return self.counts[:, self.units(readings)].astype(np.float64)
+        return self.counts[:, self.units(readings)]
 
     def figure(
-        self,
-        statistic: Statistic,
-        readings: Sequence[Reading],
-        value: float | None = None,
-        rests_on: NDArray[np.bool_] | None = None,
+        self, statistic: Statistic, readings: Sequence[Reading], rests_on: NDArray[np.bool_] | None = None
     ) -> Figure:
-        """A figure over `readings`, one entry each, with a percentile interval.
+        """A figure over `readings`, one entry each, with a percentile interval; see `figures`."""
+        return self.figures(lambda weights: statistic(weights)[:, None], readings, {"": rests_on})[""]
+
+    def figures(
+        self, statistic: Statistic, readings: Sequence[Reading], rests_on: Mapping[str, NDArray[np.bool_] | None]
+    ) -> dict[str, Figure]:
+        """The columns of a statistic `(draws, n) -> (draws, k)`, by their names.
 
         A share that is 0 or 1 in every draw takes Wilson's interval, as of that share of hits in the entries it rests
         on: no resample holds an exception that the sample lacks.
 
         Args:
-            value: where a library computes it; else equal weights do.
-            rests_on: (n,) of a share: the entries that decide it.
+            rests_on: of every column; (n,) of a share: the entries that decide it.
         """
-        if value is None:
-            value = float(statistic(np.ones((1, len(readings))))[0])
-        drawn = self._drawn(statistic, readings)
-        interval, method = _interval(drawn), BOOTSTRAP
-        if rests_on is not None and interval in ((0.0, 0.0), (1.0, 1.0)):
-            entries = np.bincount(self.units(readings)[rests_on], minlength=len(self.unit)).astype(np.float64)
-            interval, method = wilson(value * entries, entries) or (0.0, 1.0), WILSON
-        return Figure(value, interval, len(readings), None, method, self._patients(readings), draws=drawn)
+        values, drawn = statistic(np.ones((1, len(readings))))[0].tolist(), self._drawn(statistic, readings)
+        patients, figures = self._patients(readings), {}
+        for place, (name, value) in enumerate(zip(rests_on, values, strict=True)):
+            draws, mask = None if drawn is None else drawn[:, place], rests_on[name]
+            interval, method = _interval(draws), BOOTSTRAP
+            if mask is not None and interval in ((0.0, 0.0), (1.0, 1.0)):
+                entries = np.bincount(self.units(readings)[mask], minlength=len(self.unit)).astype(np.float64)
+                interval, method = wilson(value * entries, entries) or (0.0, 1.0), WILSON
+            figures[name] = Figure(value, interval, len(readings), None, method, patients, draws=draws)
+        return figures
 
-    def proportion(self, credit: Array, readings: Sequence[Reading], trials: int = 1) -> Figure:
+    def mean(self, figures: Mapping[str, Figure], n: int) -> Figure:
+        """Of those that have a value, in every draw; where all draws are equal the mean of their intervals."""
+        known = [figure for figure in figures.values() if figure.value is not None]
+        if not known:
+            return next(iter(figures.values()))
+        value, patients = fmean(of.value or 0 for of in known), int(harmonic_mean([of.patients or 0 for of in known]))
+        drawn = [figure.draws for figure in known if figure.draws is not None]
+        if len(drawn) < len(known):
+            return Figure(value, None, n, patients=patients)
+        draws = mean_of_defined(np.stack(drawn, axis=1))
+        low, high = _interval(draws) or (0.0, 1.0)
+        if low == high:
+            low, high = (fmean(ends) for ends in zip(*(figure.interval or (0.0, 1.0) for figure in known), strict=True))
+        return Figure(value, (low, high), n, None, BOOTSTRAP, patients, draws)
+
+    def proportion(self, credit: Array | NDArray[np.bool_], readings: Sequence[Reading], trials: int = 1) -> Figure:
         """Mean of (n,) credits from 0 to 1, with Wilson's interval; `trials` of which a credit is the mean."""
         return self.means({"share": credit}, readings, ("share",), trials)["share"]
 
@@ -154,7 +174,11 @@ class PatientBootstrap:
         return Figure(value, interval, n, None, method, patients, paired={"ranked": ranked} if paired else None)
 
     def means(
-        self, values: Mapping[str, Array], readings: Sequence[Reading], shares: Collection[str] = (), trials: int = 1
+        self,
+        values: Mapping[str, Array | NDArray[np.bool_]],
+        readings: Sequence[Reading],
+        shares: Collection[str] = (),
+        trials: int = 1,
     ) -> dict[str, Figure]:
         """`figure(mean_of(...))` of many columns (n,) at once: a draw needs only every patient's sums.
 
@@ -177,11 +201,12 @@ class PatientBootstrap:
         drawn = self._drawn_means(sums, entries) if self._can_draw(readings) else None
         figures = {}
         for place, (name, mean) in enumerate(zip(values, columns.mean(axis=0).tolist(), strict=True)):
-            interval, method = _interval(None if drawn is None else drawn[:, place]), BOOTSTRAP
+            draws = None if drawn is None else drawn[:, place]
+            interval, method = _interval(draws), BOOTSTRAP
             if name in shares and interval is not None:
                 interval, method = wilson(sums[:, place], entries, trials), WILSON
             paired = {"patients": seen.tolist(), "sums": sums[seen, place].tolist(), "entries": entries[seen].tolist()}
-            figures[name] = Figure(mean, interval, len(readings), None, method, len(seen), paired=paired)
+            figures[name] = Figure(mean, interval, len(readings), None, method, len(seen), draws, paired)
         return figures
 
     def difference(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> Difference:

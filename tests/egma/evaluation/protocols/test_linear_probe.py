@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import nn
 
 from dataset_scripts.corpora.chexpert import FIVE
@@ -67,7 +67,22 @@ def test_probe_is_scikit_learn_by_hand() -> None:
         expected = roc_auc_score(y[1], head.decision_function((x[2] - mean) / deviation))
         assert whole["auroc_per_class"][name]["value"] == pytest.approx(expected)
     assert whole["patients"] == 40 and result["fractions"]["10 %"]["patients"] == 4
+    decided, edema = whole["decisions"], labels.test.values[:, 0] == 1
+    held_edema = labels.validation.values[:, 0] == 1
+    head = LogisticRegression(C=whole["strength"], max_iter=1000).fit(
+        (x[0] - mean) / deviation, labels.training.values[:, 0]
+    )
+    held, scores = (head.decision_function((of - mean) / deviation) for of in x[1:])
+    false, true, cuts = roc_curve(held_edema, held)
+    threshold = decided["fits"]["Edema"]["threshold"]
+    assert (held[held_edema] >= threshold).mean() + (held[~held_edema] < threshold).mean() == pytest.approx(
+        1 + (true - false).max()
+    )
+    assert np.isclose(cuts, threshold).any()
+    assert decided["figures"]["sensitivity"]["Edema"]["value"] == pytest.approx((scores[edema] >= threshold).mean())
+    assert decided["figures"]["auprc"]["Edema"]["value"] == pytest.approx(average_precision_score(edema, scores))
     smallest = result["fractions"]["1 %"]
+    assert smallest["decisions"]["figures"]["auprc"]["Edema"]["reason"].endswith("one value of this class only")
     assert smallest["patients"] == 1 and smallest["auroc"]["value"] is None
     assert smallest["auroc_per_class"]["Edema"]["reason"] == "the training readings have one value of this class only"
 
@@ -108,7 +123,9 @@ def test_fine_tuning_learns_leaves_the_model_alone_and_is_the_same_twice(
         for _ in range(2)
     ]
     assert runs[0] == runs[1]
-    assert runs[0]["fractions"]["100 %"]["auroc_per_class"]["Edema"]["value"] > 0.95
+    whole = runs[0]["fractions"]["100 %"]
+    assert whole["auroc_per_class"]["Edema"]["value"] > 0.95
+    assert whole["decisions"]["figures"]["sensitivity"]["Edema"]["value"] > 0.9
     assert all(value.equal(before[name]) for name, value in tiny_model.state_dict().items())
     with pytest.raises(UserError, match="takes EGMA models"):
         fine_tuning(oracle([]), processor, labels, (TRAIN, VALIDATION, TEST), PatientBootstrap(TEST, 0), 8, seed=1)

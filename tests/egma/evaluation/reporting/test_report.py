@@ -9,7 +9,7 @@ import pytest
 from egma.evaluation.evaluate import evaluate_model
 from egma.evaluation.protocols.linear_probe import linear_probe, probe_labels
 from egma.evaluation.reporting.report import latex_report, markdown_report, tables
-from egma.evaluation.reporting.tables import LATEX_ESCAPES
+from egma.evaluation.reporting.tables import LATEX_ESCAPES, Table
 from egma.evaluation.statistics.bootstrap import PatientBootstrap, without_draws
 from tests.egma.evaluation.fakes import PROMPTS, corpus, processor, random_model
 from tests.egma.evaluation.protocols.test_gaze_agreement import spoken
@@ -24,9 +24,10 @@ def results() -> dict[str, Any]:
     rows = [
         spoken(k, reading_id=f"{k} {name}", reader_id=name) | fields for k, fields in enumerate(shown) for name in "ab"
     ]
+    held = [row | {"subject_id": f"held {row['subject_id']}"} for row in corpus(12)]
     others = {"other_model": (random_model(rows, seed=1), processor)}
     made = evaluate_model(
-        random_model(rows), processor, rows, training_rows=rows, validation_rows=corpus(12), prompts=PROMPTS,
+        random_model(rows), processor, rows, training_rows=rows, validation_rows=held, prompts=PROMPTS,
         bootstrap=20, others=others,
     )  # fmt: skip
     made["details"]["linear_probe"] = probe_result()
@@ -71,10 +72,18 @@ def test_latex_has_every_cell_of_markdown(results: dict[str, Any]) -> None:
     titles = re.findall(r"^## (.*)$", markdown, flags=re.MULTILINE)
     assert titles == [unescaped(title) for title in re.findall(r"\\caption\{(.*)\}", latex)[1:]]
     assert len(titles) == len(set(titles)) == len(tables(results))
-    for title in ("Published", "By finding", "Linear probe", "Retrieval by class", "Grounding", "Agreement with gaze"):
+    for title in (
+        "Published", "By finding", "Linear probe", "Retrieval by class", "Grounding", "Agreement with gaze",
+        "Zero-shot, operating points", "Linear probe, operating points", "AUROC by the choice of prompts",
+    ):  # fmt: skip
         assert any(shown.startswith(title) for shown in titles)
 
 
 def test_a_task_without_a_figure_has_no_table(results: dict[str, Any]) -> None:
     none = results | {"published": {}, "details": {name: {"reason": "none"} for name in results["details"]}}
     assert tables(none) == [] and latex_report(none).count(r"\begin{table}") == 1
+
+
+def test_columns_of_other_names_leave_their_cells_empty() -> None:
+    table = Table.by_name("t", "first", {"a": {"x": "1"}, "b": {"y": "2", "x": "3"}})
+    assert table.header == ["first", "a", "b"] and table.rows == [["x", "1", "3"], ["y", "", "2"]]

@@ -48,7 +48,7 @@ def test_f1_interval_is_that_of_a_loop_over_resamples() -> None:
         chosen = [
             place
             for place, row in enumerate(rows)
-            for _ in range(counts[bootstrap.unit[f"patient {row['subject_id']}"]])
+            for _ in range(int(counts[bootstrap.unit[f"patient {row['subject_id']}"]]))
         ]
         seen = np.unique(truth[chosen])
         values.append(f1_score(truth[chosen], predicted[chosen], labels=seen, average="macro", zero_division=0))
