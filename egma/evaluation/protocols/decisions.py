@@ -22,8 +22,8 @@ from egma.evaluation.statistics.bootstrap import Figure, PatientBootstrap, Stati
 from egma.evaluation.statistics.proportions import CONFIDENCE
 from egma.tools.arrays import Array
 
-SPECIFICITIES = {"sensitivity_at_90": 0.9, "sensitivity_at_95": 0.95}
-FITTED = ("sensitivity", "specificity", "brier", "constant_brier", "ece", "calibrated_ece")
+SPECIFICITIES = {"sensitivity_at_90_specificity": 0.9, "sensitivity_at_95_specificity": 0.95}
+FITTED = ("threshold_sensitivity", "threshold_specificity", "brier", "constant_brier", "ece", "calibrated_ece")
 METRICS = ("auprc", "prevalence", *SPECIFICITIES, *FITTED)
 BINS = 10
 Held = tuple[Labels, Array] | str  # the validation split's labels and scores, or why it decides nothing
@@ -115,8 +115,8 @@ def _fitted(test: Entries, held: Entries, bootstrap: PatientBootstrap) -> tuple[
 
     means = {"brier": gaps**2, "constant_brier": (held[1].mean() - positive) ** 2}
     found = {
-        "sensitivity": share(scores >= threshold, positive),
-        "specificity": share(scores < threshold, ~positive),
+        "threshold_sensitivity": share(scores >= threshold, positive),
+        "threshold_specificity": share(scores < threshold, ~positive),
         **bootstrap.means(means, readings),
         "ece": Figure(float(np.abs(in_bin @ gaps).sum() / len(scores)), n=len(scores)),
         "calibrated_ece": Figure(float(np.sqrt(2 / np.pi * variances).sum() / len(scores)), n=len(scores)),

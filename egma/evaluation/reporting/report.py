@@ -51,6 +51,7 @@ MAP_TASKS = {
 }
 Text = Callable[..., str]  # a value, and its interval where there is one, as it stands in a cell
 READERS_TITLE = "Agreement with gaze, whole recordings, one reader against the others"
+SPREAD = "{mean} ± {deviation}, {lowest} to {highest}"
 READER_COLUMNS = ("model", "other_readers")
 FEW_MARK = "(few)"
 
@@ -268,7 +269,8 @@ def decision_table(title: str, result: Mapping[str, Any]) -> Table:
 def prompt_table(result: Mapping[str, Any]) -> Table:
     columns = {"all prompts": _aurocs(result)}
     for label, kind in (("single prompts", "single"), ("random halves", "half")):
-        columns[label] = {name: _spread(**spread) for name, spread in result[kind].items()}
+        spreads = {name: {end: percent(value) for end, value in of.items()} for name, of in result[kind].items()}
+        columns[label] = {name: SPREAD.format(**ends) for name, ends in spreads.items()}
     return Table.by_name("AUROC by the choice of prompts", "finding", columns)
 
 
@@ -353,10 +355,6 @@ def _aurocs(result: Mapping[str, Any]) -> dict[str, str]:
 
 def _cells(figures: Mapping[str, Any], text: Callable[[Any], str] | None = None) -> dict[str, str]:
     return {name: (text or _cell)(figure) for name, figure in figures.items()}
-
-
-def _spread(mean: float, deviation: float, lowest: float, highest: float) -> str:
-    return f"{percent(mean)} ± {percent(deviation)}, {percent(lowest)} to {percent(highest)}"
 
 
 def _cell(figure: Mapping[str, Any] | None) -> str:

@@ -45,17 +45,17 @@ def roc_figure(labels: Labels, scores: Array, generated: bool) -> Figure:
 
 def reliability_figure(fits: Mapping[str, Mapping[str, Any]], generated: bool) -> Figure:
     """A panel for each of `decisions`: by bin of the probability the share of positives with its interval, by class."""
-    figure = Figure(figsize=(4.8 * len(fits), 4.8), layout="constrained")
+    figure = Figure(figsize=(6.4 * len(fits), 4.2), layout="constrained")
     for axes, (title, of) in zip(figure.subplots(1, len(fits), squeeze=False)[0], fits.items(), strict=True):
         axes.set_prop_cycle(color=colormaps["tab20"](np.linspace(0, 1, max(2, len(of)))))
         for name, fit in of.items():
             places, shares = zip(*fit["reliability"], strict=True)
             (line,) = axes.plot(places, [share["value"] for share in shares], label=name, linewidth=1.2)
             ends = np.array([share["interval"] or (share["value"], share["value"]) for share in shares])
-            axes.vlines(places, *ends.T, colors=line.get_color(), linewidth=0.4)
+            axes.vlines(places, *ends.T, colors=line.get_color(), linewidth=0.5, alpha=0.5)
         axes.plot([0, 1], [0, 1], "--", color="#888888", linewidth=1)
         axes.set(title=title, xlabel="probability", ylabel="share of positives")
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return finished(figure, generated)
 
 

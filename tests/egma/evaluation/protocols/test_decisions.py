@@ -63,10 +63,10 @@ def test_a_constant_is_at_chance_and_an_oracle_at_one() -> None:
     prevalence = labels.values.mean(axis=0)
     constant = decide((labels, np.full((60, 2), 0.25)), "none")["figures"]
     assert [constant["auprc"][name]["value"] for name in labels.classes] == pytest.approx(prevalence)
-    assert constant["sensitivity_at_90"]["mean"]["value"] == pytest.approx(0.1)
-    assert constant["sensitivity_at_95"]["Edema"]["value"] == pytest.approx(0.05)
+    assert constant["sensitivity_at_90_specificity"]["mean"]["value"] == pytest.approx(0.1)
+    assert constant["sensitivity_at_95_specificity"]["Edema"]["value"] == pytest.approx(0.05)
     perfect = decide((labels, labels.values), "none")["figures"]
-    for metric in ("auprc", "sensitivity_at_90", "sensitivity_at_95"):
+    for metric in ("auprc", "sensitivity_at_90_specificity", "sensitivity_at_95_specificity"):
         for figure in perfect[metric].values():
             assert figure["value"] == 1 and 0.5 < figure["interval"][0] < figure["interval"][1] == 1
     assert constant["prevalence"]["Edema"]["value"] == pytest.approx(prevalence[0])
@@ -98,8 +98,8 @@ def test_fitted_figures_by_loop_on_the_other_split() -> None:
 
     assert youden(fit["threshold"]) == pytest.approx(max(map(youden, held_scores)))
     figures = {metric: of["Edema"]["value"] for metric, of in found["figures"].items()}
-    assert figures["sensitivity"] == (scores[positive] >= fit["threshold"]).mean()
-    assert figures["specificity"] == pytest.approx((scores[~positive] < fit["threshold"]).mean())
+    assert figures["threshold_sensitivity"] == (scores[positive] >= fit["threshold"]).mean()
+    assert figures["threshold_specificity"] == pytest.approx((scores[~positive] < fit["threshold"]).mean())
     probabilities = expit(fit["slope"] * scores + fit["intercept"])
     assert figures["brier"] == pytest.approx(brier_score_loss(positive, probabilities))
     constant = np.full(200, held_positive.mean())
@@ -137,7 +137,7 @@ def test_intervals_and_marks() -> None:
     assert all(low < [auprc[name]["value"] for name in ("mean", "Edema", "Fracture")])
     assert high[0] - low[0] < min(high[1:] - low[1:])
     assert auprc["Edema"]["method"] == auprc["mean"]["method"] == "bootstrap, logit"
-    assert figures["sensitivity"]["Edema"]["method"] == "Wilson, design effect"
+    assert figures["threshold_sensitivity"]["Edema"]["method"] == "Wilson, design effect"
     # ten positive patients of the test split, but not of the validation split
     assert not auprc["Edema"]["few_patients"] and figures["brier"]["Edema"]["few_patients"]
     assert all("draws" not in figure for of in figures.values() for figure in of.values())

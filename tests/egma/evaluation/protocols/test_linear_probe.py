@@ -79,7 +79,9 @@ def test_probe_is_scikit_learn_by_hand() -> None:
         1 + (true - false).max()
     )
     assert np.isclose(cuts, threshold).any()
-    assert decided["figures"]["sensitivity"]["Edema"]["value"] == pytest.approx((scores[edema] >= threshold).mean())
+    assert decided["figures"]["threshold_sensitivity"]["Edema"]["value"] == pytest.approx(
+        (scores[edema] >= threshold).mean()
+    )
     assert decided["figures"]["auprc"]["Edema"]["value"] == pytest.approx(average_precision_score(edema, scores))
     smallest = result["fractions"]["1 %"]
     assert smallest["decisions"]["figures"]["auprc"]["Edema"]["reason"].endswith("one value of this class only")
@@ -125,7 +127,7 @@ def test_fine_tuning_learns_leaves_the_model_alone_and_is_the_same_twice(
     assert runs[0] == runs[1]
     whole = runs[0]["fractions"]["100 %"]
     assert whole["auroc_per_class"]["Edema"]["value"] > 0.95
-    assert whole["decisions"]["figures"]["sensitivity"]["Edema"]["value"] > 0.9
+    assert whole["decisions"]["figures"]["threshold_sensitivity"]["Edema"]["value"] > 0.9
     assert all(value.equal(before[name]) for name, value in tiny_model.state_dict().items())
     with pytest.raises(UserError, match="takes EGMA models"):
         fine_tuning(oracle([]), processor, labels, (TRAIN, VALIDATION, TEST), PatientBootstrap(TEST, 0), 8, seed=1)
