@@ -2,8 +2,9 @@
 
     python evaluate_egma.py MODEL --data DIR [--tasks zero_shot retrieval grounding] [--output DIR]
 
-MODEL is a folder or a Hub id. Tasks: zero_shot, retrieval (own pairs), class_retrieval (P@k), pointing_game, grounding,
-gaze_agreement; and, which train on the training split and so are done only when named, linear_probe and fine_tuning.
+MODEL is a folder or a Hub id. Tasks: zero_shot, decisions (operating points, calibration, threshold),
+prompt_sensitivity, retrieval (own pairs), class_retrieval (P@k), pointing_game, grounding, gaze_agreement; and, which
+train on the training split and so are done only when named, linear_probe and fine_tuning.
 --output gets `results.json`, tables as `results.md` and `results.tex`, `figures/`, `model_index.json` for a model card,
 and `tasks/`, from which the same command goes on after an interruption.
 """
