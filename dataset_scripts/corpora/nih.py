@@ -24,8 +24,9 @@ from dataset_scripts.corpora.rows import (
     with_rows_of_dropped,
 )
 from dataset_scripts.corpora.splits import hashed_split
-from dataset_scripts.files.paths import table_inside
+from dataset_scripts.files.paths import first_table, table_inside
 from dataset_scripts.files.tables import Row, is_repeated, read_table, read_text_columns
+from dataset_scripts.images.dicom import Person
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import LazyUnits, Options, Outcome, Plan, attempt
@@ -70,13 +71,13 @@ class _Lists(NamedTuple):
 
 
 def plan(source: Path, options: Options) -> Plan:
-    """One unit an image, in the order of the table, after one for the boxes of no image.
+    """One unit an image, in the order of the table.
 
     Raises:
         UserError: a table or list is missing or not what it should be, or a patient or an image is in both lists.
     """
-    path = _entry_table(source)
-    entries = read_text_columns(path, ENTRY_COLUMNS)
+    path = first_table(source, ENTRY_TABLES)
+    entries = read_text_columns(path, ENTRY_COLUMNS, ("Patient Gender", "Patient Age"))
     lists = _lists(source)
     if lists is not None:
         _require_apart(entries, lists, path)
@@ -85,30 +86,24 @@ def plan(source: Path, options: Options) -> Plan:
     if lists is None:
         shared.note("no_lists_patients_split_by_hash", f"{TRAIN_LIST}, {TEST_LIST}")
 
-    def unit(place: int) -> NihUnit | Ledger:
-        if place == 0:
-            return shared
-        cells: Row = entries.slice(place - 1, 1).to_pylist()[0]
-        name, later = cells["Image Index"], bool(repeated[place - 1])
-        return NihUnit(
-            NumberedRow(place, cells), later, [] if later else boxes.get(name, []), lists and lists.which(name)
-        )
+    def unit(place: int) -> NihUnit:
+        cells: Row = entries.slice(place, 1).to_pylist()[0]
+        name, later = cells["Image Index"], bool(repeated[place])
+        row = NumberedRow(place + 1, cells)
+        return NihUnit(row, later, [] if later else boxes.get(name, []), lists and lists.which(name))
 
     return Plan(
-        units=LazyUnits(range(entries.num_rows + 1), unit),
+        units=LazyUnits(range(entries.num_rows), unit),
         convert=partial(convert_row, source=source, table=path.name, folders=_image_folders(source), options=options),
         unit_name="images",
         reading_tables=(path.name,),
         terms=TERMS,
+        shared=shared,
     )
 
 
-def convert_row(
-    unit: NihUnit | Ledger, source: Path, table: str, folders: list[str], options: Options
-) -> list[Outcome]:
+def convert_row(unit: NihUnit, source: Path, table: str, folders: list[str], options: Options) -> list[Outcome]:
     """The reading of one image."""
-    if isinstance(unit, Ledger):
-        return [Outcome(None, unit)]
     where = f"row {unit.row.number} {unit.row.cells['Image Index']}"
     outcome = attempt(table, where, partial(_reading, unit, source, folders, options))
     return [with_rows_of_dropped(outcome, BOX_TABLE, where, len(unit.boxes))]
@@ -131,9 +126,9 @@ def _reading(
         license=LICENSE,
         generated=options.generated,
         image_id=image_id,
-        reading_id=image_id,
         subject_id=patient,
         view=cells["View Position"] or None,
+        person=Person(cells.get("Patient Gender", ""), cells.get("Patient Age", "")),
         frame=FRAME,
     )
     marked = [(_box_label(row.cells), row) for row in unit.boxes]
@@ -207,13 +202,6 @@ def _require_apart(entries: pa.Table, lists: _Lists, path: Path) -> None:
 def _patients(entries: pa.Table, names: frozenset[str]) -> pa.Array:
     is_named = pc.is_in(entries["Image Index"], value_set=pa.array(sorted(names), pa.string()))
     return pc.unique(entries["Patient ID"].filter(is_named))
-
-
-def _entry_table(source: Path) -> Path:
-    for name in ENTRY_TABLES:
-        if (source / name).is_file():
-            return table_inside(source, name)
-    raise UserError(f"{source}: no {' or '.join(ENTRY_TABLES)}; expected one of them beside the folders of images")
 
 
 def _image_folders(source: Path) -> list[str]:

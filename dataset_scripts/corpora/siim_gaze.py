@@ -25,6 +25,7 @@ from dataset_scripts.files.paths import inside, table_inside
 from dataset_scripts.files.tables import FloatArray
 from dataset_scripts.gaze.fixations import valid_fixations
 from dataset_scripts.gaze.lost_eye import lost_eye
+from dataset_scripts.images.dicom import person_in
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Options, Outcome, Plan, attempt
@@ -42,14 +43,13 @@ TERMS = (
 
 
 class GazeUnit(NamedTuple):
-    """One recording, `number` counting from 1, with what is known of its image; None: what the masks' table counted."""
+    """One recording, `number` counting from 1, with what is known of its image."""
 
     number: int
     recording: Any
     is_new: bool
     image: str | None
     findings: list[Finding]
-    shared: Ledger | None
 
 
 def plan(source: Path, options: Options) -> Plan:
@@ -67,11 +67,10 @@ def plan(source: Path, options: Options) -> Plan:
     pictures, shared = walk_pictures(options.images, PICTURE_SUFFIXES), Ledger()
     images = {image_id: min(pictures[image_id]) for image_id in set(filter(None, ids)) & pictures.keys()}
     findings = _findings(source, set(filter(None, ids)), shared)
-    units = [GazeUnit(0, None, False, None, [], shared)]
-    seen = set[str | None]()
+    units, seen = [], set[str | None]()
     for index, (image_id, recording) in enumerate(zip(ids, recordings, strict=True), 1):
         known = image_id or ""
-        units.append(GazeUnit(index, recording, image_id not in seen, images.get(known), findings.get(known, []), None))
+        units.append(GazeUnit(index, recording, image_id not in seen, images.get(known), findings.get(known, [])))
         seen.add(image_id)
     return Plan(
         units=units,
@@ -79,13 +78,12 @@ def plan(source: Path, options: Options) -> Plan:
         unit_name="recordings",
         reading_tables=(GAZE_TABLE,),
         terms=TERMS,
+        shared=shared,
     )
 
 
 def convert_unit(unit: GazeUnit, root: Path, options: Options) -> list[Outcome]:
     """The outcome of one recording; `root` holds the images."""
-    if unit.shared is not None:
-        return [Outcome(None, unit.shared)]
     where = f"recording {unit.number} {_image_id(unit.recording) or ''}".strip()
     return [attempt(GAZE_TABLE, where, partial(_reading, unit, root, options))]
 
@@ -99,12 +97,13 @@ def _reading(unit: GazeUnit, root: Path, options: Options, ledger: Ledger) -> tu
     columns = _columns(unit.recording)
     if unit.image is None:
         raise Dropped("image_missing", f"no {image_id} with {', '.join(PICTURE_SUFFIXES)}")
-    image = encode_image(inside(root, unit.image), options.image_size, ledger)
+    path = inside(root, unit.image)
+    image, person = encode_image(path, options.image_size, ledger), person_in(path)
     fixations = _fixations(columns, image_id, ledger)
     if fixations is None:
         raise Dropped("no_gaze_left")
-    origin = Origin(source="siim_gaze", generated=False, image_id=image_id, reading_id=image_id)
-    reading = schema_row(origin, image, Recording([], fixations, unit.findings, []), image_id)
+    origin = Origin("siim_gaze", False, image_id, person=person)
+    reading = schema_row(origin, image, Recording([], fixations, unit.findings, []), ledger, image_id)
     return hashed_split(image_id, options.seed, *GAZE_SHARES), reading
 
 
