@@ -10,11 +10,7 @@ from typing import NamedTuple
 
 from dataset_scripts.corpora import egd_tables
 from dataset_scripts.corpora.mimic_tree import ImageRow, MimicTree, image_rows, image_splits, images_tree, study_ids
-from dataset_scripts.corpora.rows import (
-    CREDENTIALED_LICENSE,
-    Origin,
-    gaze_reading,
-)
+from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, Origin, gaze_reading
 from dataset_scripts.corpora.splits import GAZE_SHARES, hashed_split, splits_of_patients
 from dataset_scripts.images.dicom import Person
 from dataset_scripts.images.pictures import encode_image

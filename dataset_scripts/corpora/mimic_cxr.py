@@ -14,20 +14,8 @@ from typing import cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset_scripts.corpora.mimic_tree import (
-    METADATA_COLUMNS,
-    PATIENT_COLUMNS,
-    STUDY_DATE,
-    MimicTree,
-    image_row,
-    open_tree,
-)
-from dataset_scripts.corpora.rows import (
-    CREDENTIALED_LICENSE,
-    Origin,
-    mimic_license,
-    schema_row,
-)
+from dataset_scripts.corpora.mimic_tree import METADATA_COLUMNS, PATIENT_COLUMNS, MimicTree, image_row, open_tree
+from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, Origin, mimic_license, schema_row
 from dataset_scripts.corpora.splits import GAZE_SHARES, SPLIT_NAMES, hashed_split
 from dataset_scripts.files.tables import Row, is_repeated, label_value, read_text_columns
 from dataset_scripts.images.pictures import encode_image
@@ -141,7 +129,7 @@ def _joined_tables(tree: MimicTree) -> tuple[pa.Table, Ledger]:
     path, shared = tree.table("metadata"), Ledger()
     if path is None:
         raise UserError(f"{tree.root}: no mimic-cxr-2.x.x-metadata.csv.gz; expected it above the folder files")
-    joined = read_text_columns(path, METADATA_COLUMNS, STUDY_DATE)
+    joined = read_text_columns(path, METADATA_COLUMNS, ("StudyDate",))
     joined = joined.set_column(0, "dicom_id", pc.utf8_lower(joined["dicom_id"]))
     joined = joined.append_column("is_repeated", pc.if_else(pa.array(is_repeated(joined["dicom_id"])), "1", ""))
     if split_path := tree.table("split"):
@@ -150,10 +138,8 @@ def _joined_tables(tree: MimicTree) -> tuple[pa.Table, Ledger]:
         splits = splits.set_column(0, "dicom_id", pc.utf8_lower(splits["dicom_id"]))
         joined = _with_columns(joined, splits, "dicom_id", ("split",), SPLIT_TABLE, shared)
     if patients_path := tree.patients():
-        key, *columns = PATIENT_COLUMNS
-        joined = _with_columns(
-            joined, read_text_columns(patients_path, PATIENT_COLUMNS), key, columns, PATIENT_TABLE, shared
-        )
+        patients = read_text_columns(patients_path, PATIENT_COLUMNS)
+        joined = _with_columns(joined, patients, "subject_id", PATIENT_COLUMNS[1:], PATIENT_TABLE, shared)
     if chexpert_path := tree.table("chexpert"):
         chexpert = read_text_columns(chexpert_path, ("study_id", *CHEXPERT_LABELS))
         joined = _with_columns(joined, chexpert, "study_id", CHEXPERT_LABELS, CHEXPERT_TABLE, shared)

@@ -11,12 +11,7 @@ from pathlib import Path
 
 from dataset_scripts.corpora import egd_tables, reflacx_tables
 from dataset_scripts.corpora.mimic_tree import PATIENT_COLUMNS, ImageRow, image_row, read_report
-from dataset_scripts.corpora.rows import (
-    CREDENTIALED_LICENSE,
-    Origin,
-    gaze_reading,
-    unreadable,
-)
+from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, Origin, gaze_reading, unreadable
 from dataset_scripts.corpora.splits import GAZE_SHARES, SPLIT_NAMES, hashed_split
 from dataset_scripts.files.paths import inside, plain_name, table_inside
 from dataset_scripts.files.tables import Row, read_table

@@ -25,16 +25,12 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm")
 
 
 METADATA_COLUMNS = ("dicom_id", "subject_id", "study_id", "ViewPosition", "Rows", "Columns")
-STUDY_DATE = ("StudyDate",)  # copies may lack it
 PATIENT_COLUMNS = ("subject_id", "gender", "anchor_age", "anchor_year")  # of MIMIC-IV's hosp/patients.csv.gz
 _STUDY_FOLDER = re.compile(r"p([0-9]{1,16})/s([0-9]{1,16})/[^/]*$")
 
 
 class ImageRow(NamedTuple):
-    """What a metadata table says of an image, and MIMIC-IV's of its patient; None where they do not.
-
-    The size is in pixels.
-    """
+    """What a metadata table says of an image, and MIMIC-IV's of its patient; None where not. The size is in pixels."""
 
     subject_id: str | None
     study_id: str | None
@@ -121,7 +117,7 @@ def image_rows(tree: MimicTree, wanted: Collection[str]) -> dict[str, ImageRow]:
         UserError: the table lacks a column.
     """
     path, patients = tree.table("metadata"), tree.patients()
-    rows = [] if path is None else list(_rows(path, with_optional(path, METADATA_COLUMNS, STUDY_DATE), wanted))
+    rows = [] if path is None else list(_rows(path, with_optional(path, METADATA_COLUMNS, ("StudyDate",)), wanted))
     ids = {row["subject_id"] for row in rows}
     people = {} if patients is None else {row["subject_id"]: row for row in _rows(patients, PATIENT_COLUMNS, ids)}
     return {row["dicom_id"]: image_row(people.get(row["subject_id"], {}) | row) for row in rows}

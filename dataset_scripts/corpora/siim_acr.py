@@ -17,12 +17,7 @@ import numpy as np
 from scipy import ndimage
 
 from dataset_scripts.corpora.mimic_tree import PICTURE_SUFFIXES
-from dataset_scripts.corpora.rows import (
-    Origin,
-    labelled_reading,
-    walk_pictures,
-    with_rows_of_dropped,
-)
+from dataset_scripts.corpora.rows import Origin, labelled_reading, walk_pictures, with_rows_of_dropped
 from dataset_scripts.corpora.splits import LABELLED_SHARES, hashed_split
 from dataset_scripts.files.paths import first_table, inside
 from dataset_scripts.files.tables import identifier

@@ -86,10 +86,7 @@ def with_optional(path: Path, columns: Sequence[str], optional: Sequence[str]) -
 
 
 def read_text_columns(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
-    """Some columns of a large table as stripped text, "" where blank, whole numbers without the `.0` of a float.
-
-    Args:
-        optional: columns that are read where the table has them.
+    """Some columns of a large table as stripped text, "" where blank, whole numbers without `.0`; `optional` ones if there.
 
     Raises:
         UserError: as `read_columns`.

@@ -228,7 +228,9 @@ def _counts(reading: Reading) -> dict[str, int]:
 
 def _image_bytes(reading: Reading) -> bytes:
     image = reading["image"]
-    return image["bytes"] if isinstance(image, dict) else b""
+    assert isinstance(image, dict)
+    png: bytes = image["bytes"]
+    return png
 
 
 def _require_whole(part: Path) -> None:

@@ -16,18 +16,16 @@ METADATA_COLUMNS = (
 SPLIT_COLUMNS = ("dicom_id", "study_id", "subject_id", "split")
 LABEL_COLUMNS = ("subject_id", "study_id", *CHEXPERT_LABELS)
 PATIENT_COLUMNS = ("subject_id", "gender", "anchor_age", "anchor_year", "anchor_year_group", "dod")  # of MIMIC-IV
-SHEETS = (
-    Sheet("patients.csv.gz", "patients", PATIENT_COLUMNS),
-    *(
-        Sheet(f"mimic-cxr-2.0.0-{name}.csv.gz", name, columns)
-        for name, columns in (
-            ("metadata", METADATA_COLUMNS),
-            ("split", SPLIT_COLUMNS),
-            ("chexpert", LABEL_COLUMNS),
-            ("negbio", LABEL_COLUMNS),
-        )
-    ),
+SHEETS = tuple(
+    Sheet(f"mimic-cxr-2.0.0-{name}.csv.gz", name, columns)
+    for name, columns in (
+        ("metadata", METADATA_COLUMNS),
+        ("split", SPLIT_COLUMNS),
+        ("chexpert", LABEL_COLUMNS),
+        ("negbio", LABEL_COLUMNS),
+    )
 )
+SHEETS += (Sheet("patients.csv.gz", "patients", PATIENT_COLUMNS),)
 
 
 def write_patient(patient: Patient, pictures: Pictures, root: Path, raw_samples: bool) -> Tables:

@@ -1,6 +1,7 @@
 """Every task by its name, over one model's embeddings of one corpus."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from egma.evaluation.protocols.grounding import GroundingCorpus, grounding, grou
 from egma.evaluation.protocols.linear_probe import SplitLabels, features, linear_probe, probe_labels
 from egma.evaluation.protocols.pointing import pointing_game, pointing_targets
 from egma.evaluation.protocols.retrieval import distinct_pairs, report_scores, report_sentences, retrieval
+from egma.evaluation.protocols.subgroups import Part, aurocs, by_group, hits, recalls
 from egma.evaluation.protocols.zero_shot import finding_labels, zero_shot, zero_shot_classes
 from egma.evaluation.reporting.result_plots import (
     TSNE_SMALLEST,
@@ -64,6 +66,7 @@ class Options:
     batch_size: int
     bootstrap: int
     seed: int
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,8 @@ class Tasks:
 
     @property
     def names(self) -> Sequence[str]:
-        return self.tasks or [name for name in TASKS if name not in TRAINED_TASKS]
+        names = self.tasks or [name for name in TASKS if name not in TRAINED_TASKS]
+        return [*names, *(["subgroups"] if self.options.groups else [])]
 
     @cached_property
     def images(self) -> ImageBank:
@@ -177,11 +181,31 @@ class Tasks:
             raise UserError(f"no class has as many positive images as the corpus' protocol asks for; they are {counts}")
         return {name: prompts for name, prompts in self.prompts.items() if name not in self.few}
 
+    @property
+    def classified(self) -> Prompts:
+        known = self.class_prompts
+        names = list(known) if self.classes_named else zero_shot_classes(self.corpus.test, known)
+        return {name: known[name] for name in names}
+
     def zero_shot(self) -> dict[str, Any]:
-        readings, known = self.corpus.test, self.class_prompts
-        names = list(known) if self.classes_named else zero_shot_classes(readings, known)
-        prompts = {name: known[name] for name in names}
-        return zero_shot(readings, self.images, self.texts, prompts, self.bootstrap, self.options.pooling)
+        prompts, pooling = self.classified, self.options.pooling
+        return zero_shot(self.corpus.test, self.images, self.texts, prompts, self.bootstrap, pooling)
+
+    def subgroups(self) -> dict[str, Any]:
+        """By group the figures of the headline's score that the named tasks and the data allow."""
+        readings, score, pooling = self.corpus.test, self.model.config.zero_shot_score, self.options.pooling
+        makers: dict[str, Callable[[], Part]] = {
+            "zero_shot": lambda: aurocs(readings, self.images, self.texts, self.classified, pooling, score),
+            "pointing_game": lambda: hits(pointing_targets(readings, self.prompts), self.images, self.texts),
+            "retrieval": lambda: recalls(readings, self.images, self.texts, score),
+        }
+        parts = dict[str, Part]()
+        for task in (task for task in makers if task in self.names):
+            with suppress(UserError):
+                parts[task] = makers[task]()
+        if not parts:
+            raise UserError(f"subgroups: one of {', '.join(makers)} is needed, and none gives a figure here")
+        return {"groups": by_group(self.options.groups, readings, parts, self.bootstrap)}
 
     def retrieval(self) -> dict[str, Any]:
         return retrieval(self.corpus.test, self.images, self.texts, self.bootstrap)

@@ -52,6 +52,7 @@ MAP_TASKS = {
 Text = Callable[..., str]  # a value, and its interval where there is one, as it stands in a cell
 READER_COLUMNS = ("model", "other_readers")
 FEW_MARK = "(few)"
+GROUP_KEYS = {"zero_shot": "zero_shot_auroc", "pointing_game": "pointing_game", "retrieval": "recall_at_1"}
 
 
 def headline_figures(details: Mapping[str, Any], score: str) -> dict[str, Mapping[str, Any]]:
@@ -135,6 +136,8 @@ def markdown_report(results: Mapping[str, Any], pictures: Sequence[str] = ()) ->
     per_class = _findings_table(results)
     if per_class:
         parts += ["## By finding", per_class]
+    if "groups" in details.get("subgroups", {}):
+        parts += ["## By group", markdown_table(*group_rows(details["subgroups"]["groups"]))]
     for task, title in PROBE_TITLES.items():
         if "fractions" in details.get(task, {}):
             parts += [f"## {title}", markdown_table(*probe_rows(details[task]))]
@@ -156,6 +159,8 @@ def latex_report(results: Mapping[str, Any]) -> str:
     tables = [latex_table(*headline_rows(results), title)]
     if results.get("published"):
         tables.append(latex_table(*published_rows(results), PUBLISHED_TITLE))
+    if "groups" in (result := results["details"].get("subgroups", {})):
+        tables.append(latex_table(*group_rows(result["groups"]), title))
     tables += [
         latex_table(*probe_rows(results["details"][task]), title)
         for task, title in PROBE_TITLES.items()
@@ -255,6 +260,19 @@ def probe_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     ]
     counts = [f"{share} ({of['patients']} patients)" for share, of in fractions.items()]
     return ["AUROC", *counts], rows
+
+
+def group_rows(groups: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """One row a value of each group, each figure with the count of its entries."""
+    rows, tasks = [], list[str]()
+    for group, values in groups.items():
+        for value, of in values.items():
+            tasks = [task for task in GROUP_KEYS if task in of]
+            cells = [f"{_cell(of[task])}, n = {of[task]['n']}" for task in tasks]
+            classes = str(of["zero_shot"]["classes"]) if "zero_shot" in of else ""
+            rows.append([f"{group}: {value}", str(of["readings"]), str(of["patients"]), *cells, classes])
+    labels = (HEADLINE_LABELS[GROUP_KEYS[task]] for task in tasks)
+    return ["group", "readings", "patients", *labels, "classes of the AUROC"], rows
 
 
 def class_retrieval_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
