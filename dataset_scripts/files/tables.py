@@ -86,7 +86,7 @@ def with_optional(path: Path, columns: Sequence[str], optional: Sequence[str]) -
 
 
 def read_text_columns(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
-    """Some columns of a large table as stripped text, "" where blank, whole numbers without `.0`; `optional` ones if there.
+    """Some columns of a large table as stripped text, "" where blank, whole numbers without `.0`; some `optional`.
 
     Raises:
         UserError: as `read_columns`.
