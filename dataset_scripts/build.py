@@ -17,8 +17,10 @@ from typing import Any, NamedTuple, Never
 from tqdm import tqdm
 
 from dataset_scripts.corpora import (
+    chestx_det10,
     chexpert,
     egd,
+    gazesearch,
     image_text,
     mimic_cxr,
     mimic_eye,
@@ -48,10 +50,12 @@ class Corpus(NamedTuple):
 
 
 CORPORA = {
+    "chestx_det10": Corpus(chestx_det10.plan),
     "chexpert": Corpus(chexpert.plan),
     "chexpert_5x200": Corpus(partial(chexpert.plan_sample, classes=chexpert.FIVE), frozenset({"ids"})),
     "chexpert_8x200": Corpus(partial(chexpert.plan_sample, classes=chexpert.EIGHT), frozenset({"ids"})),
     "egd": Corpus(egd.plan, frozenset({"images"})),
+    "gazesearch": Corpus(gazesearch.plan),
     "image_text": Corpus(image_text.plan),
     "mimic_cxr": Corpus(mimic_cxr.plan, frozenset({"images"})),
     "mimic_eye": Corpus(mimic_eye.plan),

@@ -82,7 +82,7 @@ class Box(TypedDict):
 
 
 class Reading(TypedDict):
-    """One row; `sex` is F or M, `age_years` that at the time of the image."""
+    """One row; `image` is null in gaze alone, `sex` F or M, `age_years` that at the time of the image."""
 
     image: object
     image_id: str
@@ -155,11 +155,12 @@ ARROW_SCHEMA: pa.Schema = FEATURES.arrow_schema.with_metadata(
 )
 
 
-def split_files(directory: str | Path, split: Split) -> list[Path]:
+def split_files(directory: str | Path, split: Split, needs_images: bool = True) -> list[Path]:
     """The shards of one split of a converted corpus: the door through which every program comes to them.
 
     Raises:
-        UserError: the folder or the split is missing, or a newer program wrote it.
+        UserError: the folder or the split is missing, a newer program wrote it, or it has readings without the image
+            that the caller needs.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -172,11 +173,14 @@ def split_files(directory: str | Path, split: Split) -> list[Path]:
             + (f"it has {', '.join(found)}" if found else "it holds no converted corpus at all")
         )
     for path in files:
-        version = int((pq.read_metadata(path).metadata or {}).get(VERSION_KEY, 1))
+        about = pq.read_metadata(path)
+        version = int((about.metadata or {}).get(VERSION_KEY, 1))
         if version > SCHEMA_VERSION:
             raise UserError(
                 f"{path}: version {version} of the schema; expected {SCHEMA_VERSION} or older: a newer program wrote it"
             )
+        if needs_images and (count := _without_image(about)):
+            raise UserError(f"{path}: {count} readings have no image; expected a corpus with images, not gaze alone")
     return files
 
 
@@ -184,13 +188,25 @@ def has_split(directory: str | Path, split: Split) -> bool:
     return any(Path(directory).glob(f"data/{split}-*.parquet"))
 
 
-def load_readings(directory: str | Path, split: Split) -> Dataset:
+def _without_image(about: pq.FileMetaData) -> int:
+    """How many rows have neither the bytes nor the path of an image, as the file's statistics say."""
+    count = 0
+    for group in map(about.row_group, range(about.num_row_groups)):
+        columns = [group.column(place) for place in range(group.num_columns)]
+        nulls = [
+            one.statistics.null_count for one in columns if one.path_in_schema.startswith("image.") and one.statistics
+        ]
+        count += min(nulls, default=0)
+    return count
+
+
+def load_readings(directory: str | Path, split: Split, needs_images: bool = True) -> Dataset:
     """Open one split of a converted corpus, of this version of the schema or an older one.
 
     Raises:
         UserError: see `split_files`; or a column is missing, or the split is empty.
     """
-    files = split_files(directory, split)
+    files = split_files(directory, split, needs_images)
     # not load_dataset, which tells the Hub that it was called; its cache knows a file by path and time alone
     stamps = hashlib.sha256(" ".join(map(stamp, files)).encode()).hexdigest()
     cache = Path(config.HF_DATASETS_CACHE) / f"egma-{stamps[:16]}"

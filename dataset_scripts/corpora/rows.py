@@ -51,17 +51,19 @@ class Origin(NamedTuple):
 
 
 def schema_row(
-    origin: Origin, image: EncodedImage, recording: Recording, ledger: Ledger, file_name: str | None = None
+    origin: Origin, image: EncodedImage | None, recording: Recording, ledger: Ledger, file_name: str | None = None
 ) -> Reading:
     """The row of one reading.
 
     Args:
+        image: None of gaze alone, whose origin has a frame.
         file_name: of the picture, without suffix; None: made of its id.
     """
-    width, height = origin.frame or (image.width, image.height)
+    size = origin.frame or (image and (image.width, image.height))
+    assert size is not None
     name = file_name or origin.image_id.replace("/", "_").removesuffix(".jpg").removesuffix(".png")
     return Reading(
-        image={"bytes": image.png, "path": f"{name}.png"},
+        image={"bytes": image.png, "path": f"{name}.png"} if image else None,
         image_id=origin.image_id,
         study_id=origin.study_id,
         subject_id=origin.subject_id,
@@ -72,8 +74,8 @@ def schema_row(
         sex=_sex(origin, ledger),
         age_years=_age_years(origin, ledger),
         license=origin.license,
-        width=width,
-        height=height,
+        width=size[0],
+        height=size[1],
         sentences=recording.sentences,
         fixations=recording.fixations,
         findings=recording.findings,

@@ -5,7 +5,7 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 COLUMNS = {
-    "image": "the picture, PNG, long side at most {image_size} pixels, grey values intact, never enlarged",
+    "image": "the picture, PNG, long side at most {image_size} pixels, grey values intact; null in gaze alone",
     "image_id, study_id, subject_id": "the source's ids; null where unknown",
     "reading_id, reader_id": "one reading of one image, and who read it",
     "source, view, license": "where the row is from, the projection, the terms that hold for it",

@@ -7,10 +7,12 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from dataset_scripts.schema import (
+    ARROW_SCHEMA,
     FEATURES,
     NEW_COLUMNS,
     SCHEMA_VERSION,
@@ -104,3 +106,14 @@ def test_a_column_that_was_always_there_is_still_missed(phantom_data: Path, tmp_
         pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
     with pytest.raises(UserError, match=r"lacks the column\(s\) findings"):
         load_readings(broken, "train")
+
+
+def test_rows_without_an_image_are_for_those_who_need_none(phantom_data: Path, tmp_path: Path) -> None:
+    def blind(table: Any) -> Any:
+        nothing = pa.nulls(len(table), ARROW_SCHEMA.field("image").type)
+        return table.set_column(table.column_names.index("image"), ARROW_SCHEMA.field("image"), nothing)
+
+    folder = rewritten(phantom_data, tmp_path / "data", blind)
+    assert load_readings(folder, "train", needs_images=False)[0]["image"] is None
+    with pytest.raises(UserError, match="readings have no image; expected a corpus with images"):
+        load_readings(folder, "train")
