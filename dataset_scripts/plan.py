@@ -63,7 +63,7 @@ class Plan:
     `convert` and the units travel to other processes, so both must be picklable. `reading_tables` are the tables of
     which one row is one reading; `terms` is the card's paragraph on licence and redistribution, `redistributable` says
     whether anyone may pass the rows on, `generated` that no patient is behind any of them. `facts` are printed and go
-    into the report by their names.
+    into the report by their names. `shared` is what was counted while the units were made.
     """
 
     units: Sequence[Any]
@@ -74,6 +74,7 @@ class Plan:
     redistributable: bool = False
     generated: bool = False
     facts: Mapping[str, str | int] = field(default_factory=dict)
+    shared: Ledger = field(default_factory=Ledger)
 
 
 def attempt(table: str, where: str, build: Callable[[Ledger], tuple[Split, Reading]]) -> Outcome:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image, List, NamedSplit, Value, config
 
 from dataset_scripts.identity import stamp
@@ -19,6 +20,8 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 PRESENT, ABSENT, UNCERTAIN = 1, 0, -1
+SCHEMA_VERSION, VERSION_KEY = 2, b"egma_schema_version"  # the key is of the Parquet files; version 1 has none
+NEW_COLUMNS = ("sex", "age_years")  # since version 2; null in a corpus that was written before
 GENERATED_PREFIX = "phantom/"  # of the source of a reading without a patient
 
 
@@ -79,7 +82,7 @@ class Box(TypedDict):
 
 
 class Reading(TypedDict):
-    """One row."""
+    """One row; `image` is null in gaze alone, `sex` F or M, `age_years` that at the time of the image."""
 
     image: object
     image_id: str
@@ -89,6 +92,8 @@ class Reading(TypedDict):
     reader_id: str | None
     source: str
     view: str | None
+    sex: str | None
+    age_years: float | None
     license: str | None
     width: int
     height: int
@@ -110,6 +115,8 @@ def _features() -> Features:
             "reader_id": string,
             "source": string,
             "view": string,
+            "sex": string,
+            "age_years": number,
             "license": string,
             "width": Value("int32"),
             "height": Value("int32"),
@@ -143,14 +150,17 @@ def _with_plain_lists(described: Any) -> Any:
 
 
 _METADATA = json.dumps({"info": {"features": _with_plain_lists(FEATURES.to_dict())}})
-ARROW_SCHEMA: pa.Schema = FEATURES.arrow_schema.with_metadata({"huggingface": _METADATA})
+ARROW_SCHEMA: pa.Schema = FEATURES.arrow_schema.with_metadata(
+    {"huggingface": _METADATA, VERSION_KEY: str(SCHEMA_VERSION)}
+)
 
 
-def load_readings(directory: str | Path, split: Split) -> Dataset:
-    """Open one split of a converted corpus.
+def split_files(directory: str | Path, split: Split, needs_images: bool = True) -> list[Path]:
+    """The shards of one split of a converted corpus: the door through which every program comes to them.
 
     Raises:
-        UserError: the folder, the split or a column of the schema is missing, or the split is empty.
+        UserError: the folder or the split is missing, a newer program wrote it, or it has readings without the image
+            that the caller needs.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -162,17 +172,61 @@ def load_readings(directory: str | Path, split: Split) -> Dataset:
             f"{directory}: no split '{split}' (data/{split}-*.parquet); "
             + (f"it has {', '.join(found)}" if found else "it holds no converted corpus at all")
         )
+    for path in files:
+        about = pq.read_metadata(path)
+        version = int((about.metadata or {}).get(VERSION_KEY, 1))
+        if version > SCHEMA_VERSION:
+            raise UserError(
+                f"{path}: version {version} of the schema; expected {SCHEMA_VERSION} or older: a newer program wrote it"
+            )
+        if needs_images and (count := _without_image(about)):
+            raise UserError(f"{path}: {count} readings have no image; expected a corpus with images, not gaze alone")
+    return files
+
+
+def has_split(directory: str | Path, split: Split) -> bool:
+    return any(Path(directory).glob(f"data/{split}-*.parquet"))
+
+
+def _without_image(about: pq.FileMetaData) -> int:
+    """How many rows have neither the bytes nor the path of an image, as the file's statistics say."""
+    count = 0
+    for group in map(about.row_group, range(about.num_row_groups)):
+        columns = [group.column(place) for place in range(group.num_columns)]
+        nulls = [
+            one.statistics.null_count for one in columns if one.path_in_schema.startswith("image.") and one.statistics
+        ]
+        count += min(nulls, default=0)
+    return count
+
+
+def load_readings(directory: str | Path, split: Split, needs_images: bool = True) -> Dataset:
+    """Open one split of a converted corpus, of this version of the schema or an older one.
+
+    Raises:
+        UserError: see `split_files`; or a column is missing, or the split is empty.
+    """
+    files = split_files(directory, split, needs_images)
     # not load_dataset, which tells the Hub that it was called; its cache knows a file by path and time alone
     stamps = hashlib.sha256(" ".join(map(stamp, files)).encode()).hexdigest()
     cache = Path(config.HF_DATASETS_CACHE) / f"egma-{stamps[:16]}"
     rows = Dataset.from_parquet([str(path) for path in files], split=NamedSplit(split), cache_dir=str(cache))
     assert isinstance(rows, Dataset)
+    rows = with_new_columns(rows)
     missing = [name for name in FEATURES if name not in rows.column_names]
     if missing:
         raise UserError(f"{directory}: split '{split}' lacks the column(s) {', '.join(missing)} of the schema")
     if len(rows) == 0:
         raise UserError(f"{directory}: split '{split}' is empty; expected at least one reading")
     return rows
+
+
+def with_new_columns(rows: Dataset) -> Dataset:
+    """The same rows, null in the columns that the schema has by now and they have not."""
+    for name in NEW_COLUMNS:
+        if name not in rows.column_names:
+            rows = rows.add_column(name, [None] * len(rows), feature=FEATURES[name])
+    return rows.select_columns(sorted(rows.column_names, key=[*FEATURES, *rows.column_names].index))
 
 
 def is_generated(directory: str | Path) -> bool:

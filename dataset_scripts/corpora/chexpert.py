@@ -29,6 +29,7 @@ from dataset_scripts.corpora.rows import Origin, labelled_reading, read_id_list
 from dataset_scripts.corpora.splits import hashed_split
 from dataset_scripts.files.paths import inside, table_inside
 from dataset_scripts.files.tables import Row, is_repeated, label_value, portable_path, read_text_columns
+from dataset_scripts.images.dicom import Person
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.ledger import OFFENDERS_NAMED, Dropped, Ledger
 from dataset_scripts.plan import LazyUnits, Options, Outcome, Plan, attempt
@@ -134,7 +135,7 @@ def convert_row(row: ChexpertRow, layout: Layout, options: Options) -> list[Outc
 
 
 def plan_sample(source: Path, options: Options, classes: Sequence[str]) -> Plan:
-    """One unit an image of the sample, by id, after one for the rows of `train.csv` that are not in it.
+    """One unit an image of the sample, by id.
 
     Every class has the IMAGES_PER_CLASS eligible images of lowest hash of seed, class and id, so that neither the order
     of the rows nor that of the classes matters. `options.ids` replaces the draw and the rule by a list.
@@ -154,7 +155,8 @@ def plan_sample(source: Path, options: Options, classes: Sequence[str]) -> Plan:
     counts = {f"images of {name}": sum(row.shown == name for row in chosen) for name in classes}
     corpus = f"chexpert_{len(classes)}x{IMAGES_PER_CLASS}"
     return Plan(
-        units=[shared, *chosen],
+        units=chosen,
+        shared=shared,
         convert=partial(convert_sampled, layout=layout, corpus=corpus, classes=tuple(sorted(classes)), options=options),
         unit_name="images",
         reading_tables=(TRAIN_TABLE,),
@@ -164,11 +166,9 @@ def plan_sample(source: Path, options: Options, classes: Sequence[str]) -> Plan:
 
 
 def convert_sampled(
-    unit: SampledRow | Ledger, layout: Layout, corpus: str, classes: Sequence[str], options: Options
+    unit: SampledRow, layout: Layout, corpus: str, classes: Sequence[str], options: Options
 ) -> list[Outcome]:
     """The reading of one image of a sample: its class is present, the others of the sample are absent."""
-    if isinstance(unit, Ledger):
-        return [Outcome(None, unit)]
     findings = [Finding(name=name, value=PRESENT if name == unit.shown else ABSENT) for name in classes]
 
     def build(ledger: Ledger) -> tuple[Split, Reading]:
@@ -198,7 +198,7 @@ class _Table:
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
-        self._columns = read_text_columns(path, ("Path", "Frontal/Lateral", "AP/PA", *LABELS))
+        self._columns = read_text_columns(path, ("Path", "Frontal/Lateral", "AP/PA", *LABELS), ("Sex", "Age"))
         found = (_IMAGE_PATH.search(portable_path(cell)) for cell in self._columns["Path"].to_pylist())
         self._paths: pa.Array = pa.array(["" if match is None else match[1] for match in found], pa.string())
         self._is_repeated = is_repeated(self._paths)
@@ -293,10 +293,10 @@ def _picture_reading(
         license=LICENSE,
         generated=options.generated,
         image_id=row.path,
-        reading_id=row.path,
         study_id=f"{patient}/{study}",  # the numbers of the studies begin anew with every patient
         subject_id=patient,
         view=row.cells["AP/PA"] or row.cells["Frontal/Lateral"].upper() or None,
+        person=Person(row.cells.get("Sex", ""), row.cells.get("Age", "")),
     )
     image = encode_image(layout.picture(row.path), options.image_size, ledger)
     return labelled_reading(origin, image, findings, [], [], ledger)

@@ -10,13 +10,9 @@ from typing import NamedTuple
 
 from dataset_scripts.corpora import egd_tables
 from dataset_scripts.corpora.mimic_tree import ImageRow, MimicTree, image_rows, image_splits, images_tree, study_ids
-from dataset_scripts.corpora.rows import (
-    CREDENTIALED_LICENSE,
-    GENERATED_TERMS,
-    Origin,
-    gaze_reading,
-)
+from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, Origin, gaze_reading
 from dataset_scripts.corpora.splits import GAZE_SHARES, hashed_split, splits_of_patients
+from dataset_scripts.images.dicom import Person
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Options, Outcome, Plan
@@ -31,16 +27,15 @@ TERMS = (
 
 
 class EgdUnit(NamedTuple):
-    """One row with what is known of its image, or (None) what was counted while the shared tables were read."""
+    """One row with what is known of its image."""
 
-    row: egd_tables.EgdRow | None
+    row: egd_tables.EgdRow
     image: ImageRow | None
     split: Split | None
-    shared: Ledger
 
 
 def plan(source: Path, options: Options) -> Plan:
-    """One unit a row of the master sheet, after one for the shared tables.
+    """One unit a row of the master sheet.
 
     Raises:
         UserError: the source lacks a table, `--images` is no MIMIC-CXR tree, or a patient lies in two splits.
@@ -51,26 +46,23 @@ def plan(source: Path, options: Options) -> Plan:
     ids = {row.image_id for row in rows}
     images, by_image = image_rows(tree, ids), image_splits(tree, ids)
     splits = splits_of_patients((_ids(row)[0], by_image.get(row.image_id)) for row in rows)
-    units = [EgdUnit(row, images.get(row.image_id), splits.get(_ids(row)[0] or ""), Ledger()) for row in rows]
     return Plan(
-        units=[EgdUnit(None, None, None, shared), *units],
+        units=[EgdUnit(row, images.get(row.image_id), splits.get(_ids(row)[0] or "")) for row in rows],
         convert=partial(convert_unit, source=source, tree=tree, options=options),
         unit_name="images",
         reading_tables=(egd_tables.MASTER_TABLE,),
-        terms=GENERATED_TERMS if options.generated else TERMS,
+        terms=TERMS,
+        shared=shared,
     )
 
 
 def convert_unit(unit: EgdUnit, source: Path, tree: MimicTree, options: Options) -> list[Outcome]:
     """The outcome of one row of the master sheet."""
-    if unit.row is None:
-        return [Outcome(None, unit.shared)]
-    return [egd_tables.convert_row(unit.row, partial(_reading, unit.row, unit, source, tree, options))]
+    return [egd_tables.convert_row(unit.row, partial(_reading, unit, source, tree, options))]
 
 
-def _reading(
-    row: egd_tables.EgdRow, unit: EgdUnit, source: Path, tree: MimicTree, options: Options, ledger: Ledger
-) -> tuple[Split, Reading]:
+def _reading(unit: EgdUnit, source: Path, tree: MimicTree, options: Options, ledger: Ledger) -> tuple[Split, Reading]:
+    row = unit.row
     subject_id, study_id = _ids(row)
     if subject_id is None or study_id is None:
         raise Dropped("patient_or_study_unknown", "neither patient_id and study_id nor path say them")
@@ -86,6 +78,7 @@ def _reading(
         study_id=study_id,
         subject_id=subject_id,
         view=unit.image.view if unit.image else None,
+        person=Person(row.cells.get("gender", ""), unit.image.person.age if unit.image else ""),
         frame=size,
         source="egd",
         generated=options.generated,

@@ -6,8 +6,8 @@ Columns: `file_name`, and at least one of
                 the table is listed, 1 or 0; a blank means not labelled, and lists nothing
     `finding`   what is known to be there, joined by a pipe: listed as 1, and nothing else follows from it. Not read
                 where there is a column `labels`.
-"No Finding" is a label as any other. Optional: `patient_id`, `view`, `license`, and `split`, which then decides; else a
-hash of the patient splits 70/15/15, an image without `patient_id` being a patient of its own.
+"No Finding" is a label as any other. Optional: `patient_id`, `view`, `sex`, `age`, `license`, and `split`, which then
+decides; else a hash of the patient splits 70/15/15, an image without `patient_id` being a patient of its own.
 """
 
 import json
@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataset_scripts.corpora.rows import Origin, schema_row
-from dataset_scripts.corpora.splits import LABELLED_SHARES, SPLIT_NAMES, hashed_split
-from dataset_scripts.files.paths import inside
+from dataset_scripts.corpora.splits import LABELLED_SHARES, hashed_split, named_splits
+from dataset_scripts.files.paths import first_table, inside
 from dataset_scripts.files.tables import Row, plain_row, read_table
+from dataset_scripts.images.dicom import Person
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Options, Outcome, Plan, attempt
@@ -47,7 +48,7 @@ def plan(source: Path, options: Options) -> Plan:
     Raises:
         UserError: no metadata table, a column missing, no row, a split that is none, or a patient in two splits.
     """
-    path = _metadata_path(source)
+    path = first_table(source, TABLES)
     cells = _read_jsonl(path) if path.suffix == ".jsonl" else read_table(path, ("file_name",))
     if not cells:
         raise UserError(f"{path}: the table has no row; expected one row an image")
@@ -58,7 +59,7 @@ def plan(source: Path, options: Options) -> Plan:
     if not columns.intersection(CONTENT_COLUMNS):
         raise UserError(f"{path}: expected at least one of the columns {', '.join(CONTENT_COLUMNS)}; it has none")
     return Plan(
-        units=[MetadataRow(number, row, split) for number, (row, split) in enumerate(_splits(cells, path, options), 1)],
+        units=list(map(MetadataRow, range(1, len(cells) + 1), cells, _splits(cells, path, options))),
         convert=partial(convert_row, source=source, table=path.name, vocabulary=_vocabulary(cells), options=options),
         unit_name="images",
         reading_tables=(path.name,),
@@ -93,17 +94,11 @@ def _reading(
         reading_id=f"{name}#{row.number}",
         subject_id=patient,
         view=cells.get("view") or None,
+        person=Person(cells.get("sex", ""), cells.get("age", "")),
         license=cells.get("license") or None,
     )
-    reading = schema_row(origin, image, Recording(sentences, None, findings, []), Path(name).stem)
+    reading = schema_row(origin, image, Recording(sentences, None, findings, []), ledger, Path(name).stem)
     return row.split, reading
-
-
-def _metadata_path(source: Path) -> Path:
-    for name in TABLES:
-        if (source / name).is_file():
-            return source / name
-    raise UserError(f"{source}: no {' or '.join(TABLES)}; expected one of them beside the images")
 
 
 def _read_jsonl(path: Path) -> list[Row]:
@@ -145,21 +140,8 @@ def _findings(cells: Row, vocabulary: list[str]) -> list[Finding]:
     return [Finding(name=name, value=PRESENT if name in present else ABSENT) for name in vocabulary]
 
 
-def _splits(cells: list[Row], path: Path, options: Options) -> list[tuple[Row, Split]]:
-    if not any(row.get("split") for row in cells):
-        patients = [row.get("patient_id") or f"image {row.get('file_name')}" for row in cells]
-        hashed = (hashed_split(patient, options.seed, *LABELLED_SHARES) for patient in patients)
-        return list(zip(cells, hashed, strict=True))
-    rows, seen = [], dict[str, Split]()
-    for number, row in enumerate(cells, 1):
-        split = SPLIT_NAMES.get(row.get("split", "").lower())
-        if split is None:
-            raise UserError(
-                f"{path}: row {number} has the split {row.get('split', '')!r}; expected train, validation or test"
-            )
-        patient = row.get("patient_id")
-        if patient and seen.setdefault(patient, split) != split:
-            both = f"{seen[patient]} and {split}"
-            raise UserError(f"{path}: patient {patient} lies in both {both}; expected each patient in one split")
-        rows.append((row, split))
-    return rows
+def _splits(cells: list[Row], path: Path, options: Options) -> list[Split]:
+    """The split of every row: the table's, or a hash of the patient; an image without patient is one of its own."""
+    patients = [row.get("patient_id") or f"image {row.get('file_name')}" for row in cells]
+    hashed = (hashed_split(patient, options.seed, *LABELLED_SHARES) for patient in patients)
+    return named_splits(cells, patients, path) or list(hashed)

@@ -9,19 +9,13 @@ The 377,110 rows stay columns until they are converted.
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset_scripts.corpora.mimic_tree import METADATA_COLUMNS, MimicTree, image_row, open_tree
-from dataset_scripts.corpora.rows import (
-    CREDENTIALED_LICENSE,
-    GENERATED_TERMS,
-    Origin,
-    mimic_license,
-    schema_row,
-)
+from dataset_scripts.corpora.mimic_tree import METADATA_COLUMNS, PATIENT_COLUMNS, MimicTree, image_row, open_tree
+from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, Origin, mimic_license, schema_row
 from dataset_scripts.corpora.splits import GAZE_SHARES, SPLIT_NAMES, hashed_split
 from dataset_scripts.files.tables import Row, is_repeated, label_value, read_text_columns
 from dataset_scripts.images.pictures import encode_image
@@ -32,6 +26,7 @@ from dataset_scripts.schema import Finding, Reading, Recording, Split, UserError
 from dataset_scripts.speech.clinical_reports import report_sentences
 
 METADATA_TABLE, SPLIT_TABLE, CHEXPERT_TABLE = (f"mimic-cxr-{name}.csv" for name in ("metadata", "split", "chexpert"))
+PATIENT_TABLE = "patients.csv"
 CHEXPERT_LABELS = (
     *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture"),
     *("Lung Lesion", "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia"),
@@ -44,15 +39,8 @@ TERMS = (
 )
 
 
-class CxrUnit(NamedTuple):
-    """A row of the metadata with its split and labels, or (None) what was counted while the tables were joined."""
-
-    cells: Row | None
-    shared: Ledger | None = None
-
-
 def plan(source: Path, options: Options) -> Plan:
-    """One unit a row of the metadata, after one for the tables.
+    """One unit a row of the metadata, with its split and labels.
 
     Raises:
         UserError: there is no metadata table, a table lacks a column, or a patient lies in two splits.
@@ -61,27 +49,23 @@ def plan(source: Path, options: Options) -> Plan:
     images = tree if options.images is None else open_tree(options.images)
     joined, shared = _joined_tables(tree if tree.table("metadata") else images)
     return Plan(
-        units=LazyUnits(range(joined.num_rows + 1), partial(_unit, joined, shared)),
+        units=LazyUnits(range(joined.num_rows), partial(_unit, joined)),
         convert=partial(convert_row, reports=tree, images=images, options=options),
         unit_name="images",
         reading_tables=(METADATA_TABLE,),
-        terms=GENERATED_TERMS if options.generated else TERMS,
+        terms=TERMS,
+        shared=shared,
     )
 
 
-def _unit(joined: pa.Table, shared: Ledger, place: int) -> CxrUnit:
-    """The tables' unit at place 0, then the rows in their order."""
-    if place == 0:
-        return CxrUnit(None, shared)
-    return CxrUnit({name: value or "" for name, value in joined.slice(place - 1, 1).to_pylist()[0].items()})
+def _unit(joined: pa.Table, place: int) -> Row:
+    return {name: value or "" for name, value in joined.slice(place, 1).to_pylist()[0].items()}
 
 
-def convert_row(unit: CxrUnit, reports: MimicTree, images: MimicTree, options: Options) -> list[Outcome]:
+def convert_row(cells: Row, reports: MimicTree, images: MimicTree, options: Options) -> list[Outcome]:
     """The reading of one image."""
-    if unit.cells is None:
-        return [Outcome(None, unit.shared or Ledger())]
-    where = unit.cells["dicom_id"] or f"an image of study {unit.cells['study_id']}"
-    return [attempt(METADATA_TABLE, where, partial(_reading, unit.cells, reports, images, options))]
+    where = cells["dicom_id"] or f"an image of study {cells['study_id']}"
+    return [attempt(METADATA_TABLE, where, partial(_reading, cells, reports, images, options))]
 
 
 def _reading(
@@ -106,14 +90,14 @@ def _reading(
         source="mimic_cxr",
         generated=options.generated,
         image_id=image_id,
-        reading_id=image_id,
         subject_id=meta.subject_id,
         study_id=meta.study_id,
         view=meta.view,
+        person=meta.person,
         license=mimic_license(options.generated),
         frame=(meta.width or image.width, meta.height or image.height),
     )
-    reading = schema_row(origin, image, Recording(sentences, None, _findings(cells, ledger), []))
+    reading = schema_row(origin, image, Recording(sentences, None, _findings(cells, ledger), []), ledger)
     return split, reading
 
 
@@ -145,7 +129,7 @@ def _joined_tables(tree: MimicTree) -> tuple[pa.Table, Ledger]:
     path, shared = tree.table("metadata"), Ledger()
     if path is None:
         raise UserError(f"{tree.root}: no mimic-cxr-2.x.x-metadata.csv.gz; expected it above the folder files")
-    joined = read_text_columns(path, METADATA_COLUMNS)
+    joined = read_text_columns(path, METADATA_COLUMNS, ("StudyDate",))
     joined = joined.set_column(0, "dicom_id", pc.utf8_lower(joined["dicom_id"]))
     joined = joined.append_column("is_repeated", pc.if_else(pa.array(is_repeated(joined["dicom_id"])), "1", ""))
     if split_path := tree.table("split"):
@@ -153,6 +137,9 @@ def _joined_tables(tree: MimicTree) -> tuple[pa.Table, Ledger]:
         _require_one_split(splits, split_path)
         splits = splits.set_column(0, "dicom_id", pc.utf8_lower(splits["dicom_id"]))
         joined = _with_columns(joined, splits, "dicom_id", ("split",), SPLIT_TABLE, shared)
+    if patients_path := tree.patients():
+        patients = read_text_columns(patients_path, PATIENT_COLUMNS)
+        joined = _with_columns(joined, patients, "subject_id", PATIENT_COLUMNS[1:], PATIENT_TABLE, shared)
     if chexpert_path := tree.table("chexpert"):
         chexpert = read_text_columns(chexpert_path, ("study_id", *CHEXPERT_LABELS))
         joined = _with_columns(joined, chexpert, "study_id", CHEXPERT_LABELS, CHEXPERT_TABLE, shared)

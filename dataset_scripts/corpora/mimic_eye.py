@@ -10,14 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from dataset_scripts.corpora import egd_tables, reflacx_tables
-from dataset_scripts.corpora.mimic_tree import ImageRow, image_row, read_report
-from dataset_scripts.corpora.rows import (
-    CREDENTIALED_LICENSE,
-    GENERATED_TERMS,
-    Origin,
-    gaze_reading,
-    unreadable,
-)
+from dataset_scripts.corpora.mimic_tree import PATIENT_COLUMNS, ImageRow, image_row, read_report
+from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, Origin, gaze_reading, unreadable
 from dataset_scripts.corpora.splits import GAZE_SHARES, SPLIT_NAMES, hashed_split
 from dataset_scripts.files.paths import inside, plain_name, table_inside
 from dataset_scripts.files.tables import Row, read_table
@@ -63,7 +57,7 @@ def plan(source: Path, options: Options) -> Plan:
         convert=partial(convert_patient, source=source, options=options),
         unit_name="patients",
         reading_tables=(reflacx_tables.METADATA_TABLE, egd_tables.MASTER_TABLE),
-        terms=GENERATED_TERMS if options.generated else TERMS,
+        terms=TERMS,
     )
 
 
@@ -120,7 +114,9 @@ def _images(folder: Path) -> dict[str, ImageRow]:
     if not path.is_file():
         return {}
     rows = read_table(path, ("dicom_id", "study_id", "ViewPosition", "Rows", "Columns"))
-    return {row["dicom_id"].lower(): image_row(row) for row in reversed(rows)}
+    patients = table_inside(folder, "Hosp/patients.csv")
+    person = next(iter(read_table(patients, PATIENT_COLUMNS)), {}) if patients.is_file() else {}
+    return {row["dicom_id"].lower(): image_row(person | row) for row in reversed(rows)}
 
 
 def _reflacx_outcomes(patient: Patient) -> list[Outcome]:
@@ -213,6 +209,7 @@ def _reading(
         study_id=meta.study_id,
         subject_id=patient.subject_id,
         view=meta.view,
+        person=meta.person,
         frame=size,
         source=f"mimic_eye/{corpus}",
         generated=patient.options.generated,

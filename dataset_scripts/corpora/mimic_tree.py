@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from dataset_scripts.corpora.splits import SPLIT_NAMES
 from dataset_scripts.files.paths import inside, plain_name
-from dataset_scripts.files.tables import Row, number, portable_path, read_columns
+from dataset_scripts.files.tables import Row, number, portable_path, read_columns, with_optional
+from dataset_scripts.images.dicom import Person
 from dataset_scripts.images.sizes import side_pixels
 from dataset_scripts.ledger import Dropped
 from dataset_scripts.plan import Options
@@ -24,19 +25,19 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm")
 
 
 METADATA_COLUMNS = ("dicom_id", "subject_id", "study_id", "ViewPosition", "Rows", "Columns")
-
-
+PATIENT_COLUMNS = ("subject_id", "gender", "anchor_age", "anchor_year")  # of MIMIC-IV's hosp/patients.csv.gz
 _STUDY_FOLDER = re.compile(r"p([0-9]{1,16})/s([0-9]{1,16})/[^/]*$")
 
 
 class ImageRow(NamedTuple):
-    """What a metadata table says of an image; None where it does not. The size is in pixels."""
+    """What a metadata table says of an image, and MIMIC-IV's of its patient; None where not. The size is in pixels."""
 
     subject_id: str | None
     study_id: str | None
     view: str | None
     width: int | None
     height: int | None
+    person: Person
 
 
 class MimicTree(NamedTuple):
@@ -66,6 +67,11 @@ class MimicTree(NamedTuple):
         """The path of `mimic-cxr-2.x.x-<name>.csv.gz`, or unpacked; the newest version, None where there is none."""
         found = [path for suffix in ("csv.gz", "csv") for path in self.root.glob(f"mimic-cxr-2.*-{name}.{suffix}")]
         return max(found, key=lambda path: path.name) if found else None
+
+    def patients(self) -> Path | None:
+        """MIMIC-IV's table of patients, beside the other tables or in a folder `hosp` there."""
+        found = (self.root / folder / name for folder in ("", "hosp") for name in ("patients.csv.gz", "patients.csv"))
+        return next(filter(Path.is_file, found), None)
 
     @staticmethod
     def _subject(subject_id: str) -> str:
@@ -110,8 +116,11 @@ def image_rows(tree: MimicTree, wanted: Collection[str]) -> dict[str, ImageRow]:
     Raises:
         UserError: the table lacks a column.
     """
-    path = tree.table("metadata")
-    return {} if path is None else {row["dicom_id"]: image_row(row) for row in _rows(path, METADATA_COLUMNS, wanted)}
+    path, patients = tree.table("metadata"), tree.patients()
+    rows = [] if path is None else list(_rows(path, with_optional(path, METADATA_COLUMNS, ("StudyDate",)), wanted))
+    ids = {row["subject_id"] for row in rows}
+    people = {} if patients is None else {row["subject_id"]: row for row in _rows(patients, PATIENT_COLUMNS, ids)}
+    return {row["dicom_id"]: image_row(people.get(row["subject_id"], {}) | row) for row in rows}
 
 
 def image_splits(tree: MimicTree, wanted: Collection[str]) -> dict[str, Split]:
@@ -122,25 +131,32 @@ def image_splits(tree: MimicTree, wanted: Collection[str]) -> dict[str, Split]:
 
 
 def _rows(path: Path, columns: Sequence[str], wanted: Collection[str]) -> Iterator[Row]:
-    """The rows of the wanted images, ids in lower case; the first of several with one id."""
-    left = set(wanted)
+    """The rows of the wanted images, or patients, ids in lower case; the first of several with one id."""
+    left, key = set(wanted), columns[0]
     for batch in read_columns(path, dict.fromkeys(columns, pa.string())):
-        ids = pc.utf8_lower(pc.utf8_trim_whitespace(batch.column("dicom_id")))
+        ids = pc.utf8_lower(pc.utf8_trim_whitespace(batch.column(key)))
         found = batch.filter(pc.is_in(ids, value_set=pa.array(left, pa.string())))
         for cells in found.to_pylist():
             row = {name: (value or "").strip() for name, value in cells.items()}
-            row["dicom_id"] = row["dicom_id"].lower()
-            if row["dicom_id"] in left:
-                left.remove(row["dicom_id"])
+            row[key] = row[key].lower()
+            if row[key] in left:
+                left.remove(row[key])
                 yield row
 
 
 def image_row(row: Row) -> ImageRow:
-    """A row of a metadata table that has METADATA_COLUMNS (`subject_id` may be missing)."""
+    """A row of a metadata table that has METADATA_COLUMNS (`subject_id` may be missing), with those of the patient."""
     width, height = side_pixels(row["Columns"]), side_pixels(row["Rows"])
     return ImageRow(
-        whole_id(row.get("subject_id", "")), whole_id(row["study_id"]), row["ViewPosition"] or None, width, height
+        *(whole_id(row.get("subject_id", "")), whole_id(row["study_id"]), row["ViewPosition"] or None, width, height),
+        person=Person(row.get("gender", ""), _age(row)),
     )
+
+
+def _age(row: Row) -> str:
+    """Years at the study: the age in the anchor year, unless it is 0 for unknown, and the years since."""
+    anchor, year, date = (number(row.get(name, "")[:4]) for name in ("anchor_age", "anchor_year", "StudyDate"))
+    return "" if anchor is None or year is None or date is None else f"{anchor and anchor + date - year:g}"
 
 
 def whole_id(cell: str) -> str | None:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataset_scripts.corpora.mimic_tree import MimicTree, images_tree, study_ids
+from dataset_scripts.corpora.mimic_tree import ImageRow, MimicTree, image_rows, images_tree, study_ids
 from dataset_scripts.corpora.rows import (
     CREDENTIALED_LICENSE,
     NumberedRow,
@@ -23,6 +23,7 @@ from dataset_scripts.corpora.splits import SPLIT_NAMES, splits_of_patients
 from dataset_scripts.files.json_files import read_json
 from dataset_scripts.files.paths import table_inside
 from dataset_scripts.files.tables import Row, portable_path, read_table
+from dataset_scripts.images.dicom import Person
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.images.sizes import side_pixels
 from dataset_scripts.ledger import Dropped, Ledger
@@ -46,6 +47,7 @@ class Phrase(NamedTuple):
     image_id: str
     place: int
     rows: list[NumberedRow]
+    image: ImageRow | None = None
 
 
 def plan(source: Path, options: Options) -> Plan:
@@ -61,8 +63,10 @@ def plan(source: Path, options: Options) -> Plan:
     if not rows:
         raise UserError(f"{path}: holds no box; expected one row or annotation a box")
     splits_of_patients((_ids(cells)[0], _split(cells)) for cells in rows)
+    phrases = _phrases(rows)
+    images = image_rows(tree, {phrase.image_id for phrase in phrases})
     return Plan(
-        units=_phrases(rows),
+        units=[phrase._replace(image=images.get(phrase.image_id)) for phrase in phrases],
         convert=partial(convert_phrase, tree=tree, table=path.name, options=options),
         unit_name="phrases",
         reading_tables=(f"phrases of {path.name}",),
@@ -167,6 +171,8 @@ def _reading(unit: Phrase, tree: MimicTree, table: str, options: Options, ledger
         reading_id=f"{unit.image_id}#{unit.place}",
         study_id=study_id,
         subject_id=subject_id,
+        view=unit.image.view if unit.image else None,
+        person=unit.image.person if unit.image else Person(),
         frame=(width, height),
     )
     sentence = Sentence(text=phrase, start_seconds=None, end_seconds=None)

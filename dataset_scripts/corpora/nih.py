@@ -6,7 +6,7 @@ corpus's own split decides: `test_list.txt` is `test`, the patients of `train_va
 and `validation` by a hash; without both lists all are split 70/10/20. Images lie in `images*/` or `images*/images/`.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +24,9 @@ from dataset_scripts.corpora.rows import (
     with_rows_of_dropped,
 )
 from dataset_scripts.corpora.splits import hashed_split
-from dataset_scripts.files.paths import table_inside
+from dataset_scripts.files.paths import first_table, table_inside
 from dataset_scripts.files.tables import Row, is_repeated, read_table, read_text_columns
+from dataset_scripts.images.dicom import Person
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import LazyUnits, Options, Outcome, Plan, attempt
@@ -40,6 +41,7 @@ LABELS = (
     *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis", "Hernia"),
     *("Infiltration", "Mass", NO_FINDING, "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax"),
 )
+IMAGE_FOLDERS = ("images*", "images*/images", "train_data*", "test_data*", "t*_data*/t*")
 BOX_SPELLINGS = {"Infiltrate": "Infiltration"}
 FRAME = (1024, 1024)
 TRAIN_OF_LISTED, TRAIN, VALIDATION = 7 / 8, 0.7, 0.1
@@ -48,6 +50,15 @@ TERMS = (
     "The NIH Clinical Center lets anyone use the images, and asks to link to its download site, to cite Wang et al., "
     "CVPR 2017, and to name it as the provider. Its terms say nothing about passing on a converted copy."
 )
+
+
+class Annotations(NamedTuple):
+    """Labels and boxes on the NIH's images: what the corpus, its tables and its labels are called."""
+
+    source: str
+    table: str
+    box_table: str = BOX_TABLE
+    labels: tuple[str, ...] = LABELS
 
 
 class NihUnit(NamedTuple):
@@ -70,13 +81,13 @@ class _Lists(NamedTuple):
 
 
 def plan(source: Path, options: Options) -> Plan:
-    """One unit an image, in the order of the table, after one for the boxes of no image.
+    """One unit an image, in the order of the table.
 
     Raises:
         UserError: a table or list is missing or not what it should be, or a patient or an image is in both lists.
     """
-    path = _entry_table(source)
-    entries = read_text_columns(path, ENTRY_COLUMNS)
+    path = first_table(source, ENTRY_TABLES)
+    entries = read_text_columns(path, ENTRY_COLUMNS, ("Patient Gender", "Patient Age"))
     lists = _lists(source)
     if lists is not None:
         _require_apart(entries, lists, path)
@@ -85,59 +96,51 @@ def plan(source: Path, options: Options) -> Plan:
     if lists is None:
         shared.note("no_lists_patients_split_by_hash", f"{TRAIN_LIST}, {TEST_LIST}")
 
-    def unit(place: int) -> NihUnit | Ledger:
-        if place == 0:
-            return shared
-        cells: Row = entries.slice(place - 1, 1).to_pylist()[0]
-        name, later = cells["Image Index"], bool(repeated[place - 1])
-        return NihUnit(
-            NumberedRow(place, cells), later, [] if later else boxes.get(name, []), lists and lists.which(name)
-        )
+    def unit(place: int) -> NihUnit:
+        cells: Row = entries.slice(place, 1).to_pylist()[0]
+        name, later = cells["Image Index"], bool(repeated[place])
+        row = NumberedRow(place + 1, cells)
+        return NihUnit(row, later, [] if later else boxes.get(name, []), lists and lists.which(name))
 
     return Plan(
-        units=LazyUnits(range(entries.num_rows + 1), unit),
-        convert=partial(convert_row, source=source, table=path.name, folders=_image_folders(source), options=options),
+        units=LazyUnits(range(entries.num_rows), unit),
+        convert=partial(convert_row, root=source, of=Annotations("nih", path.name), options=options),
         unit_name="images",
         reading_tables=(path.name,),
         terms=TERMS,
+        shared=shared,
     )
 
 
-def convert_row(
-    unit: NihUnit | Ledger, source: Path, table: str, folders: list[str], options: Options
-) -> list[Outcome]:
-    """The reading of one image."""
-    if isinstance(unit, Ledger):
-        return [Outcome(None, unit)]
+def convert_row(unit: NihUnit, root: Path, of: Annotations, options: Options) -> list[Outcome]:
+    """The reading of one image; `root` holds the folders of images."""
     where = f"row {unit.row.number} {unit.row.cells['Image Index']}"
-    outcome = attempt(table, where, partial(_reading, unit, source, folders, options))
-    return [with_rows_of_dropped(outcome, BOX_TABLE, where, len(unit.boxes))]
+    outcome = attempt(of.table, where, partial(_reading, unit, root, of, options))
+    return [with_rows_of_dropped(outcome, of.box_table, where, len(unit.boxes))]
 
 
-def _reading(
-    unit: NihUnit, source: Path, folders: list[str], options: Options, ledger: Ledger
-) -> tuple[Split, Reading]:
+def _reading(unit: NihUnit, root: Path, of: Annotations, options: Options, ledger: Ledger) -> tuple[Split, Reading]:
     cells = unit.row.cells
     image_id, patient = cells["Image Index"], cells["Patient ID"]
     if unit.is_repeated:
         raise Dropped("duplicate_image_id")
     if not patient:
         raise Dropped("patient_unknown")
-    findings = _findings(cells["Finding Labels"])
+    findings = _findings(cells["Finding Labels"], of.labels)
     split = _split(unit.listed_in, patient, options.seed)
-    image = encode_image(picture_in(source, folders, image_id), options.image_size, ledger)
+    image = encode_image(picture_in(root, _image_folders(root), image_id), options.image_size, ledger)
     origin = Origin(
-        source="nih",
+        source=of.source,
         license=LICENSE,
         generated=options.generated,
         image_id=image_id,
-        reading_id=image_id,
         subject_id=patient,
-        view=cells["View Position"] or None,
+        view=cells.get("View Position") or None,
+        person=Person(cells.get("Patient Gender", ""), cells.get("Patient Age", "")),
         frame=FRAME,
     )
     marked = [(_box_label(row.cells), row) for row in unit.boxes]
-    boxes = sized_boxes(marked, BOX_COLUMNS, FRAME, BOX_TABLE, image_id, ledger)
+    boxes = sized_boxes(marked, BOX_COLUMNS, FRAME, of.box_table, image_id, ledger)
     present = {finding["name"] for finding in findings if finding["value"] == PRESENT}
     for label in sorted({box["label"] for box in boxes} - present):
         ledger.note("box_of_a_finding_that_is_not_named", f"{image_id}: {label}")
@@ -152,16 +155,16 @@ def _split(listed_in: str | None, patient: str, seed: int) -> Split:
     return "test" if listed_in == TEST_LIST else hashed_split(patient, seed, TRAIN_OF_LISTED, 1 - TRAIN_OF_LISTED)
 
 
-def _findings(cell: str) -> list[Finding]:
+def _findings(cell: str, labels: Sequence[str]) -> list[Finding]:
     """All labels, present or absent."""
     named = {name.strip() for name in cell.split("|") if name.strip()}
     if not named:
         raise Dropped("no_label")
-    if unknown := sorted(named.difference(LABELS)):
+    if unknown := sorted(named.difference(labels, (NO_FINDING,))):
         raise Dropped("label_not_understood", ", ".join(unknown))
     if NO_FINDING in named and len(named) > 1:
         raise Dropped("no_finding_beside_a_finding", cell)
-    return [Finding(name=name, value=PRESENT if name in named else ABSENT) for name in LABELS]
+    return [Finding(name=name, value=PRESENT if name in named else ABSENT) for name in labels]
 
 
 def _box_label(cells: Row) -> str:
@@ -209,14 +212,7 @@ def _patients(entries: pa.Table, names: frozenset[str]) -> pa.Array:
     return pc.unique(entries["Patient ID"].filter(is_named))
 
 
-def _entry_table(source: Path) -> Path:
-    for name in ENTRY_TABLES:
-        if (source / name).is_file():
-            return table_inside(source, name)
-    raise UserError(f"{source}: no {' or '.join(ENTRY_TABLES)}; expected one of them beside the folders of images")
-
-
 def _image_folders(source: Path) -> list[str]:
     """Folders that may hold images, relative to the source."""
-    found = [*sorted(source.glob("images*")), *sorted(source.glob("images*/images"))]
+    found = [path for name in IMAGE_FOLDERS for path in sorted(source.glob(name))]
     return [str(path.relative_to(source)) for path in found if path.is_dir()]

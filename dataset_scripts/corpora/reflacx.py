@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from dataset_scripts.corpora import reflacx_tables
 from dataset_scripts.corpora.mimic_tree import ImageRow, MimicTree, image_rows, image_splits, images_tree, study_ids
-from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, GENERATED_TERMS, Origin, gaze_reading
+from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, Origin, gaze_reading
 from dataset_scripts.corpora.splits import SPLIT_NAMES, splits_of_patients
 from dataset_scripts.files.paths import table_inside
 from dataset_scripts.files.tables import Row
+from dataset_scripts.images.dicom import Person
 from dataset_scripts.images.pictures import EncodedImage, encode_image
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Options, Outcome, Plan, attempt
@@ -42,7 +43,6 @@ class ReflacxUnit(NamedTuple):
     rows: list[ReflacxRow]
     image: ImageRow | None
     split: Split | None
-    missing_tables: tuple[str, ...] = ()
 
 
 def plan(source: Path, options: Options) -> Plan:
@@ -62,29 +62,26 @@ def plan(source: Path, options: Options) -> Plan:
     rows = [row.cells for rows in by_image.values() for row in rows]
     splits_of_patients((_ids(cells)[0], SPLIT_NAMES.get(cells["split"].lower())) for cells in rows)
     images, splits = image_rows(tree, by_image.keys()), image_splits(tree, by_image.keys())
-    units = [ReflacxUnit(rows, images.get(image_id), splits.get(image_id)) for image_id, rows in by_image.items()]
+    shared = Ledger()
+    for name in missing:
+        shared.note("metadata_table_missing", name)
     return Plan(
-        units=[ReflacxUnit([], None, None, missing), *units],
+        units=[ReflacxUnit(rows, images.get(image_id), splits.get(image_id)) for image_id, rows in by_image.items()],
         convert=partial(convert_image, source=source, tree=tree, options=options),
         unit_name="images",
         reading_tables=tuple(name for name in PHASE_TABLES if name not in missing),
-        terms=GENERATED_TERMS if options.generated else TERMS,
+        terms=TERMS,
+        shared=shared,
     )
 
 
 def convert_image(unit: ReflacxUnit, source: Path, tree: MimicTree, options: Options) -> list[Outcome]:
     """The readings of one image, in the order of the metadata tables."""
     image = _Picture(unit, tree, options)
-    outcomes = [
+    return [
         attempt(row.table, row.cells["id"] or f"row {row.number}", partial(_reading, row, unit, image, source))
         for row in unit.rows
     ]
-    if unit.missing_tables:
-        ledger = Ledger()
-        for name in unit.missing_tables:
-            ledger.note("metadata_table_missing", name)
-        outcomes.append(Outcome(None, ledger))
-    return outcomes
 
 
 class _Picture:
@@ -134,6 +131,7 @@ def _reading(
         study_id=study_id,
         subject_id=subject_id,
         view=unit.image.view if unit.image else None,
+        person=unit.image.person if unit.image else Person(),
         frame=size,
         source="reflacx",
         generated=picture.options.generated,

@@ -24,6 +24,7 @@ from dataset_scripts.corpora.rows import (
 from dataset_scripts.corpora.splits import LABELLED_SHARES, hashed_split
 from dataset_scripts.files.paths import table_inside
 from dataset_scripts.files.tables import label_value, read_table
+from dataset_scripts.images.dicom import person_in
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Options, Outcome, Plan, attempt
@@ -52,7 +53,7 @@ class RsnaPatient(NamedTuple):
 
 
 def plan(source: Path, options: Options) -> Plan:
-    """One unit a patient, in the order of the table, after one for the detailed classes.
+    """One unit a patient, in the order of the table.
 
     Raises:
         UserError: there is no table of labels, or a table lacks a column.
@@ -65,20 +66,18 @@ def plan(source: Path, options: Options) -> Plan:
         raise UserError(f"{source / LABELS_TABLE}: the table has no row; expected one a box or patient")
     shared = Ledger()
     detailed = _detailed_classes(table_inside(source, CLASSES_TABLE), by_patient, shared)
-    patients = [RsnaPatient(name, rows, detailed.get(name)) for name, rows in by_patient.items()]
     return Plan(
-        units=[shared, *patients],
+        units=[RsnaPatient(name, rows, detailed.get(name)) for name, rows in by_patient.items()],
         convert=partial(convert_patient, source=source, options=options),
         unit_name="patients",
         reading_tables=(PATIENTS,),
         terms=TERMS,
+        shared=shared,
     )
 
 
-def convert_patient(unit: RsnaPatient | Ledger, source: Path, options: Options) -> list[Outcome]:
+def convert_patient(unit: RsnaPatient, source: Path, options: Options) -> list[Outcome]:
     """The reading of one patient."""
-    if isinstance(unit, Ledger):
-        return [Outcome(None, unit)]
     where = unit.patient_id or f"row {unit.rows[0].number}"
     outcome = attempt(PATIENTS, where, partial(_reading, unit, source, options))
     return [with_rows_of_dropped(outcome, LABELS_TABLE, where, len(unit.rows))]
@@ -88,9 +87,8 @@ def _reading(unit: RsnaPatient, source: Path, options: Options, ledger: Ledger) 
     if not unit.patient_id:
         raise Dropped("no_patient_id")
     rows, target = _understood_rows(unit, ledger)
-    image = encode_image(
-        picture_in(source, IMAGE_FOLDERS, unit.patient_id, PICTURE_SUFFIXES), options.image_size, ledger
-    )
+    path = picture_in(source, IMAGE_FOLDERS, unit.patient_id, PICTURE_SUFFIXES)
+    image, person = encode_image(path, options.image_size, ledger), person_in(path)
     marked = [(FINDING, row) for row in rows] if target else []
     boxes = sized_boxes(marked, BOX_COLUMNS, FRAME, LABELS_TABLE, unit.patient_id, ledger)
     findings = [Finding(name=FINDING, value=target)]
@@ -107,8 +105,8 @@ def _reading(unit: RsnaPatient, source: Path, options: Options, ledger: Ledger) 
         license=LICENSE,
         generated=options.generated,
         image_id=unit.patient_id,
-        reading_id=unit.patient_id,
         subject_id=unit.patient_id,
+        person=person,
         frame=FRAME,
     )
     split = hashed_split(unit.patient_id, options.seed, *LABELLED_SHARES)

@@ -9,7 +9,6 @@ trace of a patient is the header of a DICOM; an image without is a patient of it
 """
 
 import re
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,18 +17,13 @@ import numpy as np
 from scipy import ndimage
 
 from dataset_scripts.corpora.mimic_tree import PICTURE_SUFFIXES
-from dataset_scripts.corpora.rows import (
-    Origin,
-    labelled_reading,
-    walk_pictures,
-    with_rows_of_dropped,
-)
+from dataset_scripts.corpora.rows import Origin, labelled_reading, walk_pictures, with_rows_of_dropped
 from dataset_scripts.corpora.splits import LABELLED_SHARES, hashed_split
-from dataset_scripts.files.paths import inside, table_inside
+from dataset_scripts.files.paths import first_table, inside
 from dataset_scripts.files.tables import identifier
 from dataset_scripts.images import rle
 from dataset_scripts.images.boxes import clipped_box, pixel_corners
-from dataset_scripts.images.dicom import is_dicom
+from dataset_scripts.images.dicom import person_in
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Options, Outcome, Plan, attempt
@@ -70,7 +64,7 @@ def plan(source: Path, options: Options) -> Plan:
     Raises:
         UserError: there is no table, or it is no such table.
     """
-    path = _table(source)
+    path = first_table(source, TABLES)
     by_image: dict[str, list[SiimRow]] = {}
     for row in read_rows(path):
         by_image.setdefault(row.image_id, []).append(row)
@@ -140,7 +134,8 @@ def _reading(unit: SiimImage, source: Path, table: str, options: Options, ledger
         ledger.note("image_has_several_files", f"{unit.files[0]} is taken of {len(unit.files)}")
     path = inside(source, unit.files[0])
     image = encode_image(path, options.image_size, ledger)
-    patient = _patient(path)
+    person = person_in(path)
+    patient = person.id or None
     if patient is None:
         ledger.note("no_patient_id_split_by_image", unit.image_id)
     origin = Origin(
@@ -148,8 +143,8 @@ def _reading(unit: SiimImage, source: Path, table: str, options: Options, ledger
         license=LICENSE,
         generated=options.generated,
         image_id=unit.image_id,
-        reading_id=unit.image_id,
         subject_id=patient,
+        person=person,
         frame=FRAME,
     )
     findings = [Finding(name=FINDING, value=PRESENT if mask.any() else ABSENT)]
@@ -196,28 +191,6 @@ def region_boxes(mask: rle.BoolArray) -> list[Box]:
         assert corners is not None
         boxes.append(clipped_box(FINDING, corners))
     return boxes
-
-
-def _patient(path: Path) -> str | None:
-    """The patient's id in the header of a DICOM that was decoded before; None where there is none."""
-    if not is_dicom(path):
-        return None
-    from pydicom import dcmread
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            patient = str(dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"]).get("PatientID") or "")
-        except Exception as error:  # a damaged header makes pydicom fail in any way
-            raise Dropped("patient_not_readable", f"{path.name}: {type(error).__name__}") from None
-    return patient.strip() or None
-
-
-def _table(source: Path) -> Path:
-    for name in TABLES:
-        if (source / name).is_file():
-            return table_inside(source, name)
-    raise UserError(f"{source}: no {' or '.join(TABLES)}; expected one of them above the images")
 
 
 def _in_order(files: list[str]) -> list[str]:

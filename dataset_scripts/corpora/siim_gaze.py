@@ -10,6 +10,7 @@ fixation starts where the one before ended, as the gaps between them are not the
 the gaze, it says on which images there is a pneumothorax.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +21,12 @@ from dataset_scripts.corpora.mimic_tree import PICTURE_SUFFIXES
 from dataset_scripts.corpora.rows import Origin, schema_row, walk_pictures
 from dataset_scripts.corpora.siim_acr import read_rows
 from dataset_scripts.corpora.splits import GAZE_SHARES, hashed_split
-from dataset_scripts.files.json_files import read_json
+from dataset_scripts.files.json_files import read_json_list
 from dataset_scripts.files.paths import inside, table_inside
 from dataset_scripts.files.tables import FloatArray
 from dataset_scripts.gaze.fixations import valid_fixations
-from dataset_scripts.gaze.lost_eye import lost_eye
+from dataset_scripts.gaze.lost_eye import BoolArray, lost_eye
+from dataset_scripts.images.dicom import person_in
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Options, Outcome, Plan, attempt
@@ -32,7 +34,6 @@ from dataset_scripts.schema import ABSENT, PRESENT, Finding, Fixations, Reading,
 
 GAZE_TABLE, FIXATION_TABLE, MASK_TABLE = "cxr_gaze_data.json", "fixations", "train-rle.csv"
 SAMPLES_PER_SECOND = 60
-MAX_BYTES = 1 << 28
 NO_MASK = ("", "-1")
 TERMS = (
     "Gaze: Saab et al. 2021, Apache-2.0. Images: SIIM-ACR Pneumothorax Segmentation, under the terms of that "
@@ -42,14 +43,13 @@ TERMS = (
 
 
 class GazeUnit(NamedTuple):
-    """One recording, `number` counting from 1, with what is known of its image; None: what the masks' table counted."""
+    """One recording, `number` counting from 1, with what is known of its image."""
 
     number: int
     recording: Any
     is_new: bool
     image: str | None
     findings: list[Finding]
-    shared: Ledger | None
 
 
 def plan(source: Path, options: Options) -> Plan:
@@ -62,16 +62,15 @@ def plan(source: Path, options: Options) -> Plan:
         raise UserError("siim_gaze holds no image: --images with the SIIM-ACR images is needed")
     if not options.images.is_dir():
         raise UserError(f"{options.images}: no such folder; expected the SIIM-ACR images")
-    recordings = _read_recordings(source)
+    recordings = read_json_list(table_inside(source, GAZE_TABLE))
     ids = [_image_id(recording) for recording in recordings]
     pictures, shared = walk_pictures(options.images, PICTURE_SUFFIXES), Ledger()
     images = {image_id: min(pictures[image_id]) for image_id in set(filter(None, ids)) & pictures.keys()}
     findings = _findings(source, set(filter(None, ids)), shared)
-    units = [GazeUnit(0, None, False, None, [], shared)]
-    seen = set[str | None]()
+    units, seen = [], set[str | None]()
     for index, (image_id, recording) in enumerate(zip(ids, recordings, strict=True), 1):
         known = image_id or ""
-        units.append(GazeUnit(index, recording, image_id not in seen, images.get(known), findings.get(known, []), None))
+        units.append(GazeUnit(index, recording, image_id not in seen, images.get(known), findings.get(known, [])))
         seen.add(image_id)
     return Plan(
         units=units,
@@ -79,13 +78,12 @@ def plan(source: Path, options: Options) -> Plan:
         unit_name="recordings",
         reading_tables=(GAZE_TABLE,),
         terms=TERMS,
+        shared=shared,
     )
 
 
 def convert_unit(unit: GazeUnit, root: Path, options: Options) -> list[Outcome]:
     """The outcome of one recording; `root` holds the images."""
-    if unit.shared is not None:
-        return [Outcome(None, unit.shared)]
     where = f"recording {unit.number} {_image_id(unit.recording) or ''}".strip()
     return [attempt(GAZE_TABLE, where, partial(_reading, unit, root, options))]
 
@@ -96,28 +94,17 @@ def _reading(unit: GazeUnit, root: Path, options: Options, ledger: Ledger) -> tu
         raise Dropped("no_image_id")
     if not unit.is_new:
         raise Dropped("duplicate_reading_id")
-    columns = _columns(unit.recording)
+    columns = number_columns(unit.recording, ("gaze_x", "gaze_y", "time"))
     if unit.image is None:
         raise Dropped("image_missing", f"no {image_id} with {', '.join(PICTURE_SUFFIXES)}")
-    image = encode_image(inside(root, unit.image), options.image_size, ledger)
+    path = inside(root, unit.image)
+    image, person = encode_image(path, options.image_size, ledger), person_in(path)
     fixations = _fixations(columns, image_id, ledger)
     if fixations is None:
         raise Dropped("no_gaze_left")
-    origin = Origin(source="siim_gaze", generated=False, image_id=image_id, reading_id=image_id)
-    reading = schema_row(origin, image, Recording([], fixations, unit.findings, []), image_id)
+    origin = Origin("siim_gaze", False, image_id, person=person)
+    reading = schema_row(origin, image, Recording([], fixations, unit.findings, []), ledger, image_id)
     return hashed_split(image_id, options.seed, *GAZE_SHARES), reading
-
-
-def _read_recordings(source: Path) -> list[Any]:
-    path = table_inside(source, GAZE_TABLE)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; expected the gaze as JSON (a pickle is never read)")
-    if path.stat().st_size > MAX_BYTES:
-        raise UserError(f"{path}: larger than {MAX_BYTES} bytes; expected the gaze on some thousand images")
-    recordings = read_json(path, path)
-    if not isinstance(recordings, list) or not recordings:
-        raise UserError(f"{path}: expected a list of recordings with image_id, gaze_x, gaze_y and time")
-    return recordings
 
 
 def _image_id(recording: Any) -> str | None:
@@ -125,10 +112,10 @@ def _image_id(recording: Any) -> str | None:
     return image_id if isinstance(image_id, str) and image_id.isprintable() and image_id else None
 
 
-def _columns(recording: dict[str, Any]) -> dict[str, FloatArray]:
-    """`gaze_x`, `gaze_y` and `time`, (F,) each; NaN for a null."""
+def number_columns(recording: dict[str, Any], names: Sequence[str]) -> dict[str, FloatArray]:
+    """The lists `names` of a recording, (F,) each; NaN for a null."""
     columns = {}
-    for name in ("gaze_x", "gaze_y", "time"):
+    for name in names:
         values = recording.get(name)
         if not isinstance(values, list) or any(type(value) not in (int, float, type(None)) for value in values):
             raise Dropped("recording_not_understood", f"{name} is no list of numbers")
@@ -137,16 +124,24 @@ def _columns(recording: dict[str, Any]) -> dict[str, FloatArray]:
         except OverflowError:
             raise Dropped("recording_not_understood", f"{name} holds a number out of range") from None
     if len({len(values) for values in columns.values()}) > 1:
-        raise Dropped("recording_not_understood", "gaze_x, gaze_y and time differ in length")
+        raise Dropped("recording_not_understood", f"{', '.join(names)} differ in length")
     return columns
 
 
 def _fixations(columns: dict[str, FloatArray], image_id: str, ledger: Ledger) -> Fixations | None:
     duration = columns["time"] / SAMPLES_PER_SECOND
-    lasting = np.where(np.isfinite(duration) & (duration > 0), duration, 0.0)
     x, y = columns["gaze_y"], columns["gaze_x"]
+    lost = lost_eye(x, y, FIXATION_TABLE, image_id, ledger)
+    return gapless_fixations(x, y, duration, image_id, ledger, lost)
+
+
+def gapless_fixations(
+    x: FloatArray, y: FloatArray, duration: FloatArray, where: str, ledger: Ledger, lost: BoolArray | None = None
+) -> Fixations | None:
+    """`valid_fixations` of a source that does not say when one began: where the one before ended."""
+    lasting = np.where(np.isfinite(duration) & (duration > 0), duration, 0.0)
     found = {"x": x, "y": y, "start": np.cumsum(lasting) - lasting, "duration": duration}
-    return valid_fixations(found, FIXATION_TABLE, image_id, ledger, lost_eye(x, y, FIXATION_TABLE, image_id, ledger))
+    return valid_fixations(found, FIXATION_TABLE, where, ledger, lost)
 
 
 def _findings(source: Path, wanted: set[str], ledger: Ledger) -> dict[str, list[Finding]]:

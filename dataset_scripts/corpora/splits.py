@@ -1,8 +1,10 @@
 """Splits by patient: the corpus's own, or a hash that anyone can repeat."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from dataset_scripts.files.tables import Row
 from dataset_scripts.schema import Split, UserError
 
 SPLIT_NAMES: dict[str, Split] = {
@@ -57,3 +59,23 @@ def splits_of_patients(patients: Iterable[tuple[str | None, Split | None]]) -> d
         if patient is not None and split is not None and splits.setdefault(patient, split) != split:
             raise UserError(f"patient {patient} lies in both {splits[patient]} and {split}; expected each in one split")
     return splits
+
+
+def named_splits(rows: Sequence[Row], patients: Sequence[str], path: Path) -> list[Split]:
+    """The column `split` of a table with a patient a row; empty where no row has one.
+
+    Raises:
+        UserError: a row has none although others do, or one that is none, or a patient lies in two splits.
+    """
+    named: list[Split] = []
+    for number, row in enumerate(rows, 1) if any(row.get("split") for row in rows) else ():
+        split = SPLIT_NAMES.get(row.get("split", "").lower())
+        if split is None:
+            found = row.get("split", "")
+            raise UserError(f"{path}: row {number} has the split {found!r}; expected train, validation or test")
+        named.append(split)
+    try:
+        splits_of_patients(zip(patients, named, strict=False))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return named

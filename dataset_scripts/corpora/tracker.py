@@ -4,7 +4,7 @@ Without that table, every `.json` file is a reading that the page (app.py) recor
 would. One row a reading; docs/tracker.md tells a lab what to prepare. Paths are relative to the folder. Columns:
     `reading_id`, `image`, `gaze`            gaze is a file that tracker_gaze reads, or blank
     `transcript`, `audio_start_seconds`      a file that transcripts reads, and where its clock starts on the gaze's
-    `subject_id`, `reader_id`, `study_id`, `view`, `license`, `device`
+    `subject_id`, `reader_id`, `study_id`, `view`, `sex`, `age`, `license`, `device`
     `split`                                  decides, if any row has one; else a hash of the patient does, 80/10/10,
                                              with at least a patient in each while there are three
     `findings`                               joined by a pipe: `Edema`, or `Edema=1`, `=0` absent, `=-1` uncertain
@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataset_scripts.corpora.rows import ENDLESS_SENTENCE_WORDS, Origin, schema_row
-from dataset_scripts.corpora.splits import GAZE_SHARES, SPLIT_NAMES, hashed_splits, splits_of_patients
+from dataset_scripts.corpora.splits import GAZE_SHARES, hashed_splits, named_splits
 from dataset_scripts.files.json_files import read_json
 from dataset_scripts.files.paths import inside, table_inside
 from dataset_scripts.files.tables import Row, flag, label_value, number, plain_row, read_table
 from dataset_scripts.gaze.tracker_columns import Frame, Source
 from dataset_scripts.gaze.tracker_gaze import MAX_JSON_BYTES, read_gaze
+from dataset_scripts.images.dicom import Person
 from dataset_scripts.images.pictures import EncodedImage, encode_image
 from dataset_scripts.images.sizes import check_size, side_pixels
 from dataset_scripts.ledger import Dropped, Ledger
@@ -159,11 +160,12 @@ def _reading(row: ReadingRow, source: Path, options: Options, ledger: Ledger) ->
         study_id=cells.get("study_id") or None,
         reader_id=cells.get("reader_id") or None,
         view=cells.get("view") or None,
+        person=Person(cells.get("sex", ""), cells.get("age", "")),
         license=cells.get("license") or None,
         frame=(frame.width, frame.height),
     )
-    reading = schema_row(origin, image, Recording(sentences, fixations, findings, []), Path(cells["image"]).stem)
-    return row.split, reading
+    recording = Recording(sentences, fixations, findings, [])
+    return row.split, schema_row(origin, image, recording, ledger, Path(cells["image"]).stem)
 
 
 def _frame(cells: Row, image: EncodedImage, ledger: Ledger) -> Frame:
@@ -267,17 +269,7 @@ def _file(source: Path, name: str, kind: str) -> Path:
 def _splits(cells: list[Row], path: Path, options: Options) -> list[Split]:
     """The split of every row: the table's, or a hash of the patient; an image without patient is one of its own."""
     patients = [row.get("subject_id") or f"image {row['image']}" for row in cells]
-    if not any(row.get("split") for row in cells):
-        hashed = hashed_splits(patients, options.seed, *GAZE_SHARES)
-        return [hashed[patient] for patient in patients]
-    named: list[Split] = []
-    for index, row in enumerate(cells, 1):
-        split = SPLIT_NAMES.get(row["split"].lower())
-        if split is None:
-            raise UserError(f"{path}: row {index} has the split {row['split']!r}; expected train, validation or test")
-        named.append(split)
-    try:
-        splits_of_patients(zip(patients, named, strict=True))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    return named
+    if named := named_splits(cells, patients, path):
+        return named
+    hashed = hashed_splits(patients, options.seed, *GAZE_SHARES)
+    return [hashed[patient] for patient in patients]

@@ -1,5 +1,6 @@
 """Paths of untrusted sources: names in a table must not lead out of the folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_scripts.ledger import Dropped
@@ -32,6 +33,14 @@ def table_inside(root: Path, relative: str) -> Path:
         return inside(root, relative)
     except Dropped:
         raise UserError(f"{root / relative}: a symbolic link out of {root}; expected the table itself") from None
+
+
+def first_table(root: Path, names: Sequence[str]) -> Path:
+    """The path of the first of the tables that is in `root`; raises UserError where none is, or as `table_inside`."""
+    for name in names:
+        if (root / name).is_file():
+            return table_inside(root, name)
+    raise UserError(f"{root}: no {' or '.join(names)}; expected one of them in the folder")
 
 
 def plain_name(name: str) -> str:

@@ -79,12 +79,19 @@ def read_columns(path: Path, columns: Mapping[str, pa.DataType]) -> Iterator[pa.
                 yield pa.RecordBatch.from_arrays(batch.columns, names=list(columns))
 
 
-def read_text_columns(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a large table as stripped text, "" where blank, whole numbers without the `.0` of a float.
+def with_optional(path: Path, columns: Sequence[str], optional: Sequence[str]) -> list[str]:
+    """`columns`, and those of `optional` that the table has; raises UserError as `read_columns`."""
+    with _understood(path, columns):
+        return [*columns, *(name for name in optional if name in _header(path)[0])]
+
+
+def read_text_columns(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
+    """Some columns of a large table as stripped text, "" where blank, whole numbers without `.0`; some `optional`.
 
     Raises:
         UserError: as `read_columns`.
     """
+    columns = with_optional(path, columns, optional)
     schema = pa.schema([(name, pa.string()) for name in columns])
     table = pa.Table.from_batches(read_columns(path, dict.fromkeys(columns, pa.string())), schema)
     texts = (pc.fill_null(pc.utf8_trim_whitespace(table[name]), "") for name in columns)

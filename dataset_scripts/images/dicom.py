@@ -16,7 +16,7 @@ import warnings
 import zlib
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +60,34 @@ def is_dicom(path: Path) -> bool:
     """Whether the file's bytes say that it is DICOM, whatever its name."""
     with path.open("rb") as file:
         return file.read(PREAMBLE_BYTES + 4)[PREAMBLE_BYTES:] == b"DICM"
+
+
+class Person(NamedTuple):
+    """A patient as the source writes it, "" where it does not."""
+
+    sex: str = ""
+    age: str = ""
+    id: str = ""
+
+
+def person_in(path: Path) -> Person:
+    """The patient in the header of a picture that was decoded before; of another format nothing is known.
+
+    Raises:
+        Dropped: the header cannot be read.
+    """
+    if not is_dicom(path):
+        return Person()
+    from pydicom import dcmread
+
+    tags = ["PatientSex", "PatientAge", "PatientID"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
+            return Person(*(str(header.get(tag) or "").strip() for tag in tags))
+        except Exception as error:  # a damaged header makes pydicom fail in any way
+            raise Dropped("patient_not_readable", f"{path.name}: {type(error).__name__}") from None
 
 
 def read_dicom(path: Path, max_pixels: int, ledger: Ledger) -> Image.Image:

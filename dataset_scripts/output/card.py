@@ -5,10 +5,11 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 COLUMNS = {
-    "image": "the picture, PNG, long side at most {image_size} pixels, grey values intact, never enlarged",
+    "image": "the picture, PNG, long side at most {image_size} pixels, grey values intact; null in gaze alone",
     "image_id, study_id, subject_id": "the source's ids; null where unknown",
     "reading_id, reader_id": "one reading of one image, and who read it",
     "source, view, license": "where the row is from, the projection, the terms that hold for it",
+    "sex, age_years": "F or M, and years at the time of the image; null where unknown or impossible",
     "width, height": "pixels of the frame that gaze and boxes refer to",
     "sentences": "list of text, start_seconds, end_seconds on the gaze clock; times null when untimed",
     "fixations": "x, y (fractions of the image), start, duration (seconds); sigma_x, sigma_y (one degree of visual "
@@ -44,6 +45,7 @@ def dataset_card(report: dict[str, Any], terms: str) -> str:
         f"A row is one reading of one image. {kept} of the source's {rows} readings are here; `conversion_report.json` "
         "says what became of the others and of every row of the source's tables. Splits are by patient. "
         f"`load_dataset` opens it with `datasets` {DATASETS_VERSIONS}.",
+        f"Version {report['schema_version']} of the schema.",
         "",
         *_counts(report["splits"]),
         "",

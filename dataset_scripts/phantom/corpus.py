@@ -31,7 +31,7 @@ from dataset_scripts.phantom.session import (
 from dataset_scripts.phantom.sheets import Sheet, SheetWriter, Tables
 from dataset_scripts.schema import UserError
 
-MARKER_NAME, VERSION = "phantom.json", 2
+MARKER_NAME, VERSION = "phantom.json", 3
 
 
 class Tree(NamedTuple):

@@ -15,6 +15,7 @@ METADATA_COLUMNS = (
 )  # fmt: skip
 SPLIT_COLUMNS = ("dicom_id", "study_id", "subject_id", "split")
 LABEL_COLUMNS = ("subject_id", "study_id", *CHEXPERT_LABELS)
+PATIENT_COLUMNS = ("subject_id", "gender", "anchor_age", "anchor_year", "anchor_year_group", "dod")  # of MIMIC-IV
 SHEETS = tuple(
     Sheet(f"mimic-cxr-2.0.0-{name}.csv.gz", name, columns)
     for name, columns in (
@@ -24,11 +25,13 @@ SHEETS = tuple(
         ("negbio", LABEL_COLUMNS),
     )
 )
+SHEETS += (Sheet("patients.csv.gz", "patients", PATIENT_COLUMNS),)
 
 
 def write_patient(patient: Patient, pictures: Pictures, root: Path, raw_samples: bool) -> Tables:
     """Write `files/pNN/pNNNNNNNN` and return the lines of the tables; there are no raw samples here."""
     tables: Tables = {}
+    add_rows(tables, "patients", [patient_row(patient)])
     for study in patient.studies:
         folder = root / "files" / study_path(patient, study)
         folder.mkdir(parents=True)
@@ -54,6 +57,11 @@ def metadata_row(patient: Patient, study: Study, radiograph: Radiograph) -> Sequ
         *(radiograph.image_id, patient.subject_id, study.study_id, "CHEST (PA AND LAT)", "PA", pose.height, pose.width),
         *(study.date, study.time, "CHEST (PA AND LAT)", "postero-anterior", "Erect"),
     )
+
+
+def patient_row(patient: Patient) -> Sequence[object]:
+    """The cells of PATIENT_COLUMNS."""
+    return patient.subject_id, patient.sex, patient.age_years, patient.studies[0].date[:4], "2014 - 2016", ""
 
 
 def split_row(patient: Patient, study: Study, radiograph: Radiograph) -> Sequence[object]:

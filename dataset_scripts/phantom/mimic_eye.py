@@ -14,9 +14,11 @@ from dataset_scripts.phantom.labels import ALL_PHASES_LABELS
 from dataset_scripts.phantom.mimic_cxr import (
     LABEL_COLUMNS,
     METADATA_COLUMNS,
+    PATIENT_COLUMNS,
     SPLIT_COLUMNS,
     label_row,
     metadata_row,
+    patient_row,
     report_text,
     split_row,
 )
@@ -27,7 +29,7 @@ from dataset_scripts.phantom.session import Patient, Pictures, Radiograph, Study
 from dataset_scripts.phantom.sheets import Sheet, Tables, add_rows, header_line, joined_lines
 
 META, CHEXPERT, NEGBIO, SPLIT = (f"CXR-JPG/cxr_{name}.csv" for name in ("meta", "chexpert", "negbio", "split"))
-REFLACX_METADATA = "REFLACX/metadata.csv"
+REFLACX_METADATA, PATIENTS = "REFLACX/metadata.csv", "Hosp/patients.csv"
 MASTER_SHEET, FIXATIONS, SAMPLES, BOUNDING_BOXES = (
     f"EyeGaze/{name}.csv" for name in ("master_sheet", "fixations", "eye_gaze", "bounding_boxes")
 )
@@ -36,6 +38,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     CHEXPERT: LABEL_COLUMNS,
     NEGBIO: LABEL_COLUMNS,
     SPLIT: SPLIT_COLUMNS,
+    PATIENTS: PATIENT_COLUMNS,
     REFLACX_METADATA: (*REFLACX_COLUMNS, *ALL_PHASES_LABELS),
     MASTER_SHEET: MASTER_SHEET_COLUMNS,
     FIXATIONS: FIXATION_COLUMNS,
@@ -59,6 +62,7 @@ SHEETS = (
     _sheet("CXR-JPG/cxr_chexpert.csv", CHEXPERT),
     _sheet("CXR-JPG/cxr_negbio.csv", NEGBIO),
     _sheet("CXR-JPG/cxr_split.csv", SPLIT),
+    _sheet("Hosp/patients.csv", PATIENTS),
     _sheet("REFLACX/metadata.csv", REFLACX_METADATA),
     _sheet("EyeGaze/master_sheet_with_updated_stayId.csv", MASTER_SHEET),
     _sheet("EyeGaze/fixations.csv", FIXATIONS),
@@ -71,6 +75,7 @@ def write_patient(patient: Patient, pictures: Pictures, root: Path, raw_samples:
     """Write the folder of one patient and return the lines of its tables, index column left out, by table."""
     folder = root / f"patient_{patient.subject_id}"
     tables: Tables = {}
+    add_rows(tables, PATIENTS, [patient_row(patient)])
     for study in patient.studies:
         _write_study(study, pictures, folder)
         add_rows(tables, CHEXPERT, [label_row(patient, study)])

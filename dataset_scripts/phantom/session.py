@@ -1,7 +1,7 @@
 """One generated patient: studies, pictures, findings, and the readings of them, independent of any file layout."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ Corpus = Literal["reflacx", "egd"]
 Pictures = dict[str, bytes]  # JPEG files by image id
 MAX_READINGS, JPEG_QUALITY = 900_000, 92
 DISCARDED_SHARE = 0.012
+FOLLOWED_YEARS = 5  # from a patient's first study to the last
 EGD_SHARE, BOTH_SHARE, SEVERAL_READERS_SHARE, SECOND_IMAGE_SHARE = 0.2, 0.01, 0.05, 0.04
 TEST_SLOTS, VALIDATION_SLOTS, SPLIT_SLOTS = (4, 12, 20), (8, 16), 25
 CHEST = Ellipse(0.0, -0.14, 0.95, 0.92)
@@ -109,12 +110,13 @@ class Study:
 
 @dataclass(frozen=True)
 class Patient:
-    """One generated patient."""
+    """One generated patient, `age_years` old in the year of the first study."""
 
     subject_id: int
     split: Literal["train", "validate", "test"]
     sex: Literal["F", "M"]
     age_decade: int
+    age_years: int
     body: Body
     studies: tuple[Study, ...]
 
@@ -155,13 +157,18 @@ def generate_patient(plan: PatientPlan, seed: int) -> Patient:
     body = sample_body(rng)
     slot = plan.index % SPLIT_SLOTS
     positions = sorted({image.study for image in plan.images})
+    decade = int(rng.integers(2, 9)) * 10
+    studies = [_study(plan, position, body, seed, rng) for position in positions]
+    first = int(studies[0].date[:4])
+    years = [first + (int(study.date[:4]) - first) % FOLLOWED_YEARS for study in studies]
     return Patient(
         subject_id=_scattered(plan.index, seed, 10_000_000),
         split="test" if slot in TEST_SLOTS else "validate" if slot in VALIDATION_SLOTS else "train",
         sex="F" if body.breast_density else "M",
-        age_decade=int(rng.integers(2, 9)) * 10,
+        age_decade=decade,
+        age_years=decade + int(np.random.default_rng([seed, 3, plan.index]).integers(10)),
         body=body,
-        studies=tuple(_study(plan, position, body, seed, rng) for position in positions),
+        studies=tuple(replace(one, date=f"{year}{one.date[4:]}") for one, year in zip(studies, years, strict=True)),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_scripts.identity import corpus_identity
-from dataset_scripts.schema import Reading, Split, load_readings
+from dataset_scripts.schema import Reading, Split, has_split, load_readings
 from egma.evaluation.protocols.blind_baselines import MeanMaps, mean_boxes
 from egma.evaluation.protocols.published import CorpusProtocol, protocol_of
 from egma.evaluation.statistics.bootstrap import patient
@@ -66,7 +66,7 @@ class Corpus:
 
 
 def _optional_split(data: str | Path, split: Split) -> Readings | None:
-    return load_readings(data, split) if any(Path(data).glob(f"data/{split}-*.parquet")) else None
+    return load_readings(data, split) if has_split(data, split) else None
 
 
 def _labelled(rows: Readings) -> list[Reading]:

@@ -8,17 +8,14 @@ from typing import Any
 from dataset_scripts.schema import PRESENT, Reading, Split, UserError, is_generated
 from egma.evaluation.corpus import Corpus, describe_data
 from egma.evaluation.protocols.published import few_positives, published_figures
+from egma.evaluation.protocols.subgroups import check_groups
 from egma.evaluation.reporting.report import HEADLINE_LABELS, headline, headline_figures
 from egma.evaluation.statistics.bootstrap import PatientBootstrap, without_draws
 from egma.evaluation.statistics.pairs import holm
 from egma.evaluation.statistics.proportions import CONFIDENCE
 from egma.evaluation.task_cache import TaskCache
 from egma.evaluation.tasks import TASKS, Options, Tasks
-from egma.inference.embeddings import (
-    ImageTextModel,
-    Processor,
-    Readings,
-)
+from egma.inference.embeddings import ImageTextModel, Processor, Readings
 from egma.inference.prompts import Prompts, draw_prompts, load_prompts
 from egma.inference.scores import Pooling
 
@@ -38,6 +35,7 @@ def evaluate_model(
     classes: Sequence[str] | None = None,
     prompts_per_class: int | None = None,
     pooling: Pooling = "max",
+    groups: Sequence[str] = (),
     batch_size: int = 64,
     bootstrap: int = 1000,
     seed: int = 0,
@@ -56,6 +54,7 @@ def evaluate_model(
             (`published`), else the prompt files of the package.
         classes: findings to evaluate; None takes those of the corpus' protocol, else those that have prompts.
         prompts_per_class: draw this many by class name and `seed`; None takes all, or as many as the protocol says.
+        groups: of `subgroups.GROUPS`, by which the headline figures are told apart as well.
         bootstrap: draws of the intervals; 0 leaves them out.
         others: further models by name, evaluated on the same rows and compared with the first.
         caches: results of finished tasks, of the model under None and of the others by name.
@@ -65,8 +64,9 @@ def evaluate_model(
         UserError: what was asked for and the data or the prompts do not hold.
     """
     _check_numbers(tasks, batch_size, bootstrap)
-    options = Options(split, pooling, batch_size, bootstrap, seed)
+    options = Options(split, pooling, batch_size, bootstrap, seed, tuple(groups))
     corpus = Corpus.read(data, split, training_rows, validation_rows)
+    check_groups(groups, corpus.test)
     protocol = corpus.protocol
     named = classes if classes is not None else protocol.classes
     chosen = _prompts_of(corpus, prompts, named, prompts_per_class, seed)

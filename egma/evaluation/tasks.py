@@ -1,6 +1,7 @@
 """Every task by its name, over one model's embeddings of one corpus."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from egma.evaluation.protocols.linear_probe import SplitLabels, features, linear
 from egma.evaluation.protocols.pointing import pointing_game, pointing_targets
 from egma.evaluation.protocols.prompt_sensitivity import prompt_sensitivity
 from egma.evaluation.protocols.retrieval import distinct_pairs, report_scores, report_sentences, retrieval
+from egma.evaluation.protocols.subgroups import Part, aurocs, by_group, hits, recalls
 from egma.evaluation.protocols.zero_shot import Labels, finding_labels, zero_shot, zero_shot_classes
 from egma.evaluation.reporting.report import decided
 from egma.evaluation.reporting.result_plots import (
@@ -70,6 +72,7 @@ class Options:
     batch_size: int
     bootstrap: int
     seed: int
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,8 @@ class Tasks:
 
     @property
     def names(self) -> Sequence[str]:
-        return self.tasks or [name for name in TASKS if name not in TRAINED_TASKS]
+        names = self.tasks or [name for name in TASKS if name not in TRAINED_TASKS]
+        return [*names, *(["subgroups"] if self.options.groups else [])]
 
     @cached_property
     def images(self) -> ImageBank:
@@ -215,6 +219,22 @@ class Tasks:
             for name, used in prompts.items()
         }
         return prompt_sensitivity(finding_labels(readings, list(prompts)), scores, self.bootstrap, of.pooling, of.seed)
+
+    def subgroups(self) -> dict[str, Any]:
+        """By group the figures of the headline's score that the named tasks and the data allow."""
+        readings, score, pooling = self.corpus.test, self.model.config.zero_shot_score, self.options.pooling
+        makers: dict[str, Callable[[], Part]] = {
+            "zero_shot": lambda: aurocs(readings, self.images, self.texts, self.zero_shot_prompts, pooling, score),
+            "pointing_game": lambda: hits(pointing_targets(readings, self.prompts), self.images, self.texts),
+            "retrieval": lambda: recalls(readings, self.images, self.texts, score),
+        }
+        parts = dict[str, Part]()
+        for task in (task for task in makers if task in self.names):
+            with suppress(UserError):
+                parts[task] = makers[task]()
+        if not parts:
+            raise UserError(f"subgroups: one of {', '.join(makers)} is needed, and none gives a figure here")
+        return {"groups": by_group(self.options.groups, readings, parts, self.bootstrap)}
 
     def retrieval(self) -> dict[str, Any]:
         return retrieval(self.corpus.test, self.images, self.texts, self.bootstrap)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from dataset_scripts.schema import Reading, UserError
+from dataset_scripts.schema import NEW_COLUMNS, Reading, UserError, with_new_columns
 from modeling_egma.pictures_egma import as_picture
 
 Readings: TypeAlias = Dataset | Sequence[Reading]
@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 Track = Callable[..., Iterable[Any]]  # shows how far a loop is: called with its steps and `desc`
 
 READ_COLUMNS = (
-    *("image_id", "subject_id", "reading_id", "reader_id", "source", "width", "height"),
+    *("image_id", "subject_id", "reading_id", "reader_id", "source", "view", *NEW_COLUMNS, "width", "height"),
     *("sentences", "fixations", "findings", "boxes"),
 )
 COSINE_DECIMALS = 6
@@ -104,9 +104,10 @@ class Images:
 def records(rows: Readings) -> list[Reading]:
     """The rows without their pixels, in an order that does not depend on the file's."""
     if isinstance(rows, Dataset):
-        plain = rows.select_columns(list(READ_COLUMNS)).to_list()
+        plain = with_new_columns(rows).select_columns(list(READ_COLUMNS)).to_list()
     else:
-        plain = [{name: row[name] for name in READ_COLUMNS} for row in cast(Sequence[dict[str, Any]], rows)]
+        given = [dict.fromkeys(NEW_COLUMNS) | row for row in cast(Sequence[dict[str, Any]], rows)]
+        plain = [{name: row[name] for name in READ_COLUMNS} for row in given]
     plain.sort(key=lambda row: (row["image_id"], row["reading_id"], row["source"]))
     return cast(list[Reading], plain)
 

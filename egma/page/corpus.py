@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from dataset_scripts.corpora.reflacx_tables import CHEST_LABEL
-from dataset_scripts.schema import PRESENT, Reading, Recording, Split, UserError, is_generated, load_readings
+from dataset_scripts.schema import PRESENT, Reading, Recording, Split, UserError, has_split, is_generated, load_readings
 from egma.evaluation.protocols.gaze_agreement import GAZE_CELLS, centre_bias
 from egma.evaluation.protocols.retrieval import distinct_pairs, embedding_scores, report_sentences
 from egma.inference.embeddings import Track, encode_images, encode_texts
@@ -77,10 +77,6 @@ class Corpus:
 def first_split(folder: Path, *wanted: Split) -> Split:
     """The first of the splits that the corpus has; where it has none of them, the first, which opening will name."""
     return next((split for split in wanted if has_split(folder, split)), wanted[0])
-
-
-def has_split(folder: Path, split: Split) -> bool:
-    return any(folder.glob(f"data/{split}-*.parquet"))
 
 
 def _merits(reading: Reading) -> tuple[bool, ...]:

@@ -48,6 +48,8 @@ def reading_of_trace(trace: Mapping[str, Any], picture: Picture) -> Json:
         "reader_id": _name(trace.get("reader_id"), "reader"),
         "source": f"{GENERATED_PREFIX if picture.generated else ''}{MOUSE_SOURCE}",
         "view": None,
+        "sex": None,
+        "age_years": None,
         "license": None,
         "width": width,
         "height": height,

@@ -149,6 +149,8 @@ def reading_of(session: Session, sentences: Sequence[Any]) -> Reading:
         reader_id=None,
         source="page",
         view=None,
+        sex=None,
+        age_years=None,
         license=None,
         width=picture.width,
         height=picture.height,

@@ -25,6 +25,7 @@ import modeling_egma  # noqa: F401  registers the Auto classes
 from dataset_scripts.identity import corpus_identity, model_identity, program_identity
 from dataset_scripts.schema import UserError, is_generated
 from egma.evaluation.evaluate import evaluate_model
+from egma.evaluation.protocols.subgroups import GROUPS
 from egma.evaluation.reporting.model_index import eval_results
 from egma.evaluation.reporting.report import headline_table, write_report
 from egma.evaluation.task_cache import TaskCache
@@ -59,6 +60,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--prompts-per-class", type=int, help="draw this many prompts of each class; default: all")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="findings; default: those that have prompts")
     parser.add_argument("--pooling", choices=("max", "mean"), default="max", help="over the prompts of a class")
+    parser.add_argument("--groups", type=lambda names: names.split(","), default=[], help=f"of {','.join(GROUPS)}")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--bootstrap", type=int, default=1000, help="draws of the 95%% intervals; 0 leaves them out")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and of drawn prompts")
@@ -96,7 +98,7 @@ def _caches(options: argparse.Namespace, model: Any, others: dict[str, tuple[Any
     """What was finished by the same command on the same model and data is not done again."""
     if options.output is None:
         return {}
-    names = ("split", "prompts_per_class", "classes", "pooling", "batch_size", "bootstrap", "seed")
+    names = ("split", "prompts_per_class", "classes", "pooling", "batch_size", "bootstrap", "seed", "groups")
     shared = {name: getattr(options, name) for name in names} | {
         "program": program_identity(*EVALUATION_SOURCES),
         "data": corpus_identity(options.data),
@@ -134,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             classes=options.classes,
             prompts_per_class=options.prompts_per_class,
             pooling=options.pooling,
+            groups=options.groups,
             batch_size=options.batch_size,
             bootstrap=options.bootstrap,
             seed=options.seed,

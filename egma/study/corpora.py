@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from dataset_scripts.identity import corpus_identity, program_identity
-from dataset_scripts.schema import ABSENT, ARROW_SCHEMA, PRESENT, SPLITS, Split, UserError, load_readings
+from dataset_scripts.schema import ABSENT, ARROW_SCHEMA, PRESENT, SPLITS, Split, UserError, load_readings, split_files
 
 Row = dict[str, Any]
 Edit = Callable[[Row, np.random.Generator], Row]
@@ -48,7 +48,7 @@ def edited_copy(source: Path, output: Path, edits: Mapping[Split, Edit], note: s
         if split in edits:
             _write_edited(source, partial, split, edits[split], seed)
         else:
-            for path in source.glob(f"data/{split}-*.parquet"):
+            for path in split_files(source, split):
                 shutil.copy(path, partial / "data" / path.name)
     original = source / "conversion_report.json"
     known = json.loads(original.read_text(encoding="utf-8")) if original.is_file() else {}

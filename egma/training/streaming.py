@@ -18,7 +18,7 @@ from datasets import Dataset, IterableDataset
 from torch.utils.data import DataLoader, get_worker_info
 from transformers import BatchFeature
 
-from dataset_scripts.schema import UserError
+from dataset_scripts.schema import UserError, split_files
 from egma.training.arguments import TrainingSettings
 from egma.training.augmentation import text_number
 
@@ -39,10 +39,7 @@ class StreamedBatches:
         self, settings: TrainingSettings, folders: list[Path], weights: list[float] | None, rank: int, world: int
     ) -> None:
         self.settings, self.rank, self.world = settings, rank, world
-        self.shards = [[str(path) for path in sorted(folder.glob("data/train-*.parquet"))] for folder in folders]
-        for folder, shards in zip(folders, self.shards, strict=True):
-            if not shards:
-                raise UserError(f"{folder}: no split 'train' (data/train-*.parquet)")
+        self.shards = [[str(path) for path in split_files(folder, "train")] for folder in folders]
         sizes = [sum(pq.read_metadata(path).num_rows for path in shards) for shards in self.shards]
         self.readings = sum(sizes)
         shares = weights or sizes

@@ -48,6 +48,15 @@ def test_three_layouts_give_the_same_rows(converted):
         assert row["source"] == other["source"] == ("phantom/egd" if reading_id in egd else "phantom/reflacx")
 
 
+def test_everybody_has_a_sex_and_an_age(converted):
+    for rows, report in converted.values():
+        assert {row["sex"] for row in rows.values()} == {"F", "M"}
+        assert all(20 <= row["age_years"] < 96 for row in rows.values())
+        assert not {"age_not_possible", "sex_not_understood"} & set(report["notes"])
+    decades = {int(row["age_years"] // 10) for row in converted["mimic_eye"][0].values()}
+    assert len(decades) >= 5
+
+
 def test_three_layouts_have_the_same_splits(converted):
     counts = [{name: s["readings"] for name, s in converted[c][1]["splits"].items()} for c in ("egd", "reflacx")]
     summed = {name: sum(count.get(name, 0) for count in counts) for name in ("train", "validation", "test")}

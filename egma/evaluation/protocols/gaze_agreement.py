@@ -315,7 +315,7 @@ def mean_gaze(training: Sequence[Reading], sigma: float, lead: float, texts: Con
             if text in texts:
                 parts[text].append(part)
     mean, source = _mean_recording([item.recording for item in recorded])
-    return MeanMaps(mean, source, {text: _mean_drawn(of_text) for text, of_text in parts.items()})
+    return MeanMaps(mean, source, {text: mean_drawn(of_text) for text, of_text in parts.items()})
 
 
 def centre_bias(training: Sequence[Reading], sigma: float) -> tuple[Array, str]:
@@ -326,10 +326,10 @@ def centre_bias(training: Sequence[Reading], sigma: float) -> tuple[Array, str]:
 def _mean_recording(recordings: Sequence[Columns]) -> tuple[Array, str]:
     if not recordings:
         return centred_gaussian(GAZE_CELLS), CENTRED
-    return _mean_drawn(recordings), f"mean of {len(recordings)} training recordings"
+    return mean_drawn(recordings), f"mean of {len(recordings)} training recordings"
 
 
-def _mean_drawn(recordings: Sequence[Columns]) -> Array:
+def mean_drawn(recordings: Sequence[Columns]) -> Array:
     total = np.zeros((GAZE_CELLS, GAZE_CELLS))
     for tile in batches(recordings, IMAGES_AT_ONCE):
         total += drawn(tile).sum(axis=0)

@@ -54,6 +54,7 @@ READERS_TITLE = "Agreement with gaze, whole recordings, one reader against the o
 SPREAD = "{mean} ± {deviation}, {lowest} to {highest}"
 READER_COLUMNS = ("model", "other_readers")
 FEW_MARK = "(few)"
+GROUP_KEYS = {"zero_shot": "zero_shot_auroc", "pointing_game": "pointing_game", "retrieval": "recall_at_1"}
 
 
 def headline_figures(details: Mapping[str, Any], score: str) -> dict[str, Mapping[str, Any]]:
@@ -129,6 +130,8 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     details = results["details"]
     found = [Table(PUBLISHED_TITLE, *published_rows(results))] if results.get("published") else []
     found.append(finding_table(results))
+    if "groups" in details.get("subgroups", {}):
+        found.append(Table("By group", *group_rows(details["subgroups"]["groups"])))
     found += [probe_table(title, details[task]) for task, title in PROBE_TITLES.items() if task in details]
     found += [decision_table(title, of) for title, of in decided(details).items()]
     if "single" in (result := details.get("prompt_sensitivity", {})):
@@ -272,6 +275,19 @@ def prompt_table(result: Mapping[str, Any]) -> Table:
         spreads = {name: {end: percent(value) for end, value in of.items()} for name, of in result[kind].items()}
         columns[label] = {name: SPREAD.format(**ends) for name, ends in spreads.items()}
     return Table.by_name("AUROC by the choice of prompts", "finding", columns)
+
+
+def group_rows(groups: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """One row a value of each group, each figure with the count of its entries."""
+    rows, tasks = [], list[str]()
+    for group, values in groups.items():
+        for value, of in values.items():
+            tasks = [task for task in GROUP_KEYS if task in of]
+            cells = [f"{_cell(of[task])}, n = {of[task]['n']}" for task in tasks]
+            classes = str(of["zero_shot"]["classes"]) if "zero_shot" in of else ""
+            rows.append([f"{group}: {value}", str(of["readings"]), str(of["patients"]), *cells, classes])
+    labels = (HEADLINE_LABELS[GROUP_KEYS[task]] for task in tasks)
+    return ["group", "readings", "patients", *labels, "classes of the AUROC"], rows
 
 
 def class_retrieval_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -108,9 +108,9 @@ def test_without_split_and_chexpert_tables(tree, tmp_path):
 
 def test_units_are_made_when_asked_for(tree):
     units = plan(tree, Options(image_size=64, seed=0, generated=False)).units
-    assert len(units) == 3 and len(list(units)) == 3 and units[-1] == units[1:][1]
+    assert len(units) == 2 and len(list(units)) == 2 and units[-1] == units[1:][0]
     with pytest.raises(IndexError):
-        units[3]
+        units[2]
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,7 @@ def test_any_tables_add_up(tmp_path_factory, entries, boxes):
     except UserError:
         return
     ledger = Ledger()
+    ledger.merge(plan.shared)
     for outcome in (outcome for unit in plan.units for outcome in plan.convert(unit)):
         ledger.merge(outcome.ledger)
         for box in outcome.reading[1]["boxes"] if outcome.reading else []:

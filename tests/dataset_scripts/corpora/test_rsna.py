@@ -148,6 +148,7 @@ def test_any_table_adds_up(tmp_path_factory, labels, classes):
     except UserError:
         return
     ledger = Ledger()
+    ledger.merge(plan.shared)
     for outcome in (outcome for unit in plan.units for outcome in plan.convert(unit)):
         ledger.merge(outcome.ledger)
         for box in outcome.reading[1]["boxes"] if outcome.reading else []:

@@ -110,12 +110,12 @@ def test_images_must_lie_in_their_folder_and_be_whole(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"no such file; expected the gaze as JSON \(a pickle is never read\)"),
+        (None, r"no such file; expected a JSON list of objects \(a pickle is never read\)"),
         (b"[", "expected JSON"),
         (b"\xff[]", "expected JSON"),
         (b"[" * 100_000, "expected JSON"),
-        (b"{}", "expected a list of recordings"),
-        (b"[]", "expected a list of recordings"),
+        (b"{}", "expected a list of objects"),
+        (b"[]", "expected a list of objects"),
     ],
 )
 def test_bad_gaze_file(tmp_path, content, message):

@@ -44,6 +44,8 @@ def reading(number: int, **fields: Any) -> Reading:
         "reader_id": None,
         "source": "test",
         "view": None,
+        "sex": None,
+        "age_years": None,
         "license": None,
         "width": width,
         "height": height,
