@@ -26,6 +26,7 @@ ARROWS: dict[str, set[str]] = {
     "dataset_scripts.corpora": GROUND | {f"dataset_scripts.{room}" for room in ("files", "gaze", "images", "speech")},
     "dataset_scripts.output": GROUND,
     "dataset_scripts.phantom": {"dataset_scripts.schema"},
+    "dataset_scripts.gaze_quality": {"dataset_scripts.schema"},
     "dataset_scripts.build": GROUND | {"dataset_scripts.corpora", "dataset_scripts.output", "dataset_scripts.files"},
     "egma.tools": {"dataset_scripts.identity", "dataset_scripts.schema"},
     "egma.figures": FLOOR,

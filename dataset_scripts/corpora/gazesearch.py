@@ -3,8 +3,9 @@
 `finding_visual_search_coco_format*.json` is a list of scanpaths, at most six fixations each: `name` of the MIMIC-CXR
 image, `task` the finding, `condition`, `X`, `Y` in pixels of 224 x 224, `T` in seconds; a copy `scanpaths.json.gz` has
 `image`, `finding`, `x_fraction`, `y_fraction`, `duration_seconds`. A reading is one scanpath; it has no image and no
-text, so it serves location priors only (`gaze_priors`). Splits are by a hash of the image: the file's own put scanpaths
-of one image on both sides, and name no patient. When a fixation began is not said: where the one before ended.
+text, so it serves location priors only (`gaze_quality`). Splits are by a hash of the image: those of the file put
+scanpaths of one image on both sides, and name no patient. A fixation begins, as the file does not say, where the one
+before ended.
 """
 
 from collections import Counter

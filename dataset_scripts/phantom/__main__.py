@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_scripts.phantom.corpus import LAYOUTS, write_phantom
+from dataset_scripts.phantom.world import FRAMINGS, GAZE_SHARES
 from dataset_scripts.schema import UserError
 
 
@@ -16,6 +17,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: %(default)s)")
     parser.add_argument("--num-proc", type=int, default=2, help="number of processes (default: %(default)s)")
     parser.add_argument("--raw-samples", action="store_true", help="also write raw gaze samples, some 4 MB a reading")
+    parser.add_argument(
+        "--gaze", default="real", help=f"{', '.join(GAZE_SHARES)}, or the share of looks that belong to what is said"
+    )
+    parser.add_argument("--places", default="real", help=f"of findings: {', '.join(FRAMINGS)} (default: %(default)s)")
+    parser.add_argument("--wording", default="real", help="real, or fixed: five ways to say a finding")
+    parser.add_argument("--style", default="a", help="a, or b: other bodies, exposures and turns of phrase")
     parser.add_argument("--layout", default="mimic_eye", help=f"one of {', '.join(LAYOUTS)} (default: %(default)s)")
     return parser
 
@@ -31,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.num_proc,
             arguments.raw_samples,
             arguments.layout,
+            **{name: getattr(arguments, name) for name in ("gaze", "places", "wording", "style")},
         )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -21,6 +21,7 @@ from dataset_scripts.phantom.geometry import (
     Pose,
     Side,
 )
+from dataset_scripts.phantom.world import Style
 
 GRID_LONG_SIDE = 320
 NOISE_TILE = 1024
@@ -58,23 +59,25 @@ class Exposure:
 
 @dataclass
 class Canvas:
-    """The coarse grid: body coordinates, lungs (0 to 1) and density, each (rows, columns)."""
+    """The coarse grid: body coordinates, lungs (0 to 1) and density, each (rows, columns); the world's seed."""
 
     x: FloatArray
     y: FloatArray
     lungs: FloatArray
     density: FloatArray
+    world_seed: int
 
 
-def sample_body(rng: np.random.Generator) -> Body:
-    """A healthy patient."""
+def sample_body(rng: np.random.Generator, style: Style = "a") -> Body:
+    """A healthy patient; those of style "b" have other hearts, diaphragms and bones."""
+    other = style == "b"
     return Body(
-        heart_scale=rng.uniform(0.9, 1.06),
-        heart_shift=rng.normal(0.0, 0.02),
-        diaphragm_y=rng.uniform(0.5, 0.66),
+        heart_scale=rng.uniform(0.82, 1.0) if other else rng.uniform(0.9, 1.06),
+        heart_shift=rng.normal(-0.03 if other else 0.0, 0.02),
+        diaphragm_y=rng.uniform(0.44, 0.58) if other else rng.uniform(0.5, 0.66),
         rib_phase=rng.uniform(0.0, 1.0),
-        rib_density=rng.uniform(0.09, 0.17),
-        soft_tissue=rng.uniform(0.0, 0.12),
+        rib_density=rng.uniform(0.14, 0.22) if other else rng.uniform(0.09, 0.17),
+        soft_tissue=rng.uniform(0.08, 0.2) if other else rng.uniform(0.0, 0.12),
         breast_density=rng.uniform(0.06, 0.16) if rng.random() < 0.45 else 0.0,
         vessel_density=rng.uniform(0.08, 0.15),
         vessel_phase=rng.uniform(0.0, 6.0),
@@ -87,13 +90,14 @@ def _sample_collimation(rng: np.random.Generator) -> tuple[float, float, float, 
     return left, top, right, bottom
 
 
-def sample_exposure(rng: np.random.Generator) -> Exposure:
-    """How the picture is taken, drawn independently of the patient."""
+def sample_exposure(rng: np.random.Generator, style: Style = "a") -> Exposure:
+    """How the picture is taken, drawn independently of the patient; in style "b" darker, flatter and noisier."""
+    other = style == "b"
     return Exposure(
-        contrast=rng.uniform(1.5, 2.1),
-        grey_mean=rng.uniform(112.0, 138.0),
-        grey_std=rng.uniform(50.0, 60.0),
-        noise=rng.uniform(0.012, 0.03),
+        contrast=rng.uniform(1.2, 1.6) if other else rng.uniform(1.5, 2.1),
+        grey_mean=rng.uniform(90.0, 112.0) if other else rng.uniform(112.0, 138.0),
+        grey_std=rng.uniform(40.0, 50.0) if other else rng.uniform(50.0, 60.0),
+        noise=rng.uniform(0.03, 0.05) if other else rng.uniform(0.012, 0.03),
         blotch=rng.uniform(0.015, 0.035),
         collimation_fraction=_sample_collimation(rng),
         seed=int(rng.integers(2**31)),
@@ -160,27 +164,27 @@ def diaphragm_distance(canvas: Canvas, body: Body) -> FloatArray:
     return base + 0.14 * dome * dome - canvas.y
 
 
-@functools.cache
-def noise_field(scale_px: float) -> FloatArray:
+@functools.lru_cache(maxsize=16)
+def noise_field(world_seed: int, scale_px: float) -> FloatArray:
     """A periodic field (1024, 1024) of Gaussian noise of unit variance, smoothed over `scale_px` (0: white)."""
-    white = np.random.default_rng([7, round(10 * scale_px)]).standard_normal((NOISE_TILE, NOISE_TILE))
+    white = np.random.default_rng([world_seed, 7, round(10 * scale_px)]).standard_normal((NOISE_TILE, NOISE_TILE))
     if scale_px:
         frequency = np.fft.fftfreq(NOISE_TILE)[:, None] ** 2 + np.fft.rfftfreq(NOISE_TILE) ** 2
         white = np.fft.irfft2(np.fft.rfft2(white) * np.exp(-2 * (np.pi * scale_px) ** 2 * frequency))
     return (white / white.std()).astype(np.float32)
 
 
-def noise_crop(scale_px: float, shape: tuple[int, int], rng: np.random.Generator) -> FloatArray:
-    """A part of the noise field at a random place."""
+def noise_crop(world_seed: int, scale_px: float, shape: tuple[int, int], rng: np.random.Generator) -> FloatArray:
+    """A part of the world's noise field at a random place."""
     row, column = (int(rng.integers(NOISE_TILE - size)) for size in shape)
-    return noise_field(scale_px)[row : row + shape[0], column : column + shape[1]]
+    return noise_field(world_seed, scale_px)[row : row + shape[0], column : column + shape[1]]
 
 
-def blank_canvas(pose: Pose, body: Body) -> Canvas:
+def blank_canvas(pose: Pose, body: Body, world_seed: int) -> Canvas:
     """Coordinates and lungs of a body in a pose, density still 0."""
     shrink = GRID_LONG_SIDE / max(pose.width, pose.height)
     x, y = pose.body_grid(round(pose.width * shrink), round(pose.height * shrink))
-    canvas = Canvas(x, y, np.zeros_like(x), np.zeros_like(x))
+    canvas = Canvas(x, y, np.zeros_like(x), np.zeros_like(x), world_seed)
     inner = np.abs(x) - (0.12 + 0.04 * np.cos(3.0 * (y + 0.1)))
     canvas.lungs = edge((1.0 - lung_radius(canvas)) * 0.86, 0.06) * edge(inner, 0.06)
     canvas.lungs *= edge(diaphragm_distance(canvas, body), 0.05)
@@ -257,11 +261,12 @@ def develop(canvas: Canvas, pose: Pose, exposure: Exposure) -> Image.Image:
     rng = np.random.default_rng(exposure.seed)
     shape = canvas.density.shape
     rows, columns = shape
-    density = canvas.density + exposure.blotch * noise_crop(14.0, (rows, columns), rng)
+    density = canvas.density + exposure.blotch * noise_crop(canvas.world_seed, 14.0, (rows, columns), rng)
     tone = np.tanh(exposure.contrast * (density - 0.32)).astype(np.float32)
     full = np.asarray(Image.fromarray(tone).resize((pose.width, pose.height), Image.Resampling.BICUBIC))
     size = (pose.height, pose.width)
-    grey = full + exposure.noise * (1.5 * noise_crop(0.0, size, rng) + noise_crop(1.2, size, rng))
+    white, smooth = (noise_crop(canvas.world_seed, scale_px, size, rng) for scale_px in (0.0, 1.2))
+    grey = full + exposure.noise * (1.5 * white + smooth)
     _add_marker(grey, rng)
     return Image.fromarray(_normalised(grey, _frame(size, exposure), exposure))
 

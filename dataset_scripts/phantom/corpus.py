@@ -13,8 +13,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -29,6 +30,7 @@ from dataset_scripts.phantom.session import (
     plan_patients,
 )
 from dataset_scripts.phantom.sheets import Sheet, SheetWriter, Tables
+from dataset_scripts.phantom.world import World
 from dataset_scripts.schema import UserError
 
 MARKER_NAME, VERSION = "phantom.json", 3
@@ -63,40 +65,46 @@ byte.
 
 
 def write_phantom(
-    output: Path, readings: int, seed: int, num_proc: int = 1, raw_samples: bool = False, layout: str = "mimic_eye"
+    output: Path,
+    readings: int,
+    seed: int,
+    num_proc: int = 1,
+    raw_samples: bool = False,
+    layout: str = "mimic_eye",
+    **world: Any,
 ) -> Path:
     """Write the corpus; the folder appears whole or not at all.
 
     Args:
         output: the folder to write; it must not exist, or be empty.
         readings: number of readings (a picture read by one reader), discarded ones included.
-        seed: the same seed and `readings` give the same bytes.
+        seed: the same seed, `readings` and world give the same bytes.
         num_proc: number of processes; it changes the speed only.
         raw_samples: also write the raw gaze samples (1000 Hz and 60 Hz), some 4 MB a reading.
         layout: a key of LAYOUTS; `egd` and `reflacx` have a MIMIC-CXR-JPG tree with the pictures beside them, `all`
             is the same readings in every layout.
+        world: `gaze`, `places`, `wording`, `style`; see `World`.
 
     Raises:
         UserError: an argument is out of range, or the output exists and is not an empty folder.
     """
-    _check(output, readings, seed, num_proc, layout)
+    drawn = World(seed, **world)
+    _check(output, readings, num_proc, layout)
     plans = plan_patients(readings, seed)
-    marker = _marker(plans, readings, seed, raw_samples, layout)
+    marker = _marker(plans, readings, drawn, raw_samples, layout)
     with _whole_or_nothing(output) as partial:
-        _write_trees(partial, LAYOUTS[layout], plans, seed, num_proc, raw_samples)
+        _write_trees(partial, LAYOUTS[layout], plans, drawn, num_proc, raw_samples)
         for folder in {partial, *(partial / tree.folder for tree in LAYOUTS[layout])}:
             (folder / "README.md").write_text(README, encoding="utf-8", newline="")
             (folder / MARKER_NAME).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8", newline="")
     return output
 
 
-def _check(output: Path, readings: int, seed: int, num_proc: int, layout: str) -> None:
+def _check(output: Path, readings: int, num_proc: int, layout: str) -> None:
     if layout not in LAYOUTS:
         raise UserError(f"--layout {layout}: expected one of {', '.join(LAYOUTS)}")
     if not 1 <= readings <= MAX_READINGS:
         raise UserError(f"--readings {readings}: expected a number from 1 to {MAX_READINGS}")
-    if seed < 0:
-        raise UserError(f"--seed {seed}: expected 0 or more")
     if num_proc < 1:
         raise UserError(f"--num-proc {num_proc}: expected 1 or more")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -120,14 +128,14 @@ def _whole_or_nothing(output: Path) -> Iterator[Path]:
 
 
 def _write_trees(
-    root: Path, trees: tuple[Tree, ...], plans: list[PatientPlan], seed: int, num_proc: int, raw_samples: bool
+    root: Path, trees: tuple[Tree, ...], plans: list[PatientPlan], world: World, num_proc: int, raw_samples: bool
 ) -> None:
     """The files of the patients, and the tables of the whole corpus in the order of the plans."""
     writers = [
         SheetWriter(root / tree.folder, [sheet for sheet in tree.sheets if raw_samples or not sheet.raw_samples_only])
         for tree in trees
     ]
-    write = functools.partial(_write_patient, trees=trees, seed=seed, root=root, raw_samples=raw_samples)
+    write = functools.partial(_write_patient, trees=trees, world=world, root=root, raw_samples=raw_samples)
     with tqdm(total=sum(_readings(plan) for plan in plans), unit="reading", desc="phantom") as progress:
         for plan, tables in zip(plans, _mapped(write, plans, num_proc), strict=True):
             for writer, lines in zip(writers, tables, strict=True):
@@ -138,10 +146,10 @@ def _write_trees(
 
 
 def _write_patient(
-    plan: PatientPlan, trees: tuple[Tree, ...], seed: int, root: Path, raw_samples: bool
+    plan: PatientPlan, trees: tuple[Tree, ...], world: World, root: Path, raw_samples: bool
 ) -> list[Tables]:
-    patient = generate_patient(plan, seed)
-    pictures = pictures_of(patient)
+    patient = generate_patient(plan, world)
+    pictures = pictures_of(patient, world.seed)
     return [tree.write(patient, pictures, root / tree.folder, raw_samples) for tree in trees]
 
 
@@ -159,13 +167,13 @@ def _mapped(
         yield from pool.map(write, plans, chunksize=4)
 
 
-def _marker(plans: list[PatientPlan], readings: int, seed: int, raw_samples: bool, layout: str) -> dict[str, object]:
+def _marker(plans: list[PatientPlan], readings: int, world: World, raw_samples: bool, layout: str) -> dict[str, object]:
     return {
         "generated": True,
         "generator": "dataset_scripts.phantom",
         "version": VERSION,
         "layout": layout,
-        "seed": seed,
+        **asdict(world),
         "readings": readings,
         "images": sum(len(plan.images) for plan in plans),
         "patients": len(plans),

@@ -155,7 +155,7 @@ def _draw_nodule(canvas: Canvas, body: Body, finding: Finding) -> FloatArray:
 
 def _texture(canvas: Canvas, finding: Finding, scale_px: float) -> FloatArray:
     rows, columns = canvas.x.shape
-    return noise_crop(scale_px, (rows, columns), np.random.default_rng(finding.seed))
+    return noise_crop(canvas.world_seed, scale_px, (rows, columns), np.random.default_rng(finding.seed))
 
 
 def _draw_consolidation(canvas: Canvas, body: Body, finding: Finding) -> FloatArray:

@@ -10,35 +10,22 @@ from numpy.typing import NDArray
 
 from dataset_scripts.phantom.geometry import Ellipse, PixelBox, Pose
 from dataset_scripts.phantom.report import Spoken, Word
+from dataset_scripts.phantom.world import Reader
 
 BAD_RECORDING_SHARE, ZOOM_SHARE = 0.06, 0.06
 SCREEN_WIDTH, SCREEN_HEIGHT, SHOWN_LEFT, SHOWN_RIGHT = 3840, 2160, 660, 3180
 SCREEN_PIXELS_PER_DEGREE = 66.0
-WANDERING = (Ellipse(-0.45, -0.1, 0.32, 0.6), Ellipse(0.48, -0.1, 0.32, 0.6), Ellipse(0.1, 0.0, 0.35, 0.6))
+# where the eyes are when they are not on what is said: searching all of the chest, at another sentence's places, or
+# at a place that every reader checks
+SEARCH = Ellipse(0.0, -0.12, 0.5, 0.44)
+CHECKED = (
+    Ellipse(0.13, 0.4, 0.39, 0.31), Ellipse(0.02, -0.3, 0.2, 0.35), Ellipse(-0.24, -0.04, 0.13, 0.14),
+    Ellipse(0.25, -0.1, 0.13, 0.14), Ellipse(-0.68, 0.6, 0.15, 0.15), Ellipse(0.68, 0.6, 0.15, 0.15),
+    Ellipse(-0.35, -0.68, 0.2, 0.18), Ellipse(0.35, -0.68, 0.2, 0.18),
+)  # fmt: skip
+LOOK_BACK_SHARE, CHECK_SHARE, RUN_FIXATIONS = 0.2, 0.15, 2.0
 
 FloatColumn = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Reader:
-    """The habits of one radiologist."""
-
-    name: str
-    words_per_second: float
-    lead_seconds: float
-    fixation_seconds: float
-    wandering_share: float
-    blink_share: float
-    jitter_fraction: float
-
-
-READERS: tuple[Reader, ...] = (
-    Reader("reader_1", 2.5, 1.0, 0.25, 0.14, 0.03, 0.010),
-    Reader("reader_2", 2.8, 0.7, 0.22, 0.20, 0.05, 0.013),
-    Reader("reader_3", 2.2, 1.3, 0.28, 0.10, 0.02, 0.010),
-    Reader("reader_4", 2.6, 0.9, 0.24, 0.25, 0.06, 0.016),
-    Reader("reader_5", 2.3, 1.1, 0.27, 0.16, 0.04, 0.012),
-)
 
 
 @dataclass(frozen=True)
@@ -61,7 +48,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Attention:
-    """What is looked at until `until_seconds`."""
+    """What is spoken of until `until_seconds`; no places: nothing is, the eyes search."""
 
     until_seconds: float
     places: tuple[Ellipse, ...]
@@ -74,13 +61,18 @@ def record(
     reader: Reader,
     pose: Pose,
     start_seconds: float,
+    own_share: float,
     rng: np.random.Generator,
 ) -> Recording:
-    """The eye movements of one reading, the first fixation at `start_seconds`."""
+    """The eye movements of one reading, the first fixation at `start_seconds`.
+
+    Args:
+        own_share: of the looks while a sentence is said, those that belong to it.
+    """
     shown = [PixelBox(0.0, 0.0, pose.width, pose.height)]
     plan = _attention_plan(sentences, words, reader, pose, shown, rng)
     times, blinks = _rhythm(start_seconds, plan[-1].until_seconds, reader, rng)
-    points, zoom = _scanpath(times, plan, reader, rng)
+    points, zoom = _scanpath(times, plan, own_share, rng)
     pixels = pose.to_pixels(points) + _tracker_error(len(points), reader, pose, rng)
     _look_away(pixels, pose, rng)
     drift = 0.03 * np.sin(times[:, 0] * 0.3 + rng.uniform(0.0, 6.0))
@@ -98,14 +90,14 @@ def _attention_plan(
 ) -> list[Attention]:
     """First a look around, then the places of one sentence after the other, each ahead of its words."""
     lead = reader.lead_seconds * rng.uniform(0.8, 1.2)
-    plan = [Attention(words[0][0].start_seconds - lead, WANDERING + sentences[0].places, 0)]
+    plan = [Attention(words[0][0].start_seconds - lead, (), 0)]
     for index, sentence in enumerate(sentences):
         zoomed = 0
         if sentence.finding and rng.random() < ZOOM_SHARE:
             zoomed = len(shown)
             shown.append(_zoom_box(sentence.places[0], pose))
         plan.append(Attention(words[index][-1].end_seconds - 0.7 * lead, sentence.places, zoomed))
-    plan.append(Attention(words[-1][-1].end_seconds + rng.uniform(0.4, 2.0), WANDERING, 0))
+    plan.append(Attention(words[-1][-1].end_seconds + rng.uniform(0.4, 2.0), (), 0))
     return plan
 
 
@@ -131,21 +123,35 @@ def _rhythm(
 
 
 def _scanpath(
-    times: NDArray[np.float64], plan: list[Attention], reader: Reader, rng: np.random.Generator
+    times: NDArray[np.float64], plan: list[Attention], own_share: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Looked-at points in body coordinates (n, 2), and the shown rectangle of every fixation."""
     count = len(times)
     phase = np.searchsorted([step.until_seconds for step in plan[:-1]], times.mean(axis=1))
-    wandering, choice = rng.random(count) < reader.wandering_share, rng.random(count)
-    spread, overshoots = rng.normal(0.0, 0.45, (count, 2)), rng.random(count) < 0.05
+    spread, overshoots = rng.normal(0.0, 1.0, (count, 2)), rng.random(count) < 0.05
     points = np.empty((count, 2))
-    for index, step in enumerate(plan[position] for position in phase):
-        places = WANDERING if wandering[index] else step.places
-        place = places[int(choice[index] * len(places))]
-        dx, dy = np.clip(spread[index], -1.2, 1.2)
+    place, left = SEARCH, 0
+    for index, position in enumerate(phase):
+        if not left or position != phase[index - 1]:
+            place, left = _next_place(plan, position, own_share, rng), int(rng.geometric(1 / RUN_FIXATIONS))
+        left -= 1
+        dx, dy = spread[index] if place is SEARCH else np.clip(0.45 * spread[index], -1.2, 1.2)
         points[index] = place.x + dx * place.x_radius, place.y + dy * place.y_radius
     points[1:] += 0.2 * overshoots[1:, None] * (points[1:] - points[:-1])
     return points, np.array([plan[position].zoom for position in phase], dtype=np.int64)
+
+
+def _next_place(plan: list[Attention], position: int, own_share: float, rng: np.random.Generator) -> Ellipse:
+    """What a few fixations go to: a place of what is said, of another sentence, a checked one, or the whole chest."""
+    own, kind = rng.random(), rng.random()
+    spoken = [step.places for step in plan[1:-1]]
+    if plan[position].places and own < own_share:
+        places = plan[position].places
+    elif kind < LOOK_BACK_SHARE:
+        places = spoken[int(rng.integers(len(spoken)))]
+    else:
+        places = CHECKED if kind < LOOK_BACK_SHARE + CHECK_SHARE else (SEARCH,)
+    return places[int(rng.integers(len(places)))]
 
 
 def _tracker_error(count: int, reader: Reader, pose: Pose, rng: np.random.Generator) -> NDArray[np.float64]:

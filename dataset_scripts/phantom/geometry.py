@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset_scripts.phantom.world import Framing
+
 FloatArray = NDArray[np.floating]
 Side = Literal["left", "right"]
 Zone = Literal["upper", "mid", "lower"]
@@ -83,20 +85,21 @@ class Pose:
         )
 
 
-def sample_pose(rng: np.random.Generator) -> Pose:
-    """A picture of 400 to 700 px a side, never square, with the body shifted, scaled and turned a little."""
+def sample_pose(rng: np.random.Generator, framing: Framing) -> Pose:
+    """A picture of 400 to 700 px a side, never square, with the body shifted, scaled and turned."""
     long_side = int(rng.integers(520, 701))
     short_side = max(400, round(long_side * rng.uniform(0.78, 0.96)))
     width, height = (short_side, long_side) if rng.random() < 0.65 else (long_side, short_side)
-    scale = min(width / 2.35, height / 2.3) * rng.uniform(0.9, 1.04)
+    unit = min(width / 2.35, height / 2.3)
+    scale = unit * rng.uniform(framing.smallest, framing.largest)
     angle, build = math.radians(rng.normal(0.0, 2.5)), rng.uniform(0.93, 1.06)
     cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
     return Pose(
         width=width,
         height=height,
         matrix=(build * cosine, -sine, build * sine, cosine),
-        x_origin=width / 2 + float(np.clip(rng.normal(0.0, 0.06), -0.12, 0.12)) * scale,
-        y_origin=height / 2 + (0.08 + float(np.clip(rng.normal(0.0, 0.05), -0.1, 0.1))) * scale,
+        x_origin=width / 2 + rng.uniform(-framing.shift, framing.shift) * unit,
+        y_origin=height / 2 + 0.08 * scale + rng.uniform(-framing.shift, framing.shift) * unit,
     )
 
 

@@ -17,9 +17,10 @@ from dataset_scripts.phantom.anatomy import (
     sample_exposure,
 )
 from dataset_scripts.phantom.findings import Finding, draw_density, sample_findings
-from dataset_scripts.phantom.gaze import READERS, Reader, Recording, record
+from dataset_scripts.phantom.gaze import Recording, record
 from dataset_scripts.phantom.geometry import Ellipse, PixelBox, Pose, sample_pose
 from dataset_scripts.phantom.report import Spoken, Word, anatomy, compose, time_words, written_report
+from dataset_scripts.phantom.world import READER_COUNT, Reader, World
 
 Corpus = Literal["reflacx", "egd"]
 Pictures = dict[str, bytes]  # JPEG files by image id
@@ -143,7 +144,7 @@ def _plan_images(rng: np.random.Generator, left: int) -> tuple[PlannedImage, ...
 
 
 def _plan_readers(rng: np.random.Generator) -> tuple[tuple[Corpus, int], ...]:
-    kind, order = rng.random(), rng.permutation(len(READERS)).tolist()
+    kind, order = rng.random(), rng.permutation(READER_COUNT).tolist()
     several = int(rng.integers(2, 6)) if rng.random() < SEVERAL_READERS_SHARE else 1
     reflacx: list[tuple[Corpus, int]] = [("reflacx", reader) for reader in order[:several]]
     if kind < BOTH_SHARE:
@@ -151,22 +152,22 @@ def _plan_readers(rng: np.random.Generator) -> tuple[tuple[Corpus, int], ...]:
     return (("egd", order[0]),) if kind < EGD_SHARE else tuple(reflacx)
 
 
-def generate_patient(plan: PatientPlan, seed: int) -> Patient:
-    """Everything about one patient but the pixels; the same seed and plan give the same patient."""
-    rng = np.random.default_rng([seed, 1, plan.index])
-    body = sample_body(rng)
+def generate_patient(plan: PatientPlan, world: World) -> Patient:
+    """Everything about one patient but the pixels; the same world and plan give the same patient."""
+    rng = np.random.default_rng([world.seed, 1, plan.index])
+    body = sample_body(rng, world.style)
     slot = plan.index % SPLIT_SLOTS
     positions = sorted({image.study for image in plan.images})
     decade = int(rng.integers(2, 9)) * 10
-    studies = [_study(plan, position, body, seed, rng) for position in positions]
+    studies = [_study(plan, position, body, world, rng) for position in positions]
     first = int(studies[0].date[:4])
     years = [first + (int(study.date[:4]) - first) % FOLLOWED_YEARS for study in studies]
     return Patient(
-        subject_id=_scattered(plan.index, seed, 10_000_000),
+        subject_id=_scattered(plan.index, world.seed, 10_000_000),
         split="test" if slot in TEST_SLOTS else "validate" if slot in VALIDATION_SLOTS else "train",
         sex="F" if body.breast_density else "M",
         age_decade=decade,
-        age_years=decade + int(np.random.default_rng([seed, 3, plan.index]).integers(10)),
+        age_years=decade + int(np.random.default_rng([world.seed, 4, plan.index]).integers(10)),
         body=body,
         studies=tuple(replace(one, date=f"{year}{one.date[4:]}") for one, year in zip(studies, years, strict=True)),
     )
@@ -178,9 +179,9 @@ def _scattered(number: int, seed: int, first: int, count: int = 9_999_991) -> in
     return first + (number * factor + offset) % count
 
 
-def _study(plan: PatientPlan, position: int, body: Body, seed: int, rng: np.random.Generator) -> Study:
+def _study(plan: PatientPlan, position: int, body: Body, world: World, rng: np.random.Generator) -> Study:
     findings = sample_findings(rng, body)
-    findings_text, impression_text = written_report(findings, body, rng)
+    findings_text, impression_text = written_report(findings, body, world.wording, world.style, rng)
     stay = int(rng.integers(30_000_000, 40_000_000))
     year, month, day = int(rng.integers(2110, 2205)), int(rng.integers(1, 13)), int(rng.integers(1, 29))
     hour, minute, second = (int(rng.integers(limit)) for limit in (24, 60, 60))
@@ -188,10 +189,10 @@ def _study(plan: PatientPlan, position: int, body: Body, seed: int, rng: np.rand
     radiographs = []
     for image in plan.images:
         if image.study == position:
-            radiographs.append(_radiograph(image, first, findings, body, seed, rng))
+            radiographs.append(_radiograph(image, first, findings, body, world, rng))
         first += len(image.readers)
     return Study(
-        study_id=_scattered(3 * plan.index + position, seed, 50_000_000),
+        study_id=_scattered(3 * plan.index + position, world.seed, 50_000_000),
         stay_id=stay if rng.random() < 0.6 else None,
         date=f"{year}{month:02}{day:02}",
         time=f"{hour * 10000 + minute * 100 + second}.{rng.integers(1000):03}",
@@ -208,15 +209,18 @@ def _radiograph(
     first_reading: int,
     findings: tuple[Finding, ...],
     body: Body,
-    seed: int,
+    world: World,
     rng: np.random.Generator,
 ) -> Radiograph:
-    pose, exposure = sample_pose(rng), sample_exposure(rng)
+    pose, exposure = sample_pose(rng, world.framing), sample_exposure(rng, world.style)
     image_id = "-".join(rng.bytes(4).hex() for _ in range(5))
     phase = _phase(len(image.readers)) if image.readers[-1][0] == "reflacx" else "P300"
-    ids = [f"{phase}R{_scattered(first_reading + place, seed, 0, 999_983):06}" for place in range(len(image.readers))]
+    ids = [
+        f"{phase}R{_scattered(first_reading + place, world.seed, 0, 999_983):06}" for place in range(len(image.readers))
+    ]
+    known = world.readers()
     readings = tuple(
-        _reading(corpus, READERS[reader], reading_id, findings, body, pose, rng)
+        _reading(corpus, known[reader], reading_id, findings, body, pose, world, rng)
         for reading_id, (corpus, reader) in zip(ids, image.readers, strict=True)
     )
     return Radiograph(image_id, pose, exposure, readings)
@@ -226,24 +230,25 @@ def _phase(readers: int) -> str:
     """The beginning of the ids of an image's readings: the phases 1 and 2 are those with several readers an image."""
     if readers == 1:
         return "P300"
-    return f"P1{readers:02}" if readers == len(READERS) else f"P2{readers:02}"
+    return f"P1{readers:02}" if readers == READER_COUNT else f"P2{readers:02}"
 
 
 def _reading(
     corpus: Corpus, reader: Reader, reading_id: str, findings: tuple[Finding, ...], body: Body, pose: Pose,
-    rng: np.random.Generator,
+    world: World, rng: np.random.Generator,
 ) -> SpokenReading:  # fmt: skip
-    sentences = compose(findings, body, rng)
+    sentences = compose(findings, body, world.wording, world.style, rng)
     words = time_words(sentences, reader.words_per_second * rng.uniform(0.9, 1.1), rng.uniform(1.5, 5.0), rng)
     start_seconds = float(rng.uniform(-0.4, 0.1)) if corpus == "reflacx" else float(rng.uniform(0.01, 0.05))
     discarded = rng.random() < DISCARDED_SHARE
+    looks = None if discarded else record(sentences, words, reader, pose, start_seconds, world.own_share, rng)
     return SpokenReading(
         reading_id=reading_id,
         corpus=corpus,
         reader=reader,
         sentences=sentences,
         words=words,
-        recording=None if discarded else record(sentences, words, reader, pose, start_seconds, rng),
+        recording=looks,
         marks=tuple(mark for finding in findings for mark in _marks(finding, pose, rng)),
         chest=pose.pixel_box(CHEST, rng.uniform(0.98, 1.1), clip=False),
     )
@@ -254,20 +259,20 @@ def _marks(finding: Finding, pose: Pose, rng: np.random.Generator) -> list[Mark]
     return [Mark(finding, pose.pixel_box(place, rng.uniform(1.08, 1.2)), certainty) for place in finding.places]
 
 
-def render(patient: Patient, study: Study, radiograph: Radiograph) -> Image.Image:
+def render(patient: Patient, study: Study, radiograph: Radiograph, world_seed: int) -> Image.Image:
     """The picture, 8-bit grey, of the pose's size."""
-    canvas = blank_canvas(radiograph.pose, patient.body)
+    canvas = blank_canvas(radiograph.pose, patient.body, world_seed)
     draw_density(canvas, patient.body, study.findings)
     return develop(canvas, radiograph.pose, radiograph.exposure)
 
 
-def pictures_of(patient: Patient) -> Pictures:
+def pictures_of(patient: Patient, world_seed: int) -> Pictures:
     """All pictures of a patient as JPEG files."""
     pictures: Pictures = {}
     for study in patient.studies:
         for radiograph in study.radiographs:
             buffer = io.BytesIO()
-            render(patient, study, radiograph).save(buffer, "JPEG", quality=JPEG_QUALITY)
+            render(patient, study, radiograph, world_seed).save(buffer, "JPEG", quality=JPEG_QUALITY)
             pictures[radiograph.image_id] = buffer.getvalue()
     return pictures
 

@@ -13,7 +13,7 @@ from dataset_scripts.schema import Fixations, Reading
 from tests.dataset_scripts.converting import convert
 
 MIMIC_EYE, EGD, REFLACX, IMAGES = (tree.folder for tree in LAYOUTS["all"])
-SEED, READINGS = 23, 80
+SEED, READINGS = 13, 80
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dataset_scripts.corpora.gazesearch import plan
+from dataset_scripts.gaze_quality import gaze_quality
 from dataset_scripts.plan import Options
 from dataset_scripts.schema import UserError, load_readings
 from egma.evaluation.corpus import Corpus
-from egma.evaluation.protocols.gaze_priors import gaze_priors
 from tests.dataset_scripts.converting import build
 
 NAME = "finding_visual_search_coco_format_train_test.json"
@@ -82,15 +82,16 @@ def test_what_knowing_the_finding_is_worth(tmp_path: Path) -> None:
         x, y = random.integers(left, left + 20, 6).tolist(), random.integers(100, 120, 6).tolist()
         paths.append(scanpath(f"i{number}", "edema" if number % 2 else "mass", X=x, Y=y, T=[0.2] * 6))
     converted(tmp_path, paths)
-    found = gaze_priors(tmp_path / "out", bootstrap=100)
-    assert found["finding"]["value"] > 1.3 * found["all"]["value"] > 1
-    assert found["gain"]["value"] == pytest.approx(found["finding"]["value"] - found["all"]["value"])
+    found = gaze_quality(tmp_path / "out")
+    assert found.nss_of_finding is not None and found.nss_of_all is not None and found.gain is not None
+    assert found.nss_of_finding > 1.3 * found.nss_of_all > 1
+    assert found.gain[0] == pytest.approx(found.nss_of_finding - found.nss_of_all)
 
 
 def test_real_gaze_is_as_telling_as_it_is(real_data: Path, tmp_path: Path) -> None:
     report = build.build("gazesearch", real_data / "gazesearch", tmp_path / "out")
     assert report["readings"]["rows_kept"] > 4800
-    found = gaze_priors(tmp_path / "out", bootstrap=100)
-    assert found["all"]["value"] == pytest.approx(1.10, abs=0.05)
-    assert found["finding"]["value"] == pytest.approx(1.17, abs=0.05)
-    assert found["gain"]["interval"][0] > 0
+    found = gaze_quality(tmp_path / "out")
+    assert found.nss_of_all == pytest.approx(1.10, abs=0.05) and found.nss_of_finding == pytest.approx(1.17, abs=0.05)
+    assert found.nss_of_one == pytest.approx(0.45, abs=0.05) and found.own_over_pooled is None
+    assert found.gain is not None and found.gain[1] > 0
