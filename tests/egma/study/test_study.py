@@ -92,8 +92,6 @@ def command(tmp_path_factory: pytest.TempPathFactory, phantom_data: Path) -> lis
 
 def test_the_whole_ablation_is_27_runs() -> None:
     assert (len(kinds.ABLATIONS) + len(kinds.GAZE_RATIOS) - 1) * 3 == 27
-    assert kinds.PUBLISHED_ABLATION.keys() == kinds.ABLATIONS.keys()
-    assert tuple(kinds.PUBLISHED_RATIOS) == kinds.GAZE_RATIOS
 
 
 @pytest.mark.timeout(900)
