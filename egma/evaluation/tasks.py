@@ -15,9 +15,10 @@ from egma.evaluation.protocols.class_retrieval import class_retrieval
 from egma.evaluation.protocols.fine_tuning import fine_tuning
 from egma.evaluation.protocols.gaze_agreement import GazeCorpus, gaze_agreement, gaze_corpus, mean_gaze
 from egma.evaluation.protocols.grounding import GroundingCorpus, grounding, grounding_corpus, grounding_targets
-from egma.evaluation.protocols.linear_probe import SplitLabels, features, linear_probe, probe_labels
+from egma.evaluation.protocols.linear_probe import SplitLabels, features, frontal, linear_probe, probe_labels
 from egma.evaluation.protocols.pointing import pointing_game, pointing_targets
 from egma.evaluation.protocols.retrieval import distinct_pairs, report_scores, report_sentences, retrieval
+from egma.evaluation.protocols.variants import Variant, filled
 from egma.evaluation.protocols.zero_shot import finding_labels, zero_shot, zero_shot_classes
 from egma.evaluation.reporting.result_plots import (
     TSNE_SMALLEST,
@@ -43,7 +44,7 @@ from egma.inference.embeddings import (
     encode_texts,
 )
 from egma.inference.prompts import Prompts
-from egma.inference.scores import Pooling, class_scores
+from egma.inference.scores import Pooling
 from modeling_egma import EgmaModel
 from modeling_egma.processing_egma import GAZE_DEFAULTS
 
@@ -64,6 +65,8 @@ class Options:
     batch_size: int
     bootstrap: int
     seed: int
+    variant: Variant
+    laterals: bool
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class Tasks:
         if "classes" in details.get("zero_shot", {}):
             prompts = {name: self.prompts[name] for name in details["zero_shot"]["classes"]}
             labels = finding_labels(self.corpus.test, list(prompts))
-            scores = class_scores(self.images, self.texts, prompts, self.options.pooling)[score]
+            scores = self.options.variant.class_scores(self.images, self.texts, prompts, self.options.pooling)[score]
             scores = scores[self.images.places(self.corpus.test)]
             plots["roc.png"] = roc_figure(labels, scores, generated)
             if len(labels.single()) and len(prompts) > 1:
@@ -151,7 +154,8 @@ class Tasks:
 
     @cached_property
     def texts(self) -> TextBank:
-        texts = [prompt for used in self.prompts.values() for prompt in used]
+        against = filled(self.options.variant.negative, self.prompts)
+        texts = [prompt for used in (*self.prompts.values(), *against.values()) for prompt in used]
         if SENTENCE_TASKS & set(self.names):
             texts += [text for reading in self.corpus.test for text in report_sentences(reading)]
         if not texts:
@@ -162,7 +166,8 @@ class Tasks:
 
     @cached_property
     def split_labels(self) -> SplitLabels:
-        return probe_labels(self.corpus.training, self.corpus.validation, self.corpus.test)
+        splits = (self.corpus.training, self.corpus.validation, self.corpus.test)
+        return probe_labels(*(splits if self.options.laterals else map(frontal, splits)))
 
     @property
     def split_rows(self) -> tuple[Readings, Readings, Readings]:
@@ -178,10 +183,10 @@ class Tasks:
         return {name: prompts for name, prompts in self.prompts.items() if name not in self.few}
 
     def zero_shot(self) -> dict[str, Any]:
-        readings, known = self.corpus.test, self.class_prompts
+        readings, known, of = self.corpus.test, self.class_prompts, self.options
         names = list(known) if self.classes_named else zero_shot_classes(readings, known)
         prompts = {name: known[name] for name in names}
-        return zero_shot(readings, self.images, self.texts, prompts, self.bootstrap, self.options.pooling)
+        return zero_shot(readings, self.images, self.texts, prompts, self.bootstrap, of.pooling, of.variant)
 
     def retrieval(self) -> dict[str, Any]:
         return retrieval(self.corpus.test, self.images, self.texts, self.bootstrap)
@@ -203,7 +208,7 @@ class Tasks:
             return grounding_corpus(grounding_targets(corpus.test, self.prompts), corpus.boxes, self.mean_gaze)
 
         found: GroundingCorpus = corpus.once(("grounding", *self.gaze_settings), blind)
-        return grounding(found, self.images, self.texts, self.bootstrap)
+        return grounding(found, self.images, self.texts, self.bootstrap, self.options.variant)
 
     def gaze_agreement(self) -> dict[str, Any]:
         corpus, settings = self.corpus, self.gaze_settings

@@ -47,6 +47,7 @@ def model_card(folder: Path, repo_id: str, results: Mapping[str, Any] | None, pi
     if results is not None:
         check_results(folder, results)
     generated = _is_generated(state, results)
+    sources = {source.replace("/", "-") for of in _corpora(state).values() for source in of.get("sources", ())}
     data = ModelCardData(
         model_name=repo_id.rpartition("/")[2],
         license="other" if not generated else "apache-2.0",
@@ -54,6 +55,7 @@ def model_card(folder: Path, repo_id: str, results: Mapping[str, Any] | None, pi
         library_name="transformers",
         pipeline_tag="zero-shot-image-classification",
         tags=["egma", "medical", "radiology", "chest-x-ray", "eye-tracking", *(["synthetic"] if generated else [])],
+        datasets=sorted(sources) or None,
         eval_results=eval_results(results) if results is not None else None,
     )
     text = TEMPLATE.read_text(encoding="utf-8").format(
