@@ -31,7 +31,9 @@ def published_figures(results: Mapping[str, Any], readings: Sequence[Reading]) -
     found = {}
     for key in (key for key in results["n"] if results[key] is not None):
         table = every.get((", ".join(results["data"]["sources"]), key), {"run": {}})
-        because = _reasons(results, readings, key, table) if table["run"] else ["nothing is published on these data"]
+        because = (
+            _reasons(results, readings, key, table) if table["run"] else ["no such figure on these data is known here"]
+        )
         figures = {} if because else {name: value / 100 for name, value in table["figures"][key].items()}
         found[key] = {"because": because, "figures": figures, "targets": table["run"].get("targets")}
     return found

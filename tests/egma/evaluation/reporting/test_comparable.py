@@ -63,7 +63,7 @@ def test_a_sample_of_the_right_size_is_still_another_sample() -> None:
     found = results["published"]["zero_shot_accuracy"]
     assert found["because"] == ["it is not known which images were sampled and how the prompts are worded"]
     assert found["figures"] == {} and results["published"]["zero_shot_auroc"]["because"] == [
-        "nothing is published on these data"
+        "no such figure on these data is known here"
     ]
     uneven = [*sample(200)[:-5], *sample(200)[:5]]
     for number, row in enumerate(uneven):
@@ -153,7 +153,7 @@ def test_rows_of_several_corpora_and_generated_ones_are_nobodys() -> None:
     generated = [{**row, "source": "phantom/ms_cxr"} for row in ms_cxr(167)]
     for rows in (mixed, generated):
         found = evaluate(rows, ["pointing_game"], prompts={"Pneumonia": ["Pneumonia."]})["published"]["pointing_game"]
-        assert found == {"because": ["nothing is published on these data"], "figures": {}, "targets": None}
+        assert found == {"because": ["no such figure on these data is known here"], "figures": {}, "targets": None}
 
 
 def test_every_paper_can_be_held_against_its_file() -> None:
