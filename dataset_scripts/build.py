@@ -63,7 +63,7 @@ CORPORA = {
     "nih": Corpus(nih.plan),
     "reflacx": Corpus(reflacx.plan, frozenset({"images"})),
     "rsna": Corpus(rsna.plan),
-    "siim_acr": Corpus(siim_acr.plan),
+    "siim_acr": Corpus(siim_acr.plan, frozenset({"ids"})),
     "siim_gaze": Corpus(siim_gaze.plan, frozenset({"images"})),
     "tracker": Corpus(tracker.plan, frozenset({"coordinates", "time_unit"})),
 }
@@ -272,7 +272,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=_positive, help="stop after so many readings")
     parser.add_argument("--seed", type=int, default=0, help="of the splits, where the source has none")
     parser.add_argument("--images", type=Path, help="root of a MIMIC-CXR-JPG or MIMIC-CXR tree with the images")
-    parser.add_argument("--ids", type=Path, help="text file of image ids, one a line, in place of a drawn sample")
+    parser.add_argument("--ids", type=Path, help="text file of image ids, one a line: a published sample or test set")
     parser.add_argument("--coordinates", choices=("pixels", "fractions"), help="of a tracker's positions")
     parser.add_argument("--time-unit", choices=("seconds", "milliseconds"), help="of a tracker's times")
     parser.add_argument("--push-to-hub", metavar="ID", help="also upload it as this data set, a private one")

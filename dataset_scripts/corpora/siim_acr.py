@@ -5,7 +5,8 @@
 the values may begin with a blank. The masks of an image's rows are OR-ed. The schema has no masks: each connected
 region (pixels that touch at a corner are connected) becomes the box around it; `rle.decode` gives a mask of the table.
 Images are found by name, wherever they lie under the source: `<study>/<series>/<ImageId>.dcm`, or PNG or JPEG. The only
-trace of a patient is the header of a DICOM; an image without is a patient of its own. Split 70/15/15 by a hash.
+trace of a patient is the header of a DICOM; an image without is a patient of its own. Split 70/15/15 by a hash; of a
+list of ids (`--ids`) every image is `test`, and the others are left out.
 """
 
 import re
@@ -17,7 +18,13 @@ import numpy as np
 from scipy import ndimage
 
 from dataset_scripts.corpora.mimic_tree import PICTURE_SUFFIXES
-from dataset_scripts.corpora.rows import Origin, labelled_reading, walk_pictures, with_rows_of_dropped
+from dataset_scripts.corpora.rows import (
+    Origin,
+    labelled_reading,
+    read_id_list,
+    walk_pictures,
+    with_rows_of_dropped,
+)
 from dataset_scripts.corpora.splits import LABELLED_SHARES, hashed_split
 from dataset_scripts.files.paths import first_table, inside
 from dataset_scripts.files.tables import identifier
@@ -25,7 +32,7 @@ from dataset_scripts.images import rle
 from dataset_scripts.images.boxes import clipped_box, pixel_corners
 from dataset_scripts.images.dicom import person_in
 from dataset_scripts.images.pictures import encode_image
-from dataset_scripts.ledger import Dropped, Ledger
+from dataset_scripts.ledger import OFFENDERS_NAMED, Dropped, Ledger
 from dataset_scripts.plan import Options, Outcome, Plan, attempt
 from dataset_scripts.schema import ABSENT, PRESENT, Box, Finding, Reading, Split, UserError
 
@@ -56,21 +63,27 @@ class SiimImage(NamedTuple):
     image_id: str
     rows: list[SiimRow]
     files: list[str]
+    is_listed: bool  # in `options.ids`, if there is a list
 
 
 def plan(source: Path, options: Options) -> Plan:
     """One unit an image, in the order of the table.
 
     Raises:
-        UserError: there is no table, or it is no such table.
+        UserError: there is no table, it is no such table, or `options.ids` has an id that it lacks.
     """
     path = first_table(source, TABLES)
     by_image: dict[str, list[SiimRow]] = {}
     for row in read_rows(path):
         by_image.setdefault(row.image_id, []).append(row)
     files = walk_pictures(source, PICTURE_SUFFIXES)
+    listed = {*by_image} if options.ids is None else set(map(identifier, read_id_list(options.ids)))
+    if unknown := sorted(listed - by_image.keys()):
+        raise UserError(f"{options.ids}: {len(unknown)} ids are not in {path}: {', '.join(unknown[:OFFENDERS_NAMED])}")
     return Plan(
-        units=[SiimImage(name, rows, _in_order(files.get(name, []))) for name, rows in by_image.items()],
+        units=[
+            SiimImage(name, rows, _in_order(files.get(name, [])), name in listed) for name, rows in by_image.items()
+        ],
         convert=partial(convert_image, source=source, table=path.name, options=options),
         unit_name="images",
         reading_tables=(f"images of {path.name}",),
@@ -127,6 +140,8 @@ def _columns(first: list[str], path: Path) -> tuple[int, int, bool]:
 def _reading(unit: SiimImage, source: Path, table: str, options: Options, ledger: Ledger) -> tuple[Split, Reading]:
     if not unit.image_id:
         raise Dropped("no_image_id")
+    if not unit.is_listed:
+        raise Dropped("not_listed")
     mask = _joint_mask(unit, table, ledger)
     if not unit.files:
         raise Dropped("image_missing", f"no {unit.image_id}.dcm, .png or .jpg in the source")
@@ -149,7 +164,7 @@ def _reading(unit: SiimImage, source: Path, table: str, options: Options, ledger
     )
     findings = [Finding(name=FINDING, value=PRESENT if mask.any() else ABSENT)]
     key = f"image {unit.image_id}" if patient is None else patient
-    split = hashed_split(key, options.seed, *LABELLED_SHARES)
+    split: Split = "test" if options.ids is not None else hashed_split(key, options.seed, *LABELLED_SHARES)
     return split, labelled_reading(origin, image, findings, region_boxes(mask), [], ledger)
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from dataset_scripts.schema import PRESENT, Reading, Split, UserError, is_generated
 from egma.evaluation.corpus import Corpus, describe_data
-from egma.evaluation.protocols.published import few_positives, published_figures
+from egma.evaluation.protocols.published import few_positives
 from egma.evaluation.protocols.subgroups import check_groups
+from egma.evaluation.protocols.variants import PROJECT, VARIANTS, filled
+from egma.evaluation.reporting.comparable import published_figures
 from egma.evaluation.reporting.report import HEADLINE_LABELS, headline, headline_figures
 from egma.evaluation.statistics.bootstrap import PatientBootstrap, without_draws
 from egma.evaluation.statistics.pairs import holm
@@ -19,7 +21,7 @@ from egma.inference.embeddings import ImageTextModel, Processor, Readings
 from egma.inference.prompts import Prompts, draw_prompts, load_prompts
 from egma.inference.scores import Pooling
 
-PROTOCOL_VERSION = "3"
+PROTOCOL_VERSION = "4"
 
 
 def evaluate_model(
@@ -31,6 +33,8 @@ def evaluate_model(
     split: Split = "test",
     training_rows: Readings | None = None,
     validation_rows: Readings | None = None,
+    protocol: str | None = None,
+    laterals: bool = False,
     prompts: Mapping[str, Sequence[str]] | None = None,
     classes: Sequence[str] | None = None,
     prompts_per_class: int | None = None,
@@ -50,6 +54,8 @@ def evaluate_model(
         tasks: of TASKS; None takes all but TRAINED_TASKS and notes the ones that the data do not allow.
         training_rows, validation_rows: rows for the blind baselines and the TRAINED_TASKS when `data` is rows; a
             corpus brings its own.
+        protocol: a published way to score, of `protocols/papers`; None: the project's own.
+        laterals: the probes on CheXpert take its lateral images too.
         prompts: by class name, whose case does not matter; None takes the file of the corpus' protocol if it has one
             (`published`), else the prompt files of the package.
         classes: findings to evaluate; None takes those of the corpus' protocol, else those that have prompts.
@@ -64,13 +70,19 @@ def evaluate_model(
         UserError: what was asked for and the data or the prompts do not hold.
     """
     _check_numbers(tasks, batch_size, bootstrap)
-    options = Options(split, pooling, batch_size, bootstrap, seed, tuple(groups))
+    if protocol is not None and protocol not in VARIANTS:
+        raise UserError(f"unknown protocol '{protocol}'; expected {', '.join(VARIANTS)}")
+    variant = PROJECT if protocol is None else VARIANTS[protocol]
+    if prompts is not None and variant.positive is not None:
+        raise UserError(f"protocol '{protocol}' makes its own prompts; expected none beside it")
+    options = Options(split, pooling, batch_size, bootstrap, seed, variant, laterals, tuple(groups))
     corpus = Corpus.read(data, split, training_rows, validation_rows)
     check_groups(groups, corpus.test)
-    protocol = corpus.protocol
-    named = classes if classes is not None else protocol.classes
+    fixed = corpus.protocol
+    named = classes if classes is not None else fixed.classes
     chosen = _prompts_of(corpus, prompts, named, prompts_per_class, seed)
-    least = 0 if named is not None else protocol.distinct.least_positives
+    chosen = filled(variant.positive, chosen) or chosen
+    least = 0 if named is not None else fixed.distinct.least_positives
     few = few_positives(corpus.test, list(chosen), least)
     resampling = PatientBootstrap(corpus.test, bootstrap, seed)
 
@@ -86,16 +98,17 @@ def evaluate_model(
     score = model.config.zero_shot_score
     results = {
         "protocol_version": PROTOCOL_VERSION,
+        "protocol": protocol,
         "generated": generated,
         **headline(details, score),
         "zero_shot_score": score,
         "bootstrap": {"draws": bootstrap, "seed": seed, "confidence": CONFIDENCE, "unit": "patient"},
-        "prompts": "given" if prompts is not None else (protocol.prompts or "the package's"),
+        "prompts": (protocol if variant.positive else fixed.prompts or "the package's") if prompts is None else "given",
         "prompts_per_class": {name: len(used) for name, used in sorted(chosen.items())},
         "classes_left_out": {"least_positives": least, "positive_images": few},
         "data": describe_data(data, corpus.test, split),
-        "published": published_figures(corpus.test),
     }
+    results["published"] = published_figures(results | {"details": details}, corpus.test)
     for name, (other, other_processor) in (others or {}).items():
         found = programs(other, other_processor).run(caches.get(name), asked=False)
         beside = _beside(details, score, found, other.config.zero_shot_score, resampling)

@@ -17,11 +17,12 @@ from egma.evaluation.protocols.decisions import decisions
 from egma.evaluation.protocols.fine_tuning import fine_tuning
 from egma.evaluation.protocols.gaze_agreement import GazeCorpus, gaze_agreement, gaze_corpus, mean_gaze
 from egma.evaluation.protocols.grounding import GroundingCorpus, grounding, grounding_corpus, grounding_targets
-from egma.evaluation.protocols.linear_probe import SplitLabels, features, linear_probe, probe_labels
+from egma.evaluation.protocols.linear_probe import SplitLabels, features, frontal, linear_probe, probe_labels
 from egma.evaluation.protocols.pointing import pointing_game, pointing_targets
 from egma.evaluation.protocols.prompt_sensitivity import prompt_sensitivity
 from egma.evaluation.protocols.retrieval import distinct_pairs, report_scores, report_sentences, retrieval
-from egma.evaluation.protocols.subgroups import Part, aurocs, by_group, hits, recalls
+from egma.evaluation.protocols.subgroups import Part, by_group, hits, recalls
+from egma.evaluation.protocols.variants import Variant, filled
 from egma.evaluation.protocols.zero_shot import Labels, finding_labels, zero_shot, zero_shot_classes
 from egma.evaluation.reporting.report import decided
 from egma.evaluation.reporting.result_plots import (
@@ -49,7 +50,7 @@ from egma.inference.embeddings import (
     encode_texts,
 )
 from egma.inference.prompts import Prompts
-from egma.inference.scores import Pooling, class_scores, sentence_scores
+from egma.inference.scores import Pooling, sentence_scores
 from egma.tools.arrays import Array
 from modeling_egma import EgmaModel
 from modeling_egma.processing_egma import GAZE_DEFAULTS
@@ -72,6 +73,8 @@ class Options:
     batch_size: int
     bootstrap: int
     seed: int
+    variant: Variant
+    laterals: bool
     groups: tuple[str, ...] = ()
 
 
@@ -161,7 +164,8 @@ class Tasks:
 
     @cached_property
     def texts(self) -> TextBank:
-        texts = [prompt for used in self.prompts.values() for prompt in used]
+        against = filled(self.options.variant.negative, self.prompts)
+        texts = [prompt for used in (*self.prompts.values(), *against.values()) for prompt in used]
         if SENTENCE_TASKS & set(self.names):
             texts += [text for reading in self.corpus.test for text in report_sentences(reading)]
         if not texts:
@@ -172,7 +176,8 @@ class Tasks:
 
     @cached_property
     def split_labels(self) -> SplitLabels:
-        return probe_labels(self.corpus.training, self.corpus.validation, self.corpus.test)
+        splits = (self.corpus.training, self.corpus.validation, self.corpus.test)
+        return probe_labels(*(splits if self.options.laterals else map(frontal, splits)))
 
     @property
     def split_rows(self) -> tuple[Readings, Readings, Readings]:
@@ -195,15 +200,19 @@ class Tasks:
 
     def class_scores(self, readings: Sequence[Reading], images: ImageBank) -> tuple[Labels, Array]:
         """By the headline's score."""
-        prompts = self.zero_shot_prompts
-        scores = class_scores(images, self.texts, prompts, self.options.pooling)[self.model.config.zero_shot_score]
+        prompts, of = self.zero_shot_prompts, self.options
+        scores = of.variant.class_scores(images, self.texts, prompts, of.pooling)[self.model.config.zero_shot_score]
         return finding_labels(readings, list(prompts)), scores[images.places(readings)]
 
     def zero_shot(self) -> dict[str, Any]:
-        prompts, pooling = self.zero_shot_prompts, self.options.pooling
-        return zero_shot(self.corpus.test, self.images, self.texts, prompts, self.bootstrap, pooling)
+        prompts, of = self.zero_shot_prompts, self.options
+        return zero_shot(self.corpus.test, self.images, self.texts, prompts, self.bootstrap, of.pooling, of.variant)
 
     def decisions(self) -> dict[str, Any]:
+        if self.options.variant.is_standardised:
+            raise UserError(
+                "decisions: scores that are standardised over the test set take no fit of validation scores"
+            )
         corpus, held = self.corpus, self.corpus.undecided
         if held is None:
             rows = corpus.validation_rows or []
@@ -222,9 +231,9 @@ class Tasks:
 
     def subgroups(self) -> dict[str, Any]:
         """By group the figures of the headline's score that the named tasks and the data allow."""
-        readings, score, pooling = self.corpus.test, self.model.config.zero_shot_score, self.options.pooling
+        readings, score = self.corpus.test, self.model.config.zero_shot_score
         makers: dict[str, Callable[[], Part]] = {
-            "zero_shot": lambda: aurocs(readings, self.images, self.texts, self.zero_shot_prompts, pooling, score),
+            "zero_shot": lambda: Part(readings, self.class_scores(readings, self.images)[1], [*self.zero_shot_prompts]),
             "pointing_game": lambda: hits(pointing_targets(readings, self.prompts), self.images, self.texts),
             "retrieval": lambda: recalls(readings, self.images, self.texts, score),
         }
@@ -256,7 +265,7 @@ class Tasks:
             return grounding_corpus(grounding_targets(corpus.test, self.prompts), corpus.boxes, self.mean_gaze)
 
         found: GroundingCorpus = corpus.once(("grounding", *self.gaze_settings), blind)
-        return grounding(found, self.images, self.texts, self.bootstrap)
+        return grounding(found, self.images, self.texts, self.bootstrap, self.options.variant)
 
     def gaze_agreement(self) -> dict[str, Any]:
         corpus, settings = self.corpus, self.gaze_settings

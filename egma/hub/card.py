@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from dataset_scripts.identity import model_identity
 from dataset_scripts.schema import UserError
+from egma.evaluation.evaluate import PROTOCOL_VERSION
 from egma.evaluation.reporting.model_index import eval_results
 from egma.evaluation.reporting.report import about, headline_table
 
@@ -47,6 +48,7 @@ def model_card(folder: Path, repo_id: str, results: Mapping[str, Any] | None, pi
     if results is not None:
         check_results(folder, results)
     generated = _is_generated(state, results)
+    sources = {source.replace("/", "-") for of in _corpora(state).values() for source in of.get("sources", ())}
     data = ModelCardData(
         model_name=repo_id.rpartition("/")[2],
         license="other" if not generated else "apache-2.0",
@@ -54,6 +56,7 @@ def model_card(folder: Path, repo_id: str, results: Mapping[str, Any] | None, pi
         library_name="transformers",
         pipeline_tag="zero-shot-image-classification",
         tags=["egma", "medical", "radiology", "chest-x-ray", "eye-tracking", *(["synthetic"] if generated else [])],
+        datasets=sorted(sources) or None,
         eval_results=eval_results(results) if results is not None else None,
     )
     text = TEMPLATE.read_text(encoding="utf-8").format(
@@ -76,6 +79,10 @@ def check_results(folder: Path, results: Mapping[str, Any]) -> None:
     measured, here = results.get("model", {}).get("identity"), model_identity(folder)
     if here is None or measured != here:
         raise UserError(f"{folder}: the results were measured on the model {measured}, and this one is {here}")
+    if (version := results.get("protocol_version")) != PROTOCOL_VERSION:
+        raise UserError(
+            f"{folder}: the results are of protocol {version}, and this program's is {PROTOCOL_VERSION}; evaluate again"
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from dataset_scripts.identity import corpus_identity, model_identity, program_id
 from dataset_scripts.schema import UserError, is_generated
 from egma.evaluation.evaluate import evaluate_model
 from egma.evaluation.protocols.subgroups import GROUPS
+from egma.evaluation.reporting.comparable import seen_by_backbone
 from egma.evaluation.reporting.model_index import eval_results
 from egma.evaluation.reporting.report import headline_table, write_report
 from egma.evaluation.task_cache import TaskCache
@@ -34,6 +35,19 @@ from egma.inference.models import load_model
 from egma.inference.peers import load_peer
 from egma.inference.prompts import load_prompts
 from egma.tools.processes import EVALUATION_SOURCES, write_json
+
+GIVEN = (
+    "split",
+    "protocol",
+    "laterals",
+    "classes",
+    "prompts_per_class",
+    "pooling",
+    "batch_size",
+    "bootstrap",
+    "seed",
+    "groups",
+)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -44,6 +58,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--tasks", nargs="+", metavar="TASK", help=f"of {', '.join(TASKS)}; default: what the data allow"
     )
     parser.add_argument("--split", default="test")
+    parser.add_argument("--protocol", metavar="NAME", help="a published way to score, see docs/evaluation.md")
+    parser.add_argument("--laterals", action="store_true", help="the probes on CheXpert take laterals too")
     parser.add_argument("--output", type=Path, help="folder for results, tables and figures")
     parser.add_argument(
         "--baseline",
@@ -98,8 +114,7 @@ def _caches(options: argparse.Namespace, model: Any, others: dict[str, tuple[Any
     """What was finished by the same command on the same model and data is not done again."""
     if options.output is None:
         return {}
-    names = ("split", "prompts_per_class", "classes", "pooling", "batch_size", "bootstrap", "seed", "groups")
-    shared = {name: getattr(options, name) for name in names} | {
+    shared = {name: getattr(options, name) for name in GIVEN} | {
         "program": program_identity(*EVALUATION_SOURCES),
         "data": corpus_identity(options.data),
         "generated": is_generated(options.data),
@@ -131,15 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             processor,
             options.data,
             options.tasks,
-            split=options.split,
             prompts=prompts,
-            classes=options.classes,
-            prompts_per_class=options.prompts_per_class,
-            pooling=options.pooling,
-            groups=options.groups,
-            batch_size=options.batch_size,
-            bootstrap=options.bootstrap,
-            seed=options.seed,
+            **{name: getattr(options, name) for name in GIVEN},
             others=others,
             caches=caches,
             figures=None if options.output is None else options.output / "figures",
@@ -148,9 +156,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"evaluate_egma: {error}", file=sys.stderr)
         return 2
     results = {"model": describe_model(options.model, model)} | results
-    print(headline_table(results))
     for name, source in zip(others, options.others, strict=True):
         results["baselines"][name]["model"] = describe_model(source, others[name][0])
+        results["baselines"][name]["seen"] = seen_by_backbone(source, results["data"]["sources"])
+    results["seen"] = seen_by_backbone(options.model, results["data"]["sources"])
+    print(headline_table(results))
     if options.output is not None:
         write_report(results, options.output)
         entries = eval_results_to_model_index(results["model"]["name"], eval_results(results))

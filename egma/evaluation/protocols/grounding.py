@@ -19,12 +19,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from dataset_scripts.schema import Reading, UserError
 from egma.evaluation.metrics.localisation import THRESHOLDS, miou, pointing_credit, signed_cnr
 from egma.evaluation.metrics.maps import min_max
 from egma.evaluation.protocols.blind_baselines import MeanMaps, defined_means, image_dependent, plain_text
 from egma.evaluation.protocols.pointing import Target, finding_targets, other_patient, peak_credit, target_maps
+from egma.evaluation.protocols.variants import PROJECT, Variant
 from egma.evaluation.statistics.bootstrap import PatientBootstrap
 from egma.inference.embeddings import IMAGES_AT_ONCE, ImageBank, TextBank
 from egma.inference.geometry import box_masks, image_maps
@@ -33,7 +35,7 @@ from egma.tools.arrays import Array
 Masks = NDArray[np.bool_]
 
 GROUNDING_CELLS = 128
-HITS = ("pointing_game",)  # the metrics that are shares of hits
+HITS: tuple[str, ...] = ("pointing_game",)  # the metrics that are shares of hits
 BLIND = ("centre_map", "location_prior", "mean_gaze", "text_gaze", "other_image")
 
 
@@ -113,7 +115,7 @@ def grounding_corpus(targets: Sequence[Target], boxes: MeanMaps, gaze: MeanMaps)
 
 
 def grounding(
-    corpus: GroundingCorpus, images: ImageBank, texts: TextBank, bootstrap: PatientBootstrap
+    corpus: GroundingCorpus, images: ImageBank, texts: TextBank, bootstrap: PatientBootstrap, variant: Variant = PROJECT
 ) -> dict[str, Any]:
     """Figures over all targets and per label, and the baselines on the same targets.
 
@@ -124,6 +126,7 @@ def grounding(
     targets, masks = corpus.targets, corpus.masks
     readings = [target.reading for target in targets]
     maps, partner = target_maps(targets, images, texts), other_patient(targets)
+    maps = gaussian_filter(maps, variant.smoothing_patches, axes=(1, 2))
     model = _map_values(maps, readings, targets, masks)
     other = {metric: np.full(len(targets), np.nan) for metric in model}
     if len(has := np.flatnonzero(partner >= 0)):
@@ -132,14 +135,24 @@ def grounding(
         for metric, column in found.items():
             other[metric][has] = column
     values = {"model": model, **corpus.values, "other_image": other}
-    blind = {name: values[name] for name in BLIND}
+    blind, hits = {name: values[name] for name in BLIND}, HITS
+    if variant.is_mean_of_categories:
+        labels, hits = np.array([target.finding for target in targets]), ()
+        values = {name: {metric: by_category(of[metric], labels) for metric in of} for name, of in values.items()}
     return {
         **corpus.about,
         "without_another_patient": len(targets) - len(has),
-        **{name: defined_means(columns, readings, bootstrap, HITS) for name, columns in values.items()},
+        **{name: defined_means(columns, readings, bootstrap, hits) for name, columns in values.items()},
         "image_dependent": image_dependent(model, blind, tuple(model), readings, bootstrap),
         "per_label": _per_label(model, targets, bootstrap),
     }
+
+
+def by_category(values: Array, labels: NDArray[np.str_]) -> Array:
+    """(n,) whose mean is the mean over the labels of the mean of their values; NaN stays and counts nowhere."""
+    _, place = np.unique(labels, return_inverse=True)
+    counts = np.bincount(place[np.isfinite(values)], minlength=place.max() + 1)
+    return np.asarray(values * counts.sum() / ((counts > 0).sum() * np.maximum(counts, 1)[place]))
 
 
 def usable_targets(targets: Sequence[Target]) -> tuple[list[Target], Masks, dict[str, int]]:

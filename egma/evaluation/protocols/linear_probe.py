@@ -2,9 +2,9 @@
 
 The feature is the pooled one before projection, the mean patch token. The linear probe standardises it by the training
 readings and fits a logistic regression a class, its strength chosen on the validation split. Smaller shares of the
-patients are contained in larger ones. CheXpert takes the five competition labels with their rule for uncertain ones
-(`competition_labels`); any other corpus the findings that are both present and absent in the training
-readings, uncertain and unlisted ones left out.
+patients are contained in larger ones. CheXpert takes its frontal images (`frontal`) and the five competition labels
+with their rule for uncertain ones (`competition_labels`); any other corpus the findings that are both present and
+absent in the training readings, uncertain and unlisted ones left out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -84,6 +84,11 @@ def probe_labels(training: Sequence[Reading], validation: Sequence[Reading], tes
     if not classes:
         raise UserError("linear probe: no finding of the test split is both present and absent in the training split")
     return SplitLabels(*(finding_labels(split, classes) for split in splits))
+
+
+def frontal(readings: Sequence[Reading]) -> list[Reading]:
+    """Without the lateral images of CheXpert."""
+    return [of for of in readings if of["view"] != "LATERAL" or not of["source"].endswith(COMPETITION_SOURCE)]
 
 
 def _check_patients(splits: Mapping[str, Sequence[Reading]]) -> None:

@@ -11,7 +11,6 @@ from dataset_scripts.schema import ABSENT, GENERATED_PREFIX, PRESENT, UNCERTAIN,
 from egma.inference.prompts import PROTOCOL_FOLDER, PromptFile, load_prompts, read_prompt_file
 
 NO_FINDING = "No Finding"
-PUBLISHED = Path(__file__).parent / "published.yaml"
 
 
 class DistinctClasses(NamedTuple):
@@ -116,14 +115,6 @@ def few_positives(readings: Sequence[Reading], classes: Sequence[str], least: in
             if finding["value"] == PRESENT and finding["name"] in images:
                 images[finding["name"]].add(reading["image_id"])
     return {name: len(found) for name, found in sorted(images.items()) if len(found) < least}
-
-
-def published_figures(readings: Sequence[Reading]) -> dict[str, dict[str, float]]:
-    """What the paper prints for these readings' corpus: fractions by headline key and model (`published.yaml`)."""
-    sources = {reading["source"] for reading in readings}
-    known = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
-    of_corpus = known.get(sources.pop(), {}) if len(sources) == 1 else {}
-    return {key: {name: value / 100 for name, value in row.items()} for key, row in of_corpus.items()}
 
 
 def with_no_finding(readings: Sequence[Reading], target: str) -> list[Reading]:

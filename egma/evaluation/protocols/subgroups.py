@@ -15,8 +15,6 @@ from egma.evaluation.protocols.retrieval import distinct_pairs, places_of_truth,
 from egma.evaluation.protocols.zero_shot import auroc_figures, finding_labels
 from egma.evaluation.statistics.bootstrap import PatientBootstrap, patient
 from egma.inference.embeddings import ImageBank, TextBank
-from egma.inference.prompts import Prompts
-from egma.inference.scores import Pooling, class_scores
 from egma.tools.arrays import Array
 
 # where each ends; those of Seyyed-Kalantari et al., "CheXclusion: Fairness gaps in deep chest X-ray classifiers", 2021
@@ -37,13 +35,6 @@ class Part(NamedTuple):
     readings: Sequence[Reading]
     values: Array
     classes: Sequence[str] = ()
-
-
-def aurocs(
-    readings: Sequence[Reading], images: ImageBank, texts: TextBank, prompts: Prompts, pooling: Pooling, score: str
-) -> Part:
-    scores = class_scores(images, texts, prompts, pooling)[score]
-    return Part(readings, scores[images.places(readings)], sorted(prompts))
 
 
 def hits(targets: Sequence[Target], images: ImageBank, texts: TextBank) -> Part:

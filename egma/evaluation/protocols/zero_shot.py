@@ -19,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Reading, UserError
+from egma.evaluation.protocols.variants import PROJECT, Variant
 from egma.evaluation.statistics.bootstrap import Figure, PatientBootstrap, Statistic, mean_of_defined
 from egma.inference.embeddings import ImageBank, TextBank
-from egma.inference.scores import Pooling, class_scores
+from egma.inference.prompts import Prompts
+from egma.inference.scores import Pooling
 from egma.tools.arrays import Array
 
 NO_PREDICTION = -1
@@ -71,9 +73,10 @@ def zero_shot(
     readings: Sequence[Reading],
     images: ImageBank,
     texts: TextBank,
-    prompts: Mapping[str, Sequence[str]],
+    prompts: Prompts,
     bootstrap: PatientBootstrap,
     pooling: Pooling = "max",
+    variant: Variant = PROJECT,
 ) -> dict[str, Any]:
     """Figures of both scores, and what a constant predictor and chance earn.
 
@@ -83,21 +86,25 @@ def zero_shot(
     labels = finding_labels(readings, sorted(prompts))
     single = labels.single()
     truth = (labels.values[single] == PRESENT).argmax(axis=1)
-    scores = class_scores(images, texts, prompts, pooling)
-    places = images.places(readings)
+    scores = variant.class_scores(images, texts, prompts, pooling)
+    places, every = images.places(readings), variant.is_f1_of_predicted
     return {
         "classes": labels.classes,
         "pooling": pooling,
         "uncertain_excluded": dict(zip(labels.classes, (labels.values == UNCERTAIN).sum(axis=0).tolist(), strict=True)),
         "single_finding_readings": len(single),
-        **{kind: _figures(labels, score[places], single, truth, bootstrap) for kind, score in scores.items()},
+        **{
+            kind: auroc_figures(labels, score, bootstrap)
+            | _argmax_figures(labels.select(single), score[single], truth, bootstrap, every)
+            for kind, score in ((kind, score[places]) for kind, score in scores.items())
+        },
         "constant_predictor": constant_predictor(truth, len(labels.classes)),
-        "chance": uniform_guess(truth, len(labels.classes)),
+        "chance": uniform_guess(truth, len(labels.classes), every),
     }
 
 
-def macro_f1(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> Statistic:
-    """Mean F1 over the classes that occur in a draw; NO_PREDICTION misses its class and accuses no other."""
+def macro_f1(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int, every: bool = False) -> Statistic:
+    """Mean F1 over the classes that occur (`every`: or are predicted) in a draw; NO_PREDICTION accuses no class."""
     is_true = truth[:, None] == np.arange(classes)
     is_predicted = predicted[:, None] == np.arange(classes)
 
@@ -105,7 +112,7 @@ def macro_f1(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: in
         support, claimed = weights @ is_true, weights @ is_predicted
         with np.errstate(invalid="ignore"):
             f1 = 2 * (weights @ (is_true & is_predicted)) / (support + claimed)
-        return mean_of_defined(np.where(support > 0, f1, np.nan))
+        return mean_of_defined(np.where(support + every * claimed > 0, f1, np.nan))
 
     return statistic
 
@@ -126,27 +133,14 @@ def constant_predictor(truth: NDArray[np.int64], classes: int) -> dict[str, floa
     return {"auroc": 0.5, "accuracy": float((truth == always).mean()), "macro_f1": float(f1[0])}
 
 
-def uniform_guess(truth: NDArray[np.int64], classes: int) -> dict[str, float | None]:
+def uniform_guess(truth: NDArray[np.int64], classes: int, every: bool = False) -> dict[str, float | None]:
     """What a guess among the classes with equal odds earns: expected accuracy, and F1 of the expected counts."""
     if len(truth) == 0:
         return {"auroc": 0.5, "accuracy": None, "macro_f1": None}
     support = np.bincount(truth, minlength=classes)
-    support = support[support > 0]
+    support = support[(support > 0) | every]
     f1 = 2 * support / classes / (support + len(truth) / classes)
     return {"auroc": 0.5, "accuracy": 1 / classes, "macro_f1": float(f1.mean())}
-
-
-def _figures(
-    labels: Labels,
-    scores: Array,
-    single: NDArray[np.int64],
-    truth: NDArray[np.int64],
-    bootstrap: PatientBootstrap,
-) -> dict[str, Any]:
-    return {
-        **auroc_figures(labels, scores, bootstrap),
-        **_argmax_figures(labels.select(single), scores[single], truth, bootstrap),
-    }
 
 
 def auroc_figures(
@@ -194,14 +188,14 @@ def _class_auroc(of: Entries, bootstrap: PatientBootstrap) -> Figure:
 
 
 def _argmax_figures(
-    readings: Sequence[Reading], scores: Array, truth: NDArray[np.int64], bootstrap: PatientBootstrap
+    readings: Sequence[Reading], scores: Array, truth: NDArray[np.int64], bootstrap: PatientBootstrap, every: bool
 ) -> dict[str, Any]:
     if scores.shape[1] < 2 or len(readings) == 0:
         reason = "needs two classes" if scores.shape[1] < 2 else "no reading has exactly one of the classes"
         return {name: Figure(None, reason=reason).to_json() for name in ("accuracy", "macro_f1")}
     credit, predicted = argmax_credit(scores, truth)
-    statistic, every = macro_f1(truth, predicted, scores.shape[1]), np.ones(len(truth), dtype=bool)
+    statistic, deciding = macro_f1(truth, predicted, scores.shape[1], every), np.ones(len(truth), dtype=bool)
     return {
         "accuracy": bootstrap.proportion(credit, readings).to_json(),
-        "macro_f1": bootstrap.figure(statistic, readings, rests_on=every).to_json(),
+        "macro_f1": bootstrap.figure(statistic, readings, rests_on=deciding).to_json(),
     }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from egma.evaluation.reporting import comparable
 from egma.evaluation.reporting.tables import Table, markdown_table
 from egma.evaluation.statistics.bootstrap import FEW_PATIENTS
 
@@ -33,7 +34,6 @@ MAP_KEYS = {"grounding_cnr": ("grounding", "cnr"), "gaze_nss": ("gaze_agreement"
 WHOLE = "100 %"
 PROBE_TITLES = {"linear_probe": "Linear probe", "fine_tuning": "Fine-tuning"}
 SCORES = ("pooled", "late_interaction")
-PUBLISHED_TITLE = "Published on the same data set (Ma et al., 2024)"
 BASELINES = ("chance", "constant_predictor")
 # made of the training split, or of another patient's image: blind to the image that is scored
 POINTING_BLIND = ("finding_prior", "other_image", "centre_gaussian")
@@ -128,8 +128,7 @@ def blind_figures(details: Mapping[str, Any], score: str) -> dict[str, dict[str,
 def tables(results: Mapping[str, Any]) -> list[Table]:
     """Every table below the headline, which Markdown and LaTeX both show."""
     details = results["details"]
-    found = [Table(PUBLISHED_TITLE, *published_rows(results))] if results.get("published") else []
-    found.append(finding_table(results))
+    found = [finding_table(results)]
     if "groups" in details.get("subgroups", {}):
         found.append(Table("By group", *group_rows(details["subgroups"]["groups"])))
     found += [probe_table(title, details[task]) for task, title in PROBE_TITLES.items() if task in details]
@@ -178,7 +177,8 @@ def about(results: Mapping[str, Any]) -> str:
         f"{data['patients']} patients. Percent, with {draws['confidence']:.0%} intervals over patients, closed or from "
         f"{draws['draws']} bootstrap draws, seed {draws['seed']}; {FEW_MARK}: fewer than {FEW_PATIENTS} patients (for "
         f"AUROC positive or negative ones). Headline score: {results['zero_shot_score']}; "
-        f"protocol {results['protocol_version']}.{_left_out(results['classes_left_out'])}"
+        f"protocol {results['protocol_version']}, {results['protocol'] or 'no variant'}."
+        f"{_left_out(results['classes_left_out'])}"
     )
 
 
@@ -208,14 +208,15 @@ def headline_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
             cells.append(text(other.get(key), other["intervals"].get(key)) + _mark(other["few_patients"].get(key)))
             cells.append("" if difference is None else _difference(difference, text))
         cells += [text(results[baseline].get(key)) for baseline in BASELINES]
-        rows.append([label, *cells, blind_cell(results, key, text), str(results["n"][key])])
+        cells += [blind_cell(results, key, text), str(results["n"][key]), *comparable.cells(results, key, text)]
+        rows.append([label, *cells])
         if key in results["image_dependent"]:
             shares = [share_cell(one, key, text) for one in (results, *others.values())]
             cells = [shares[0], *(cell for share in shares[1:] for cell in (share, ""))]
             empty = [""] * (len(BASELINES) + 1)
             count = str(results["image_dependent"][key]["n"])
-            rows.append([f"{label}, image-dependent share", *cells, *empty, count])
-    return [*header, *(name.replace("_", " ") for name in BASELINES), "blind baselines", "n"], rows
+            rows.append([f"{label}, image-dependent share", *cells, *empty, count, "", "", ""])
+    return [*header, *(name.replace("_", " ") for name in BASELINES), "blind baselines", "n", *comparable.COLUMNS], rows
 
 
 def blind_cell(results: Mapping[str, Any], key: str, text: Text) -> str:
@@ -233,17 +234,6 @@ def share_cell(results: Mapping[str, Any], key: str, text: Text) -> str:
 
 def headline_table(results: Mapping[str, Any]) -> str:
     return markdown_table(*headline_rows(results))
-
-
-def published_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Ours beside what the paper prints for this data set."""
-    published: Mapping[str, Mapping[str, float]] = results["published"]
-    names = list(dict.fromkeys(name for row in published.values() for name in row))
-    rows = [
-        [HEADLINE_LABELS[key], percent(results.get(key)), *(percent(row.get(name)) for name in names)]
-        for key, row in published.items()
-    ]
-    return ["figure", "this model", *names], rows
 
 
 def probe_table(title: str, result: Mapping[str, Any]) -> Table:

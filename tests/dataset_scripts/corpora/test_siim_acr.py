@@ -268,3 +268,20 @@ def is_marked(text):
         return bool(rle.decode(text, SIDE, SIDE).any())
     except ValueError:
         return False
+
+
+def test_a_list_of_ids_is_the_test_set_and_nothing_else_is_kept(tmp_path):
+    numbers = [f"1.2.{n}" for n in range(12)]
+    lines = [HEADER, *(f"{number}, -1" for number in numbers), f"{numbers[3]}, {run_lengths((3, 4, 5, 9))}"]
+    ids = write_lines(tmp_path / "ids.txt", [numbers[7], "", *numbers[2:4]])
+    rows, report = converted(tmp_path, lines, images=numbers, ids=ids)
+    assert set(rows) == {numbers[2], numbers[3], numbers[7]}
+    assert list(report["splits"]) == ["test"] and values(rows[numbers[3]]) == {"Pneumothorax": 1}
+    assert dropped(report, IMAGES) == {"not_listed": 9} and report["readings"]["rows_in"] == 12
+    assert report["tables"][TABLE]["rows_in"] == 13
+
+
+def test_a_listed_id_that_the_table_lacks_is_named(tmp_path):
+    ids = write_lines(tmp_path / "ids.txt", [FIRST, "1.2.0", "9.9"])
+    with pytest.raises(UserError, match=r"ids\.txt: 2 ids are not in .*train-rle\.csv: 1\.2\.0, 9\.9"):
+        converted(tmp_path, [HEADER, f"{FIRST}, -1"], ids=ids)

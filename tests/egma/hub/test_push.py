@@ -73,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any, tiny_swin: 
         "parameters": 1234, "readings_in_a_contrastive_batch": 16, "config": {},
         "settings": {"data": "/home/anna/secret", "output_dir": "/home/anna", "seed": 7, "batch_size": 8},
         "data": {
-            "phantom": {"generated": True, "fingerprint": "abc", "licenses": ["CC0"]},
+            "phantom": {"generated": True, "fingerprint": "abc", "licenses": ["CC0"], "sources": ["phantom/egd"]},
             "training": "72 training readings",
         },
     }  # fmt: skip
@@ -180,6 +180,7 @@ def test_card_is_complete_and_honest(folder: Path, results: Path, tmp_path: Path
         assert phrase in card.text
     assert "More Information Needed" not in card.text and "not recorded" not in card.text
     assert card.data.model_name == "egma" and len(card.data.eval_results) >= 5
+    assert card.data.datasets == ["phantom-egd"]
     for picture in (line.split("](")[1][:-1] for line in card.text.splitlines() if line.startswith("![")):
         assert (staged / picture).is_file()
 

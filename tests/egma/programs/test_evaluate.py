@@ -52,6 +52,12 @@ def test_program_writes_every_figure(
     assert results["blind"]["pointing_game"]["finding_prior"] >= 0
     assert results["model"]["name"] == "model" and results["model"]["identity"] == model_identity(model_folder)
     assert "| Zero-shot AUROC |" in capsys.readouterr().out
+    assert results["seen"] == "unknown" and results["protocol"] is None
+    assert evaluate_egma.main([*arguments, "--protocol", "gloria"]) == 0
+    named = json.loads((output / "results.json").read_text())
+    assert named["protocol"] == "gloria" and "protocol 3, gloria." in (output / "results.md").read_text()
+    assert named["zero_shot_auroc"] == pytest.approx(results["zero_shot_auroc"])
+    assert named["zero_shot_accuracy"] != results["zero_shot_accuracy"]  # no finished task of the other is taken
 
 
 def test_finished_tasks_survive_and_are_the_models_own(
@@ -170,6 +176,7 @@ def test_another_model_is_compared_and_everything_is_drawn(
         (["MODEL", "--data", "nowhere"], "nowhere: no such folder"),
         (["MODEL", "--data", "CORPUS", "--split", "validation"], "no split 'validation'"),
         (["MODEL", "--data", "CORPUS", "--tasks", "captioning"], "unknown task 'captioning'"),
+        (["MODEL", "--data", "CORPUS", "--protocol", "biovil"], "unknown protocol 'biovil'; expected chexzero, gloria"),
         (["MODEL", "--data", "CORPUS", "--classes", "Scoliosis"], "class 'Scoliosis' is not in these readings"),
         (["MODEL", "--data", "CORPUS", "--prompts", "none.yaml"], "none.yaml: no such prompt file"),
     ],

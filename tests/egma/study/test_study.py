@@ -92,8 +92,6 @@ def command(tmp_path_factory: pytest.TempPathFactory, phantom_data: Path) -> lis
 
 def test_the_whole_ablation_is_27_runs() -> None:
     assert (len(kinds.ABLATIONS) + len(kinds.GAZE_RATIOS) - 1) * 3 == 27
-    assert kinds.PUBLISHED_ABLATION.keys() == kinds.ABLATIONS.keys()
-    assert tuple(kinds.PUBLISHED_RATIOS) == kinds.GAZE_RATIOS
 
 
 @pytest.mark.timeout(900)
@@ -110,7 +108,8 @@ def test_ablation_and_amount_of_gaze(
     assert list(values["gaze_amount"]) == ["10 %", "100 %"]
     assert values["gaze_amount"]["100 %"] == values["ablation"]["unified"]
     assert "Generated data, no patients" in (out / "ablation.md").read_text()
-    assert "57.50" in (out / "ablation.md").read_text() and r"\toprule" in (out / "ablation.tex").read_text()
+    # the figures of the paper are of other images
+    assert "57.50" not in (out / "ablation.md").read_text() and r"\toprule" in (out / "ablation.tex").read_text()
     for picture in ("ablation.png", "gaze_amount.png"):
         assert (out / picture).stat().st_size > 10_000
     assert len(list((out / "runs").iterdir())) == 3

@@ -19,7 +19,7 @@ PLAIN = {escaped: letter for letter, escaped in LATEX_ESCAPES.items()}
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, Any]:
-    """Of every task, with another model and published figures."""
+    """Of every task, with another model."""
     shown = [{"findings": row["findings"], "boxes": row["boxes"]} for row in corpus(12)]
     rows = [
         spoken(k, reading_id=f"{k} {name}", reader_id=name) | fields for k, fields in enumerate(shown) for name in "ab"
@@ -31,7 +31,7 @@ def results() -> dict[str, Any]:
         bootstrap=20, others=others,
     )  # fmt: skip
     made["details"]["linear_probe"] = probe_result()
-    return made | {"model": {"name": "a_model"}, "published": {"zero_shot_accuracy": {"EGMA": 0.613}}}
+    return made | {"model": {"name": "a_model"}}
 
 
 def probe_result() -> dict[str, Any]:
@@ -73,14 +73,14 @@ def test_latex_has_every_cell_of_markdown(results: dict[str, Any]) -> None:
     assert titles == [unescaped(title) for title in re.findall(r"\\caption\{(.*)\}", latex)[1:]]
     assert len(titles) == len(set(titles)) == len(tables(results))
     for title in (
-        "Published", "By finding", "Linear probe", "Retrieval by class", "Grounding", "Agreement with gaze",
+        "By finding", "Linear probe", "Retrieval by class", "Grounding", "Agreement with gaze",
         "Zero-shot, operating points", "Linear probe, operating points", "AUROC by the choice of prompts",
     ):  # fmt: skip
         assert any(shown.startswith(title) for shown in titles)
 
 
 def test_a_task_without_a_figure_has_no_table(results: dict[str, Any]) -> None:
-    none = results | {"published": {}, "details": {name: {"reason": "none"} for name in results["details"]}}
+    none = results | {"details": {name: {"reason": "none"} for name in results["details"]}}
     assert tables(none) == [] and latex_report(none).count(r"\begin{table}") == 1
 
 
