@@ -59,7 +59,7 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
 
 
 def prepare_sharding(accelerator: Accelerator, model: EgmaModel) -> None:
-    """What FSDP must know of the model; nothing without FSDP.
+    """What FSDP must know of the model; nothing without FSDP. A layer of either tower is a unit of its own.
 
     A scalar cannot be sharded. The logit scale stays whole: every process computes the loss of the joined batch, so
     each has its whole gradient. Precision is autocast's, as with DDP: casting every input would round the gaze maps.
@@ -75,6 +75,9 @@ def prepare_sharding(accelerator: Accelerator, model: EgmaModel) -> None:
             "FSDP here needs fsdp_version: 2 and fsdp_cpu_ram_efficient_loading: false; configs/accelerate/fsdp.yaml "
             "has them"
         )
+    if plugin.transformer_cls_names_to_wrap is None:
+        present = {type(module).__name__ for module in model.modules()}
+        plugin.transformer_cls_names_to_wrap = sorted(present & set(model._no_split_modules or ()))
     model.logit_scale.data = model.logit_scale.data.to(accelerator.device)
     plugin.ignored_modules = [nn.ParameterList([model.logit_scale])]
     plugin.mixed_precision_policy = None
