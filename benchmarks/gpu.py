@@ -353,8 +353,8 @@ def table(results: dict[str, Any]) -> str:
         lines.append(
             f"B {row['batch']}: image {milliseconds['image']} ms, text {milliseconds['text']} ms, with CLIP's loss "
             f"{milliseconds['clip_step']} ms, our step {milliseconds['step']} ms, {row['pairs_per_second']:.0f} "
-            f"pairs/s, {row['step_gibibytes']:.2f} GiB, {share:.1%} of the ceiling, {row['host_synchronisations']} host "
-            "synchronisations"
+            f"pairs/s, {row['step_gibibytes']:.2f} GiB, {share:.1%} of the ceiling, "
+            f"{row['host_synchronisations']} host synchronisations"
         )
     for row in results["objective"]:
         terms = ", ".join(

@@ -85,13 +85,10 @@ def require_findable(name: str) -> None:
     folder = Path(name)
     if folder.is_dir() or isinstance(try_to_load_from_cache(name, "config.json"), str):
         return
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:  # no id on the Hub
-        raise UserError(f"{name}: no such folder; expected one with a model")
-    if "/" in name and folder.parent.is_dir():
-        raise UserError(
-            f"{name}: no such folder in {folder.parent}; expected one with a model (one of the Hub by this name: "
-            f"`hf download {name}` first)"
-        )
+    no_id = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if no_id or ("/" in name and folder.parent.is_dir()):
+        hint = "" if no_id else f", or one that `hf download {name}` has fetched"
+        raise UserError(f"{name}: no such folder; expected one with a model{hint}")
 
 
 def _check_grey_values(name: str, processor: Any) -> None:

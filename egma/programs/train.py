@@ -7,7 +7,6 @@ bit for bit on a CPU, and says when it is finished.
 """
 
 import sys
-from pathlib import Path
 
 from dataset_scripts.schema import UserError
 from egma.hub.push import push_model, require_pushable
@@ -44,8 +43,10 @@ def train(settings: TrainingSettings) -> None:
 def _begin(run: TrainingRun) -> bool:
     """Stand where the folder stands; whether there is anything left to do."""
     settings, output = run.settings, run.settings.output
+    used = on_first(run.accelerator, lambda: bool(checkpoints(output)) or (output / METRICS_FILE).exists())
+    if settings.resume is None and used:
+        raise UserError(f"{output} already holds a run; go on with --resume auto, or name another --output_dir")
     if settings.resume is None:
-        on_first(run.accelerator, lambda: _require_unused(output))
         return True
     finished = on_first(run.accelerator, lambda: read_finished(output))
     if finished and settings.resume == "auto" and not (settings.extend and run.total_steps > finished["total_steps"]):
@@ -56,17 +57,10 @@ def _begin(run: TrainingRun) -> bool:
         )
         run.part()
         return False
-    resume = settings.resume
-    found = on_first(run.accelerator, lambda: find_checkpoint(output, resume))
+    found = on_first(run.accelerator, lambda: find_checkpoint(output, str(settings.resume)))
     if found is not None:
         run.resume(found)
     return True
-
-
-def _require_unused(output: Path) -> None:
-    """A new run wants a folder without a run in it."""
-    if checkpoints(output) or (output / METRICS_FILE).exists():
-        raise UserError(f"{output} already holds a run; go on with --resume auto, or name another --output_dir")
 
 
 def _describe(run: TrainingRun) -> None:

@@ -18,25 +18,10 @@ from modeling_egma import EgmaConfig
 
 POSITIVES = ("diagonal", "text_match")
 OBJECTIVE_WEIGHTS = ("contrastive_weight", "gaze_weight", "mapping_weight")
-# what a run that goes on may set anew: where it writes and logs, how it is fed, and what its start is called; the
-# start's content and the model's configuration, the objective's weights among it, are compared themselves
-FREE_SETTINGS = frozenset(
-    {
-        *(
-            "output_dir",
-            "config",
-            "resume",
-            "extend",
-            "dry_run",
-            "report_to",
-            "push_to_hub",
-            "log_steps",
-            "num_workers",
-        ),
-        *("checkpoint_steps", "checkpoint_minutes", "evaluation_steps", "early_stopping_patience", "heat_map_cases"),
-        *("data", "model", "vision_model", "text_model", "egma_config", *OBJECTIVE_WEIGHTS),
-    }
-)
+# what a run that goes on may set anew; its start's content and the model's configuration are compared themselves
+_FREE = """output_dir config resume extend dry_run report_to push_to_hub log_steps num_workers heat_map_cases data model
+vision_model text_model egma_config checkpoint_steps checkpoint_minutes evaluation_steps early_stopping_patience"""
+FREE_SETTINGS = {*_FREE.split(), *OBJECTIVE_WEIGHTS}
 OBJECTIVE_FIELDS = (*OBJECTIVE_WEIGHTS, "gaze_sentence_weight", "gaze_label_threshold", "mapping_threshold")
 
 
@@ -115,11 +100,9 @@ class TrainingSettings:
 
     evaluation_steps: int | None = field(default=None, metadata={"help": "steps between validations; None: an epoch"})
     checkpoint_steps: int | None = field(
-        default=None, metadata={"help": "steps between checkpoints; always at validations"}
+        default=None, metadata={"help": "steps between checkpoints, beside validations"}
     )
-    checkpoint_minutes: float | None = field(
-        default=None, metadata={"help": "minutes between checkpoints, beside these"}
-    )
+    checkpoint_minutes: float | None = field(default=None, metadata={"help": "minutes between checkpoints at most"})
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "stop after so many validations without a lower loss"}
     )
@@ -130,8 +113,7 @@ class TrainingSettings:
         default="tensorboard", metadata={"help": "trackers of accelerate, as tensorboard,wandb; 'all'; 'none'"}
     )
     resume: str | None = field(
-        default=None,
-        metadata={"help": "'auto': start, go on from the newest whole checkpoint, or be done; or a checkpoint folder"},
+        default=None, metadata={"help": "'auto': start, go on from the newest checkpoint, or be done; or a checkpoint"}
     )
     extend: bool = field(default=False, metadata={"help": "go on with a larger max_steps, or more epochs"})
     push_to_hub: str | None = field(

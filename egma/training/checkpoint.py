@@ -40,7 +40,6 @@ logger = logging.get_logger(__name__)
 KEPT_CHECKPOINTS = 2
 MARK, FINISHED = "complete.json", "finished.json"
 PARTIAL, REMOVED = ".partial-", ".removed-"
-RAISED_ON_PURPOSE = ("max_steps", "epochs")
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 SENT = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
 
@@ -163,10 +162,7 @@ def export_best(folder: Path, model: PreTrainedModel, processor: Any, output: Pa
     try:
         model.save_pretrained(partial, state_dict=load_file(folder / "model.safetensors"))
         processor.save_pretrained(partial)
-        for path in [path for path in partial.rglob("*") if path.is_file()]:
-            place = output / path.relative_to(partial)
-            place.parent.mkdir(exist_ok=True)
-            path.replace(place)
+        shutil.copytree(partial, output, dirs_exist_ok=True, copy_function=os.replace)
     except (OSError, SafetensorError) as error:
         why = " ".join(str(error).split())
         raise UserError(
@@ -308,7 +304,7 @@ def check_same(where: Path, before: Mapping[str, Any], expected: Mapping[str, An
     """
     for name, value in expected.items():
         if before.get(name) != value:
-            longer = "; --extend goes on with more of them" if name in RAISED_ON_PURPOSE else ""
+            longer = "; --extend goes on with more of them" if name in ("max_steps", "epochs") else ""
             raise UserError(f"{where}: {name} was {before.get(name)!r} there and is {value!r} now{longer}")
 
 

@@ -107,17 +107,21 @@ class TrainingRun:
         state = load_checkpoint(self.accelerator, folder, self.training.model, self.optimizer.optimizer, self.lasting)
         if self.total_steps < state["total_steps"]:
             raise UserError(
-                f"{folder}: of a run of {state['total_steps']} steps, here {self.total_steps}: only more go"
+                f"{folder}: of {state['total_steps']} steps, here {self.total_steps}; expected as many or more"
             )
         self.step, self.best_step = state["step"], state["best_step"]
         self.best_loss = math.inf if state["best_loss"] is None else state["best_loss"]
         self.validations_without_gain = state["validations_without_gain"]
+        if folder.resolve().parent != self.settings.output.resolve():
+            # the best model so far stays where it is
+            self.best_loss, self.best_step, self.validations_without_gain = math.inf, 0, 0
         self.schedule.last_epoch = state["schedule"]
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
     def save(self) -> None:
-        """Write a checkpoint; every process takes part."""
+        """Write a checkpoint, of steps that are known to be sound; every process takes part."""
+        self._fetch()
         scaler = self.accelerator.scaler
         state = {
             "step": self.step,
@@ -150,8 +154,6 @@ class TrainingRun:
                     self._train_step(batches)
                     validates = self.step % self.evaluation_steps == 0 or self.step == self.total_steps
                     number, due = largest(accelerator, interruption.signal, self._is_due())
-                    if validates or number or due:
-                        self._fetch()
                     if validates:
                         self._validate()
                     if validates or number or due:
@@ -186,26 +188,20 @@ class TrainingRun:
         loss, terms, norm = self.gradients(taken)
         self.optimizer.step()
         cap_logit_scale(self.training.model.logit_scale)
-        host = {
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "data_wait_seconds": self.speed.waited_seconds,
-        }
+        rate, waited = self.optimizer.param_groups[0]["lr"], self.speed.waited_seconds
         if not accelerator.optimizer_step_was_skipped:
             self.schedule.step()
         self.optimizer.zero_grad()
         self.step += 1
         scale = self.training.model.logit_scale.detach().exp()
         on_device = {"loss": loss, **terms, "logit_scale": scale, "gradient_norm": norm}
-        self.unread.append(Step(self.step, on_device, host, self.speed.ends(), _reading_ids(taken)))
+        on_host = {"learning_rate": rate, "data_wait_seconds": waited}
+        self.unread.append(Step(self.step, on_device, on_host, self.speed.ends(), _reading_ids(taken)))
         if not self.runs_ahead or self.step % settings.log_steps == 0:
             self._fetch()
 
     def _fetch(self) -> None:
-        """Figures of the steps since the last fetch, which waits for the device.
-
-        Raises:
-            UserError: a step whose loss or gradient is not finite.
-        """
+        """Figures of the steps since the last fetch, which waits for the device; raises UserError at a broken one."""
         steps, self.unread = self.unread, []
         for step, values in zip(steps, fetch(steps), strict=True):
             if self.runs_ahead:
@@ -245,12 +241,9 @@ class TrainingRun:
         return loss, terms, norm
 
     def _check_finite(self, step: int, loss: float, norm: float, own: Sequence[str]) -> None:
-        """The readings of a broken step, on all processes, are named in a file.
+        """Raise UserError for a broken step; its readings, on all processes, are named in a file.
 
         An overflow of float16's scaled gradients is the scaler's to handle: it skips the step and scales less.
-
-        Raises:
-            UserError: the step is broken.
         """
         faults = {"loss": loss} | ({} if self.accelerator.scaler is not None else {"gradient norm": norm})
         broken = {name: str(value) for name, value in faults.items() if not math.isfinite(value)}
@@ -270,6 +263,7 @@ class TrainingRun:
     @torch.no_grad()
     def _validate(self) -> None:
         """Mean objective on the validation split, in eval mode; keeps the model when it is the best so far."""
+        self._fetch()
         self.module.eval()
         collator = ReadingCollator(self.processor)
         # loss, its three terms, and the number of readings
@@ -312,13 +306,16 @@ class TrainingRun:
 
     def _finish(self) -> None:
         """The best model to its place; `finished.json` is the last thing that is written."""
-        output, model, lasting = self.settings.output, self.training.model, self.lasting
+        output, model, settings = self.settings.output, self.training.model, dataclasses.asdict(self.settings)
+        settings |= self.lasting
         self.part()
         if not self.accelerator.is_main_process:
             return
         export_best(output / f"checkpoint-{self.best_step}", model, self.processor, output)
         best = {"best_step": self.best_step, "best_validation_loss": self.best_loss}
-        write_json(output / FINISHED, {"step": self.step, "total_steps": self.total_steps, **best, "settings": lasting})
+        write_json(
+            output / FINISHED, {"step": self.step, "total_steps": self.total_steps, **best, "settings": settings}
+        )
         if cut := self.data.truncated_sentences:
             self.watch.say(f"{cut} sentences were cut to {self.processor.max_length} tokens on the main process")
         self.watch.say(

@@ -93,7 +93,7 @@ class Step(NamedTuple):
 
 def fetch(steps: Sequence[Step]) -> list[dict[str, float]]:
     """All figures of `steps`, in one transfer, which waits for the device."""
-    figures = [value.detach().double() for step in steps for value in step.on_device.values()]
+    figures = [value.detach().float() for step in steps for value in step.on_device.values()]
     values = iter(torch.stack(figures).tolist() if figures else ())
     return [{name: next(values) for name in step.on_device} | step.on_host for step in steps]
 
