@@ -33,6 +33,8 @@ def cached_step(
             states.append(_random_state(accelerator.device))
             cached.append(module(to_device(part, accelerator.device), stage="features"))
     loss, terms, pulls = _objective_and_pulls(training, cached)
+    if not torch.isfinite(loss):
+        return loss, terms
     for number, (part, state, pull) in enumerate(zip(parts, states, pulls, strict=True)):
         _set_random_state(accelerator.device, state)
         with synchronised(accelerator, module, number == len(parts) - 1):

@@ -86,7 +86,8 @@ def test_no_step_reads_a_number_between_fetches(
     monkeypatch.setattr(training_run, "whole_step", lambda *given: uncounted(whole_step, *given))
     monkeypatch.setattr(TrainingRun, "_fetch", lambda self: fetched.append(self.step) or fetch(self))
     assert train_egma.main([*arguments, str(tmp_path / "run")]) == 0
-    assert fetched == [3, 6, 7]
+    # at the end before the validation and, with nothing left, before the checkpoint
+    assert fetched == [3, 6, 7, 7]
     assert asked == [[]] * STEPS
     with Asks() as seen:
         float(torch.ones(()))
