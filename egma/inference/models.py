@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from safetensors import SafetensorError
@@ -48,9 +49,8 @@ def load_whole_model(
             another model.
     """
     name = str(name)
+    require_findable(name)
     is_folder = Path(name).is_dir()
-    if not is_folder and (name.startswith((".", "/", "~")) or name.count("/") > 1):  # no id on the Hub
-        raise UserError(f"{name}: no such folder; expected one with an EGMA model")
     if (Path(name) / "adapter_config.json").is_file():
         raise _adapter(name)
     try:
@@ -78,6 +78,17 @@ def load_whole_model(
         raise UserError(f"{name}: {_first_line(error)}") from error
     _check_grey_values(name, processor)
     return model, processor
+
+
+def require_findable(name: str) -> None:
+    """Raise UserError for a name that means a folder, where there is none: the Hub is not asked for `runs/typo`."""
+    folder = Path(name)
+    if folder.is_dir() or isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    no_id = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if no_id or ("/" in name and folder.parent.is_dir()):
+        hint = "" if no_id else f", or one that `hf download {name}` has fetched"
+        raise UserError(f"{name}: no such folder; expected one with a model{hint}")
 
 
 def _check_grey_values(name: str, processor: Any) -> None:

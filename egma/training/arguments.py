@@ -18,6 +18,10 @@ from modeling_egma import EgmaConfig
 
 POSITIVES = ("diagonal", "text_match")
 OBJECTIVE_WEIGHTS = ("contrastive_weight", "gaze_weight", "mapping_weight")
+# what a run that goes on may set anew; its start's content and the model's configuration are compared themselves
+_FREE = """output_dir config resume extend dry_run report_to push_to_hub log_steps num_workers heat_map_cases data model
+vision_model text_model egma_config checkpoint_steps checkpoint_minutes evaluation_steps early_stopping_patience"""
+FREE_SETTINGS = {*_FREE.split(), *OBJECTIVE_WEIGHTS}
 OBJECTIVE_FIELDS = (*OBJECTIVE_WEIGHTS, "gaze_sentence_weight", "gaze_label_threshold", "mapping_threshold")
 
 
@@ -95,18 +99,23 @@ class TrainingSettings:
     flip_probability: float = field(default=0.0, metadata={"help": "augmentation; off because left is not right"})
 
     evaluation_steps: int | None = field(default=None, metadata={"help": "steps between validations; None: an epoch"})
+    checkpoint_steps: int | None = field(
+        default=None, metadata={"help": "steps between checkpoints, beside validations"}
+    )
+    checkpoint_minutes: float | None = field(default=None, metadata={"help": "minutes between checkpoints at most"})
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "stop after so many validations without a lower loss"}
     )
     heat_map_cases: int = field(default=4, metadata={"help": "validation readings drawn with their maps each time"})
     num_workers: int = field(default=0, metadata={"help": "processes that prepare batches"})
-    log_steps: int = field(default=1, metadata={"help": "steps between log lines"})
+    log_steps: int = field(default=10, metadata={"help": "steps between log lines, and between a GPU's reports"})
     report_to: str = field(
         default="tensorboard", metadata={"help": "trackers of accelerate, as tensorboard,wandb; 'all'; 'none'"}
     )
     resume: str | None = field(
-        default=None, metadata={"help": "'auto' (the newest complete checkpoint) or a checkpoint folder"}
+        default=None, metadata={"help": "'auto': start, go on from the newest checkpoint, or be done; or a checkpoint"}
     )
+    extend: bool = field(default=False, metadata={"help": "go on with a larger max_steps, or more epochs"})
     push_to_hub: str | None = field(
         default=None, metadata={"help": "user/name on the Hub: push the finished model there, private, with its card"}
     )
@@ -229,35 +238,24 @@ def _check_types(path: str, values: dict[str, Any], parser: HfArgumentParser) ->
 
 
 def _check_ranges(settings: TrainingSettings) -> None:
+    shares = ("gaze_ratio", "warmup_fraction", "flip_probability", "brightness", "contrast", "shift_fraction")
+    counts = (
+        *("shuffle_buffer", "batch_size", "micro_batch_size", "gradient_accumulation_steps", "max_steps"),
+        *("early_stopping_patience", "evaluation_steps", "checkpoint_steps", "log_steps"),
+    )
+    amounts = ("heat_map_cases", "checkpoint_minutes", "num_workers", "learning_rate", "weight_decay")
     rules: dict[str, tuple[float, float]] = {
-        "gaze_ratio": (0, 1),
-        "warmup_fraction": (0, 1),
-        "flip_probability": (0, 1),
-        "brightness": (0, 1),
-        "contrast": (0, 1),
-        "scale_fraction": (0, 0.9),
-        "shift_fraction": (0, 1),
-        "crop_fraction": (0, 0.9),
-        "shuffle_buffer": (1, math.inf),
+        **dict.fromkeys(shares, (0, 1)),
+        **dict.fromkeys(counts, (1, math.inf)),
+        **dict.fromkeys((*amounts, *OBJECTIVE_WEIGHTS), (0, math.inf)),
+        **dict.fromkeys(("scale_fraction", "crop_fraction"), (0, 0.9)),
+        **dict.fromkeys(("epochs", "gaze_sigma"), (1e-9, math.inf)),
         "rotation_degrees": (0, 180),
-        "batch_size": (1, math.inf),
-        "micro_batch_size": (1, math.inf),
-        "gradient_accumulation_steps": (1, math.inf),
-        "early_stopping_patience": (1, math.inf),
-        "heat_map_cases": (0, math.inf),
-        "max_steps": (1, math.inf),
-        "epochs": (1e-9, math.inf),
-        "evaluation_steps": (1, math.inf),
-        "log_steps": (1, math.inf),
-        "num_workers": (0, math.inf),
-        "learning_rate": (0, math.inf),
-        "weight_decay": (0, math.inf),
         "max_grad_norm": (1e-12, math.inf),
-        "gaze_sigma": (1e-9, math.inf),
         "max_length": (2, math.inf),
         "vocabulary_size": (5, math.inf),
-        "seed": (0, 2**63 - 1),
-    } | dict.fromkeys(OBJECTIVE_WEIGHTS, (0, math.inf))
+        "seed": (0, 2**32 - 1),
+    }
     for name, (low, high) in rules.items():
         value = getattr(settings, name)
         if value is not None and not low <= value <= high:

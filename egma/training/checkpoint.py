@@ -18,6 +18,7 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
@@ -27,17 +28,20 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from dataset_scripts.schema import UserError
 from egma.training.random_states import random_states, restore_random_states
+from egma.training.together import on_first
 
 logger = logging.get_logger(__name__)
 
 KEPT_CHECKPOINTS = 2
-MARK = "complete.json"
+MARK, FINISHED = "complete.json", "finished.json"
 PARTIAL, REMOVED = ".partial-", ".removed-"
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+SENT = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
 
 
 class Damaged(UserError):
@@ -59,14 +63,14 @@ def save_checkpoint(
     optimizer_state = get_optimizer_state_dict(model, optimizer, options=WHOLE)
     generators = gather_object([save(random_states(accelerator.device))])
     final = output / f"checkpoint-{state['step']}"
-    failure: list[str] = []
-    if accelerator.is_main_process:
+
+    def write() -> None:
         tensors, groups = _flat_optimizer(optimizer_state)
-        state = state | {"optimizer_groups": groups, "processes": accelerator.num_processes}
+        whole = state | {"optimizer_groups": groups}
         files: dict[str, Callable[[], bytes]] = {
             "model.safetensors": lambda: save({name: value.contiguous() for name, value in weights.items()}),
             "optimizer.safetensors": lambda: save(tensors),
-            "state.json": lambda: json.dumps(state, indent=1, allow_nan=False).encode(),
+            "state.json": lambda: json.dumps(whole, indent=1, allow_nan=False).encode(),
         }
         for rank, content in enumerate(generators):
             files[f"random-{rank}.safetensors"] = lambda content=content: content  # type: ignore[misc]
@@ -75,10 +79,9 @@ def save_checkpoint(
                 _write_whole(final, files)
             _prune(output, int(state["best_step"]))
         except OSError as error:
-            failure = [_why_not(output, final, files, error)]
-    failure = gather_object(failure)
-    if failure:
-        raise UserError(failure[0])
+            raise UserError(_why_not(output, final, files, error)) from None
+
+    on_first(accelerator, write)
     return final
 
 
@@ -89,45 +92,84 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     expected: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Restore model, optimiser and this process's random states; returns `state.json`.
+    """Restore model, optimiser and the random states of every process; returns `state.json`.
+
+    Only the first process reads: the others may lie on machines without the folder.
 
     Args:
         expected: settings that must not have changed, as they were saved under `settings`.
 
     Raises:
-        UserError: the folder is no complete checkpoint, belongs to another model or number of processes, or a
-            setting has changed.
+        UserError: the folder is no complete checkpoint, belongs to another model, or a setting has changed.
     """
-    state = check_checkpoint(folder)
-    _check_same(folder, state, accelerator.num_processes, expected)
-    weights = load_file(folder / "model.safetensors")
-    _check_architecture(folder, model, weights)
-    tensors = load_file(folder / "optimizer.safetensors")
-    set_model_state_dict(model, dict(weights), options=WHOLE)
-    nested = _nested_optimizer(tensors, state["optimizer_groups"])
-    set_optimizer_state_dict(model, optimizer, nested, options=WHOLE)
-    generators = load((folder / f"random-{accelerator.process_index}.safetensors").read_bytes())
-    restore_random_states(generators, accelerator.device)
+    weights: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
+
+    def read() -> tuple[dict[str, Any], list[bytes]]:
+        state = check_checkpoint(folder)
+        check_same(folder, state["settings"], expected)
+        weights.update(load_file(folder / "model.safetensors"))
+        _check_architecture(folder, model, weights)
+        tensors.update(load_file(folder / "optimizer.safetensors"))
+        ranks = range(accelerator.num_processes)
+        return state, [(folder / f"random-{rank}.safetensors").read_bytes() for rank in ranks]
+
+    state, generators = on_first(accelerator, read)
+    options = WHOLE if accelerator.num_processes == 1 else SENT
+    set_model_state_dict(model, weights, options=options)
+    nested = _nested_optimizer(tensors, state["optimizer_groups"]) if accelerator.is_main_process else {}
+    set_optimizer_state_dict(model, optimizer, nested, options=options)
+    restore_random_states(load(generators[accelerator.process_index]), accelerator.device)
     return state
 
 
-def find_checkpoint(output: Path, resume: str) -> Path:
-    """The checkpoint that `--resume` means: `auto` is the newest complete one under `output`.
+def find_checkpoint(output: Path, resume: str) -> Path | None:
+    """The checkpoint that `--resume` means: `auto` is the newest complete one under `output`, None where no run is.
 
     Raises:
-        UserError: there is none, or the named one is damaged.
+        UserError: none is whole, or the named one is damaged.
     """
     if resume != "auto":
         check_checkpoint(Path(resume))
         return Path(resume)
-    for folder in reversed(checkpoints(output)):
+    found = checkpoints(output)
+    for folder in reversed(found):
         try:
             check_checkpoint(folder)
         except Damaged as error:
             logger.warning(f"{error}; going back to the checkpoint before")
         else:
             return folder
-    raise UserError(f"{output}: no checkpoint to resume from")
+    if found:
+        raise UserError(f"{output}: none of its {len(found)} checkpoints is whole; start again in another --output_dir")
+    return None
+
+
+def read_finished(output: Path) -> dict[str, Any] | None:
+    """What the run in `output` ended with; None while it is under way."""
+    path = output / FINISHED
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def export_best(folder: Path, model: PreTrainedModel, processor: Any, output: Path) -> None:
+    """Model and processor of a checkpoint as others load them: written beside their place, then moved.
+
+    Raises:
+        UserError: they cannot be written, or the checkpoint is damaged.
+    """
+    check_checkpoint(folder)
+    partial = output / f"{PARTIAL}model"
+    try:
+        model.save_pretrained(partial, state_dict=load_file(folder / "model.safetensors"))
+        processor.save_pretrained(partial)
+        shutil.copytree(partial, output, dirs_exist_ok=True, copy_function=os.replace)
+    except (OSError, SafetensorError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(
+            f"{output}: the best model cannot be written ({why}); --resume auto writes it, from {folder}"
+        ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def checkpoints(output: Path) -> list[Path]:
@@ -254,16 +296,16 @@ def _nested_optimizer(tensors: Mapping[str, Tensor], groups: list[dict[str, Any]
     return {"state": state, "param_groups": groups}
 
 
-def _check_same(folder: Path, state: Mapping[str, Any], processes: int, expected: Mapping[str, Any]) -> None:
-    if state["processes"] != processes:
-        raise UserError(
-            f"{folder}: was written by {state['processes']} process(es) and there are {processes} now; batches and "
-            "dropout would be others"
-        )
+def check_same(where: Path, before: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """What a run must share with the one that it goes on with.
+
+    Raises:
+        UserError: names the first setting that has changed, with both values.
+    """
     for name, value in expected.items():
-        before = state["settings"].get(name)
-        if before != value:
-            raise UserError(f"{folder}: {name} was {before!r} there and is {value!r} now")
+        if before.get(name) != value:
+            longer = "; --extend goes on with more of them" if name in ("max_steps", "epochs") else ""
+            raise UserError(f"{where}: {name} was {before.get(name)!r} there and is {value!r} now{longer}")
 
 
 def _check_architecture(folder: Path, model: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -31,6 +31,8 @@ PEAK_FLOPS = {
     "RTX 4090": 165.2e12,
     "V100": 125e12,
 }
+# of CUDA, in the dimension over which attention runs through its batch
+GRID_LIMIT = 65_535
 AUTOMATIC_TRACKERS = ("all", "none")
 
 
@@ -57,7 +59,7 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
 
 
 def prepare_sharding(accelerator: Accelerator, model: EgmaModel) -> None:
-    """What FSDP must know of the model; nothing without FSDP.
+    """What FSDP must know of the model; nothing without FSDP. A layer of either tower is a unit of its own.
 
     A scalar cannot be sharded. The logit scale stays whole: every process computes the loss of the joined batch, so
     each has its whole gradient. Precision is autocast's, as with DDP: casting every input would round the gaze maps.
@@ -73,9 +75,25 @@ def prepare_sharding(accelerator: Accelerator, model: EgmaModel) -> None:
             "FSDP here needs fsdp_version: 2 and fsdp_cpu_ram_efficient_loading: false; configs/accelerate/fsdp.yaml "
             "has them"
         )
+    if plugin.transformer_cls_names_to_wrap is None:
+        present = {type(module).__name__ for module in model.modules()}
+        plugin.transformer_cls_names_to_wrap = sorted(present & set(model._no_split_modules or ()))
     model.logit_scale.data = model.logit_scale.data.to(accelerator.device)
     plugin.ignored_modules = [nn.ParameterList([model.logit_scale])]
     plugin.mixed_precision_policy = None
+
+
+def check_windows(vision_config: Any, settings: TrainingSettings, device: torch.device) -> None:
+    """Raise UserError where a window tower's first stage has more windows than a GPU's attention kernel takes."""
+    if device.type != "cuda" or not isinstance(getattr(vision_config, "window_size", None), int):
+        return
+    windows = math.ceil(vision_config.image_size / vision_config.patch_size / vision_config.window_size) ** 2
+    images = settings.micro_batch_size or settings.batch_size
+    if images * windows > GRID_LIMIT:
+        raise UserError(
+            f"{images} images of {windows} attention windows at a time, expected at most {GRID_LIMIT} windows on this "
+            f"device; --micro_batch_size {GRID_LIMIT // windows} keeps the batch"
+        )
 
 
 def make_module(model: EgmaModel, settings: TrainingSettings) -> TrainingModule:

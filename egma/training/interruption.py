@@ -1,13 +1,13 @@
-"""Ctrl-C and SIGTERM end a run after the step at hand, with a checkpoint; a second one ends it at once."""
+"""Ctrl-C and SIGTERM end a run after the step at hand, with a checkpoint; a second Ctrl-C ends it at once."""
 
 import signal
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
-import torch
-from accelerate import Accelerator
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# terminal and batch system reach workers and launcher, and the launcher passes on what it gets
+ECHO_SECONDS = 2.0
 
 
 class Interrupted(Exception):
@@ -20,11 +20,11 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """While it is entered, the first signal is kept until `requested` asks for it."""
+    """While it is entered, the first signal is kept as `signal`, which is 0 without one."""
 
-    def __init__(self, accelerator: Accelerator) -> None:
-        self.accelerator = accelerator
+    def __init__(self) -> None:
         self.signal = 0
+        self._received = 0.0
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
@@ -34,22 +34,12 @@ class Interruption:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):  # type: ignore[no-untyped-def]
         self._restore()
 
-    def requested(self) -> bool:
-        """Whether any process got a signal; all processes must ask, and all get the same answer.
-
-        Costs an all-reduce of one number when there are several processes.
-        """
-        if self.accelerator.num_processes > 1:
-            own = torch.tensor([float(self.signal)], device=self.accelerator.device)
-            self.signal = int(self.accelerator.gather(own).max())
-        return self.signal != 0
-
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.signal == 0:
-            self.signal = number
-            return
-        self._restore()
-        signal.raise_signal(number)
+            self.signal, self._received = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._received > ECHO_SECONDS:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._handlers.items():

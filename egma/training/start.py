@@ -11,7 +11,7 @@ from transformers import AutoImageProcessor, AutoTokenizer, BertTokenizer, set_s
 from transformers.utils import logging
 
 from dataset_scripts.schema import UserError
-from egma.inference.models import LOADING_ERRORS, load_whole_model
+from egma.inference.models import LOADING_ERRORS, load_whole_model, require_findable
 from egma.training.arguments import TrainingSettings
 from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
 from modeling_egma.towers_egma import check_patches
@@ -62,6 +62,8 @@ def _from_egma(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
 
 def _from_towers(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
     assert settings.vision_model and settings.text_model
+    require_findable(settings.vision_model)
+    require_findable(settings.text_model)
     model = EgmaModel.from_vision_text_pretrained(settings.vision_model, settings.text_model, **settings.model_fields)
     tokenizer = AutoTokenizer.from_pretrained(settings.text_model)
     processor = EgmaProcessor.for_model(model.config, tokenizer, _gaze_kwargs(settings), settings.max_length)

@@ -3,9 +3,9 @@
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -81,41 +81,70 @@ class Watch:
         self.accelerator.log(dict(values), step=step)
 
 
+class Step(NamedTuple):
+    """A step: its figures on the device and on the host, its seconds, known when it is over, and its own readings."""
+
+    number: int
+    on_device: dict[str, Tensor]
+    on_host: dict[str, float]
+    seconds: Callable[[], float]
+    reading_ids: list[str]
+
+
+def fetch(steps: Sequence[Step]) -> list[dict[str, float]]:
+    """All figures of `steps`, in one transfer, which waits for the device."""
+    figures = [value.detach().float() for step in steps for value in step.on_device.values()]
+    values = iter(torch.stack(figures).tolist() if figures else ())
+    return [{name: next(values) for name in step.on_device} | step.on_host for step in steps]
+
+
 class Speedometer:
     """Pairs a second, seconds of the step spent waiting for data, memory and, where the device's peak is known, MFU.
 
     MFU is the share of the device's peak that the operations of forward and backward pass make up; they are counted
-    once a reading, on the first batch.
+    once a reading, on the first batch. Times on a GPU are those of events in its queue, which nothing waits for.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.peak = peak_flops(accelerator.device)
         self.flops_per_reading: float | None = None
-        self.waited_from = self.started = time.perf_counter()
+        self.on_gpu = accelerator.device.type == "cuda"
+        self.waits_from = self.waited_seconds = 0.0
 
     def waits(self) -> None:
-        self.waited_from = time.perf_counter()
+        self.began = self._now()
+        self.waits_from = time.perf_counter()
 
     def starts(self) -> None:
-        self.started = time.perf_counter()
+        self.waited_seconds = time.perf_counter() - self.waits_from
+
+    def ends(self) -> Callable[[], float]:
+        """Seconds since `waits`, to be asked when the device has finished."""
+        began, ended = self.began, self._now()
+        return lambda: began.elapsed_time(ended) / 1000 if self.on_gpu else ended - began
 
     def count_operations(self, module: TrainingModule, batch: Batch) -> None:
         """Once, and only where there is a peak to compare with."""
         if self.peak is not None and self.flops_per_reading is None:
             self.flops_per_reading = training_flops(module, batch) / len(batch["pixel_values"])
 
-    def read(self, readings: int) -> dict[str, float]:
-        """Figures of a step of `readings` on this process, its wait included; the device has finished."""
-        seconds = time.perf_counter() - self.waited_from
+    def read(self, readings: int, seconds: float) -> dict[str, float]:
+        """Figures of a step of `readings` on this process."""
         values = {
             "pairs_per_second": readings * self.accelerator.num_processes / seconds,
-            "data_wait_seconds": self.started - self.waited_from,
             "memory_gigabytes": memory_gigabytes(self.accelerator.device),
         }
         if self.peak is not None and self.flops_per_reading is not None:
             values["mfu"] = readings * self.flops_per_reading / seconds / self.peak
         return values
+
+    def _now(self) -> Any:
+        if not self.on_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
 
 def training_flops(module: TrainingModule, batch: Batch) -> float:

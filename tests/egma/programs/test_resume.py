@@ -165,17 +165,14 @@ def test_a_corpus_or_starting_model_that_changed_is_not_gone_on_with(
         interrupted_after(patch, 2)
         assert train_egma.main(command) == 143
     origin = json.loads((tmp_path / "r" / "training_state.json").read_text())["origin"]
-    assert origin == {
-        f"content of {data}": corpus_identity(data),
-        f"content of {start}": model_identity(start),
-    }
+    assert origin == {"content of data": [corpus_identity(data)], "content of model": model_identity(start)}
     shard, settings = next(data.glob("data/train-*.parquet")), start / "processor_config.json"
     for path, changed in ((settings, settings.read_bytes() + b" "), (shard, turned(shard))):
         before = path.read_bytes()
         path.write_bytes(changed)
         assert train_egma.main([*command, "--resume", "auto"]) == 2
-        named = data if path == shard else start
-        assert f"checkpoint-2: content of {named} was '{origin[f'content of {named}']}'" in capsys.readouterr().err
+        named = "content of data" if path == shard else "content of model"
+        assert f"checkpoint-2: {named} was {origin[named]!r} there" in capsys.readouterr().err
         path.write_bytes(before)
     assert train_egma.main([*command, "--resume", "auto"]) == 0
 

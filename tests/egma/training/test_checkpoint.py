@@ -105,20 +105,21 @@ def test_a_mark_does_not_lead_outside(tmp_path: Path) -> None:
         find_checkpoint(tmp_path, str(folder))
 
 
-def test_no_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no checkpoint to resume from"):
+def test_no_checkpoint_is_a_start_and_none_whole_is_an_error(tmp_path: Path) -> None:
+    assert find_checkpoint(tmp_path, "auto") is None
+    damage(write(tmp_path, 1) / "state.json", "cut")
+    with pytest.raises(UserError, match="none of its 1 checkpoints is whole"):
         find_checkpoint(tmp_path, "auto")
 
 
-def test_other_models_settings_and_processes_are_named_with_both_sides(tmp_path: Path) -> None:
+def test_other_models_and_settings_are_named_with_both_sides(tmp_path: Path) -> None:
     folder = write(tmp_path, 1)
     with pytest.raises(UserError, match=r"0.bias is \(4,\) there and \(5,\) here"):
         read(folder, width=5)
     with pytest.raises(UserError, match="batch_size was 8 there and is 16 now"):
         read(folder, batch_size=16)
-    state = json.loads((folder / "state.json").read_text()) | {"processes": 4}
-    with pytest.raises(UserError, match=r"written by 4 process\(es\) and there are 1 now"):
-        checkpoint._check_same(folder, state, 1, {})
+    with pytest.raises(UserError, match="epochs was 3 there and is 4 now; --extend goes on"):
+        checkpoint.check_same(folder, {"processes": 4, "epochs": 3}, {"processes": 4, "epochs": 4})
 
 
 @pytest.mark.parametrize("writes_that_fit", range(6))
