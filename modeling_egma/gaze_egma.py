@@ -58,12 +58,13 @@ def gaze_matrices(
     lead: float = 0.0,
 ) -> list[Tensor]:
     """`gaze_matrix` of several readings in one batched computation; one (m, G, G) tensor a reading."""
-    _check_settings(grid, sigma, lead)
+    _check_settings(grid, sigma)
     if len(fixations) != len(spans):
         raise ValueError(f"expected spans for each of the {len(fixations)} recordings, got {len(spans)}")
-    if not sum(map(len, spans)):
-        return [torch.zeros(0, grid, grid) for _ in spans]
-    maps = _draw(fixation_table(fixations), window_table(spans, lead), grid, sigma)
+    if not fixations:
+        return []
+    table, windows = fixation_table(fixations), window_table(spans, lead)
+    maps = _draw(table, windows, grid, sigma)
     return [reading[: len(own)].float() for reading, own in zip(maps, spans, strict=True)]
 
 
@@ -81,6 +82,7 @@ def packed_gaze(
     Returns:
         float32 (N, G, G), see `gaze_matrix`, and bool (B,): whether anything was drawn for the image.
     """
+    _check_settings(grid, sigma)
     moved = _moved(dict(zip(COLUMNS, table.unbind(-1), strict=True)), affines[:, None])
     maps = _draw(torch.stack(list(moved.values()), dim=-1), windows, grid, sigma)
     place = torch.arange(len(sentence_to_image), device=maps.device)
@@ -176,13 +178,11 @@ def _check_column(name: str, values: Tensor, expected_length: int) -> None:
         raise ValueError(f"fixation {index} has {name} = {float(values[index])}, expected a width > 0")
 
 
-def _check_settings(grid: int, sigma: float, lead: float) -> None:
+def _check_settings(grid: int, sigma: float) -> None:
     if grid < 1:
         raise ValueError(f"grid must be at least 1 cell a side, got {grid}")
     if not (math.isfinite(sigma) and sigma > 0):
         raise ValueError(f"sigma must be a fraction > 0 of the frame's side, got {sigma}")
-    if not math.isfinite(lead):
-        raise ValueError(f"lead must be a finite number of seconds, got {lead}")
 
 
 def sentence_windows(spans: Sequence[Span], lead: float = 0.0) -> Tensor:
@@ -212,6 +212,8 @@ def _as_float(value: Any) -> float:
 
 def window_table(spans: Sequence[Sequence[Span]], lead: float = 0.0) -> Tensor:
     """`sentence_windows` of several readings as (B, M, 2), NaN where a reading has no more sentence."""
+    if not math.isfinite(lead):
+        raise ValueError(f"lead must be a finite number of seconds, got {lead}")
     windows = [_for_reading(row, sentence_windows, own, lead) for row, own in enumerate(spans)]
     return torch.nn.utils.rnn.pad_sequence(windows, batch_first=True, padding_value=math.nan)
 
