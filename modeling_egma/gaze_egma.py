@@ -122,7 +122,9 @@ def _cell_integrals(centre: Tensor, sigma: Tensor, low: Tensor, high: Tensor, gr
 
 
 def fixation_table(recordings: Sequence[Mapping[str, Any] | None]) -> Tensor:
-    """Recordings -> (B, F, 10) float64 in the order of `COLUMNS`: NaN where a recording lacks a column, 0 beyond its end.
+    """Recordings -> (B, F, 10) float64 in the order of `COLUMNS`.
+
+    NaN where a recording lacks a column, 0 beyond its end.
 
     Raises:
         ValueError: see `gaze_matrix`.

@@ -15,7 +15,6 @@ from transformers.utils.constants import IMAGENET_STANDARD_MEAN, IMAGENET_STANDA
 from .gaze_egma import invert
 from .pictures_egma import as_picture, picture_list
 
-
 VALUE_SETTINGS = ("do_convert_rgb", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 
 

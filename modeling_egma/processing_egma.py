@@ -193,7 +193,9 @@ class EgmaProcessor(ProcessorMixin):
         if reports is not None:
             batch["sentence_to_image"] = _sentence_rows(reports)
         if gaze is not None and images is not None and spans is not None:
-            geometry = torch.stack(self._geometry(images, frame_affines, **kwargs))
+            geometry = self.geometry([image.size for image in images], **kwargs)
+            if frame_affines is not None:
+                geometry = compose(torch.stack(list(frame_affines)), geometry)
             recordings = fixation_table(gaze), window_table(spans, self.gaze_kwargs["lead"]), geometry
             batch["gaze_heatmaps"], batch["gaze_mask"] = packed_gaze(
                 *recordings, batch["sentence_to_image"], self.grid_size, self.gaze_kwargs["sigma"]
@@ -219,7 +221,7 @@ class EgmaProcessor(ProcessorMixin):
 
     def _images_and_text(self, images: Any, text: Any, **kwargs: Any) -> BatchFeature:
         if text is not None and not isinstance(text, str) and len(text) == 0:
-            batch = super().__call__(images=images, **kwargs)
+            batch = {} if images is None else super().__call__(images=images, **kwargs)
             # all reports of the batch are empty: no sentence, of length 1
             empty = torch.zeros(0, 1, dtype=torch.long)
             return BatchFeature(dict(batch) | {"input_ids": empty, "attention_mask": empty.clone()})
@@ -254,8 +256,12 @@ class EgmaProcessor(ProcessorMixin):
         given = kwargs | (kwargs.get("images_kwargs") or {})
         return given.get(name, getattr(self.image_processor, name, None))
 
-    def _geometry(self, images: list[Any], frame_affines: Sequence[Tensor] | None, **kwargs: Any) -> list[Tensor]:
-        """Image fractions -> frame fractions, (2, 3) for every image."""
+    def geometry(self, sizes: Sequence[tuple[float, float]], **kwargs: Any) -> Tensor:
+        """Image fractions -> frame fractions, (B, 2, 3), for images of (width, height); `kwargs` as those of a call.
+
+        Raises:
+            ValueError: an image processor whose geometry gaze cannot follow.
+        """
         pads = self._image_setting("do_pad_square", kwargs)
         if pads is None:
             raise ValueError(
@@ -266,10 +272,7 @@ class EgmaProcessor(ProcessorMixin):
             raise ValueError(
                 "gaze cannot follow do_center_crop and do_pad; crop by frame_affines (gaze_egma.frame_crop)"
             )
-        maps = [square_frame(*image.size) if pads else square_frame(1, 1) for image in images]
-        if frame_affines is None:
-            return maps
-        return [compose(affine, first) for affine, first in zip(frame_affines, maps, strict=True)]
+        return torch.stack([square_frame(*size) if pads else square_frame(1, 1) for size in sizes])
 
 
 def _settle(tokenizer: PreTrainedTokenizerBase) -> None:

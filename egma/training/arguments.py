@@ -99,7 +99,15 @@ class TrainingSettings:
         default=None, metadata={"help": "stop after so many validations without a lower loss"}
     )
     heat_map_cases: int = field(default=4, metadata={"help": "validation readings drawn with their maps each time"})
-    num_workers: int = field(default=0, metadata={"help": "processes that prepare batches"})
+    num_workers: int | None = field(
+        default=None, metadata={"help": "processes that prepare batches; chosen by cores and device when not given"}
+    )
+    prepared: str | None = field(
+        default=None, metadata={"help": "folder of the frames that the model sees, made once and mapped into memory"}
+    )
+    keep_on_device: bool = field(
+        default=False, metadata={"help": "with prepared: the training frames in the device's memory, where they fit"}
+    )
     log_steps: int = field(default=1, metadata={"help": "steps between log lines"})
     report_to: str = field(
         default="tensorboard", metadata={"help": "trackers of accelerate, as tensorboard,wandb; 'all'; 'none'"}
@@ -116,6 +124,8 @@ class TrainingSettings:
         if self.data is None or self.output_dir is None:
             raise UserError("--data (a converted corpus) and --output_dir are needed")
         _check_ranges(self)
+        if (self.prepared and self.streaming) or (self.keep_on_device and not self.prepared):
+            raise UserError("prepared needs the index that streaming does without, and keep_on_device needs prepared")
         if self.positives not in POSITIVES:
             raise UserError(f"positives is '{self.positives}', expected {' or '.join(POSITIVES)}")
         _check_known("egma_config", self.egma_config, _names(EgmaConfig))
