@@ -55,7 +55,7 @@ def loading(folder: Path) -> None:
         )
         name = ", ".join(way) or "Parquet"
         print(
-            f"{name}, {workers} workers: {left:.0f} images/s as workers leave them ({left / before:.1f} times as many), "
+            f"{name}, {workers} workers: {left:.0f} images/s as workers leave them ({left / before:.1f} times), "
             f"{whole:.0f} finished on this CPU ({whole / before:.1f})"
         )
 
@@ -111,8 +111,9 @@ def _one_by_one(data: Path, processor: EgmaProcessor) -> Iterable[Any]:
         batch = [rows[number] for number in numbers]
         yield stock([row["image"].convert("RGB") for row in batch], return_tensors="pt")
         processor(text=[one["text"] for row in batch for one in row["sentences"]])
-        moved = [transform_fixations(row["fixations"], square_frame(*row["image"].size)) for row in batch]
-        gaze_matrices(moved, [[sentence_span(one) for one in row["sentences"]] for row in batch], GRID)
+        looked = [row for row in batch if row["fixations"] is not None]
+        moved = [transform_fixations(row["fixations"], square_frame(*row["image"].size)) for row in looked]
+        gaze_matrices(moved, [[sentence_span(one) for one in row["sentences"]] for row in looked], GRID)
 
 
 def _endless(rows: int) -> Iterable[list[int]]:
