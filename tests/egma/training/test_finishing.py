@@ -29,7 +29,7 @@ def row(number: int, size: tuple[int, int], sentences: int, gaze: str | None, co
         fixations |= {"start": [0.0, 0.5, 1.0, 2.5, 3.0], "duration": [0.4] * 5}
     if gaze == "whole":
         fixations |= {name: [0.03] * 5 for name in ("sigma_x", "sigma_y")}
-        fixations |= dict(zip(("x_min", "y_min", "x_max", "y_max"), ([0.2] * 5, [0.0] * 5, [1.0] * 5, [0.8] * 5)))
+        fixations |= {"x_min": [0.2] * 5, "y_min": [0.0] * 5, "x_max": [1.0] * 5, "y_max": [0.8] * 5}
     times = [(0.0, 1.2), (None, None), (2.0, 3.5)]
     return {
         "image": Image.fromarray(pixels),
