@@ -74,9 +74,8 @@ def packed_gaze(
     """Heat maps of a batch's sentences, drawn at once on the tensors' device; the host waits for nothing.
 
     Args:
-        table: (B, F, 10), see `fixation_table`; in fractions of the images.
-        windows: (B, M, 2), see `window_table`.
-        affines: (B, 2, 3) float64, image fractions -> frame fractions.
+        table: see `fixation_table`, in image fractions, which `affines` (B, 2, 3) take to frame fractions.
+        windows: see `window_table`.
         sentence_to_image: (N,), ascending.
 
     Returns:

@@ -1,5 +1,6 @@
 """Images -> the square frame that the model sees."""
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -54,20 +55,11 @@ class EgmaImageProcessor(PilBackend):
         return as_picture(image_url_or_urls)
 
     def frames(self, images: Any) -> Tensor:
-        """What the model will see of images, before colours are made of grey and values are normalised.
-
-        Returns:
-            uint8 (B, C, H, W); C is 1 when all images are grey.
-        """
+        """uint8 (B, C, H, W), of which `frame_values` makes pixel values; C is 1 when all images are grey."""
         raw = {"do_rescale": False, "do_normalize": False, "do_convert_rgb": False, "return_tensors": None}
         frames = self(picture_list(images, do_convert_rgb=True), **raw)["pixel_values"]
         channels = max(map(len, frames))
         return torch.from_numpy(np.stack([np.broadcast_to(one, (channels, *one.shape[1:])) for one in frames]))
-
-    @property
-    def value_settings(self) -> dict[str, Any]:
-        """How `frame_values` makes pixel values of `frames`."""
-        return {name: getattr(self, name) for name in VALUE_SETTINGS}
 
     def _prepare_image_like_inputs(
         self, images: Any, *args: Any, input_data_format: Any = None, expected_ndims: int = 3, **kwargs: Any
@@ -77,40 +69,30 @@ class EgmaImageProcessor(PilBackend):
         # grey stays one channel until its values are made
         return [self.process_image(picture, *args, **kwargs | {"do_convert_rgb": False}) for picture in pictures]
 
-    def _preprocess(  # type: ignore[override]
-        self, images: list[np.ndarray], *args: Any, **kwargs: Any
-    ) -> BatchFeature:
+    def _preprocess(self, images: list[np.ndarray], *args: Any, **kwargs: Any) -> BatchFeature:
         if kwargs.get("do_pad_square", True):
             images = [_pad_to_square(image) for image in images]
         raw = {"do_rescale": False, "do_normalize": False, "do_pad": False, "return_tensors": None}
         frames = super()._preprocess(images, *args, **kwargs | raw)["pixel_values"]
         settings = {name: kwargs.get(name) for name in VALUE_SETTINGS}
         if any(settings[name] for name in ("do_convert_rgb", "do_rescale", "do_normalize")):
-            frames = [frame_values(torch.from_numpy(frame)[None], **settings)[0].numpy() for frame in frames]
+            frames = [frame_values(torch.from_numpy(frame)[None], settings)[0].numpy() for frame in frames]
         if kwargs.get("do_pad"):
             frames = self.pad(frames, pad_size=kwargs.get("pad_size"))
         return BatchFeature(data={"pixel_values": frames}, tensor_type=kwargs.get("return_tensors"))
 
 
-def frame_values(
-    frames: Tensor,
-    do_convert_rgb: bool | None = True,
-    do_rescale: bool | None = True,
-    rescale_factor: float | None = 1 / 255,
-    do_normalize: bool | None = True,
-    image_mean: Any = None,
-    image_std: Any = None,
-) -> Tensor:
+def frame_values(frames: Tensor, settings: Mapping[str, Any]) -> Tensor:
     """Frames (B, C, H, W) of values from 0 to 255 -> pixel values (B, 3, H, W), on the frames' device.
 
-    Grey is repeated (`do_convert_rgb`), scaled and normalised, each as the image processor's setting says.
+    Grey is repeated, scaled and normalised as the image processor's `VALUE_SETTINGS` say.
     """
-    if do_rescale and rescale_factor is not None:
-        frames = frames.float() * rescale_factor
-    if do_convert_rgb and frames.shape[1] == 1:
+    if settings["do_rescale"]:
+        frames = frames.float() * settings["rescale_factor"]
+    if settings["do_convert_rgb"] and frames.shape[1] == 1:
         frames = frames.expand(-1, 3, -1, -1)
-    if do_normalize:
-        mean, std = (_by_channel(str(frames.device), *np.ravel(one).tolist()) for one in (image_mean, image_std))
+    if settings["do_normalize"]:
+        mean, std = (_by_channel(str(frames.device), *np.ravel(settings[name])) for name in ("image_mean", "image_std"))
         frames = (frames - mean) / std
     return frames
 

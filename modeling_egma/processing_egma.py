@@ -189,7 +189,7 @@ class EgmaProcessor(ProcessorMixin):
             batch = self._images_and_text(images, text, **self._without_values(kwargs))
             warped = warp_frames(torch.as_tensor(batch["pixel_values"]), torch.stack(list(frame_affines)))
             settings = {name: self._image_setting(name, kwargs) for name in VALUE_SETTINGS}
-            batch["pixel_values"] = frame_values(warped, **settings)
+            batch["pixel_values"] = frame_values(warped, settings)
         if reports is not None:
             batch["sentence_to_image"] = _sentence_rows(reports)
         if gaze is not None and images is not None and spans is not None:

@@ -22,6 +22,7 @@ from egma.training.readings import Readings, make_loader, worker_count
 from egma.training.sampling import EpochPlan, Indices
 from egma.training.streaming import StreamedReadings
 from modeling_egma.gaze_egma import fixation_table, window_table
+from modeling_egma.image_processing_egma import VALUE_SETTINGS
 from modeling_egma.pictures_egma import picture_list
 
 CPU = torch.device("cpu")
@@ -171,7 +172,8 @@ class ReadingCollator:
         batch["fixations"] = fixation_table([row["fixations"] for row in rows])
         batch["windows"] = window_table(spans, self.processor.gaze_kwargs["lead"])
         batch["reading_ids"] = [row["reading_id"] for row in rows]
-        batch["finish"] = Finishing.of(self.processor)
+        values = {name: getattr(self.processor.image_processor, name) for name in VALUE_SETTINGS}
+        batch["finish"] = Finishing(values, self.processor.grid_size, self.processor.gaze_kwargs["sigma"])
         if self.settings is not None:
             augmentation = Augmentation(self.settings)
             moves = {"frame_affines": augmentation.frame_affines(rows), "greys": augmentation.greys(rows)}

@@ -4,10 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from egma.training.augmentation import change_greys
-from modeling_egma import EgmaProcessor
 from modeling_egma.gaze_egma import compose, packed_gaze
 from modeling_egma.image_processing_egma import frame_values, warp_frames
 
@@ -24,14 +21,9 @@ class Finishing:
     `frame_affines` (B, 2, 3) and `greys` (B, 2).
     """
 
-    values: Mapping[str, Any]
+    values: Mapping[str, Any]  # the image processor's `VALUE_SETTINGS`
     grid: int
     sigma: float
-
-    @classmethod
-    def of(cls, processor: EgmaProcessor) -> "Finishing":
-        values = processor.image_processor.value_settings
-        return cls(values, processor.grid_size, processor.gaze_kwargs["sigma"])
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         frames, geometry = batch["pixel_values"], batch["geometry"]
@@ -43,5 +35,4 @@ class Finishing:
         rows = batch["sentence_to_image"]
         maps, mask = packed_gaze(batch["fixations"], batch["windows"], geometry, rows, self.grid, self.sigma)
         kept = {name: value for name, value in batch.items() if name not in (*UNFINISHED, "finish")}
-        pixels: Tensor = frame_values(frames, **self.values).contiguous()
-        return kept | {"pixel_values": pixels, "gaze_heatmaps": maps, "gaze_mask": mask}
+        return kept | {"pixel_values": frame_values(frames, self.values), "gaze_heatmaps": maps, "gaze_mask": mask}

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from egma.training.readings import Readings, available_cores, make_loader
 from modeling_egma import image_processing_egma, pictures_egma
 
 GEOMETRY = ("size", "resample", "do_resize", "do_pad_square", "do_center_crop", "crop_size", "do_pad", "pad_size")
-DECODERS = ("jpg", "zlib", "webp", "libtiff", "jpg_2000")
 IMAGES_AT_ONCE = 64
 LARGEST_SHARE = 0.2  # of the device's free memory
 
@@ -81,44 +81,32 @@ class PreparedFrames:
         return torch.from_numpy(np.array(self.frames)).to(device)
 
 
-def _make(path: Path, sizes_path: Path, readings: Readings, chosen: Any, image_processor: Any) -> None:
+def _make(
+    path: Path, sizes_path: Path, readings: Readings, chosen: Any, image_processor: Any, channels: int = 1
+) -> None:
     blocks = [
         [(int(row), 0) for row in chosen[at : at + IMAGES_AT_ONCE]] for at in range(0, len(chosen), IMAGES_AT_ONCE)
     ]
-    loader = make_loader(readings, _Framing(image_processor), blocks, available_cores(), torch.device("cpu"))
-    partial = path.with_name(f".partial-{path.name}")
-    stored: Any = np.zeros((0, 0))
+    loader = make_loader(readings, partial(_framed, image_processor), blocks, available_cores(), torch.device("cpu"))
+    unfinished = path.with_name(f".partial-{path.name}")
     sizes: list[tuple[int, int]] = []
     for frames, own in tqdm(loader, desc=f"frames in {path}", disable=None):
-        channels = max(frames.shape[1], stored.shape[1])
-        if channels != stored.shape[1]:
-            # the first picture with colours: the grey ones before it get three channels, too
-            stored = _with_channels(partial, stored[: len(sizes)], (len(chosen), channels, *frames.shape[2:]))
+        if frames.shape[1] > channels:
+            return _make(path, sizes_path, readings, chosen, image_processor, channels=3)
+        if not sizes:
+            shape = len(chosen), channels, *frames.shape[2:]
+            stored = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
         stored[len(sizes) : len(sizes) + len(own)] = frames
         sizes += own
     stored.flush()
     np.save(sizes_path, np.array(sizes, dtype=np.int32))
-    partial.rename(path)
+    unfinished.rename(path)
 
 
-def _with_channels(path: Path, before: Any, shape: tuple[int, ...]) -> Any:
-    wider = path.with_name(f"{path.name}-{shape[1]}")
-    stored = np.lib.format.open_memmap(wider, mode="w+", dtype=np.uint8, shape=shape)
-    for place, frame in enumerate(before):
-        stored[place] = frame
-    wider.replace(path)
-    return stored
-
-
-class _Framing:
-    """Rows -> frames (B, C, H, W) and the sizes of their images."""
-
-    def __init__(self, image_processor: Any) -> None:
-        self.image_processor = image_processor
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, list[tuple[int, int]]]:
-        pictures = pictures_egma.picture_list([row["image"] for row in rows])
-        return self.image_processor.frames(pictures).numpy(), [picture.size for picture in pictures]
+def _framed(image_processor: Any, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, list[tuple[int, int]]]:
+    """Frames (B, C, H, W) of rows and the sizes of their images."""
+    pictures = pictures_egma.picture_list([row["image"] for row in rows])
+    return image_processor.frames(pictures).numpy(), [picture.size for picture in pictures]
 
 
 def _key(corpora: Sequence[Path], image_processor: Any) -> dict[str, Any]:
@@ -126,7 +114,8 @@ def _key(corpora: Sequence[Path], image_processor: Any) -> dict[str, Any]:
     settings = image_processor.to_dict()
     return {
         "corpora": [corpus_identity(corpus) for corpus in corpora],
-        "decoder": {"pillow": version("pillow")} | {name: features.version(name) for name in DECODERS},
+        "decoder": {"pillow": version("pillow")}
+        | {name: features.version(name) for name in features.get_supported_codecs()},
         "geometry": {name: settings.get(name) for name in GEOMETRY},
         "code": hashlib.sha256(sources).hexdigest()[:16],
     }

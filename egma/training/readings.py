@@ -56,8 +56,7 @@ class RowReader(torch.utils.data.Dataset[dict[str, Any]]):
         if "image" in values:
             values["image"] = [datasets.Image().decode_example(image) for image in values["image"]]
         rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
-        kept = (row["fixations"] if self.keeps(index, row) else None for index, row in zip(indices, rows, strict=True))
-        return [row | {"fixations": fixations} for row, fixations in zip(rows, kept, strict=True)]
+        return [row if self.keeps(i, row) else row | {"fixations": None} for i, row in zip(indices, rows, strict=True)]
 
 
 class Readings(RowReader):

@@ -112,16 +112,16 @@ def test_what_was_killed_halfway_is_made_anew(
         pass
 
     monkeypatch.setattr(prepared, "IMAGES_AT_ONCE", 4)
-    frame = prepared._Framing.__call__
+    frame = prepared._framed
     calls = itertools.count()
 
-    def cut_off(self: Any, rows: Any) -> Any:
+    def cut_off(image_processor: Any, rows: Any) -> Any:
         if next(calls) == 3:
             raise Killed
-        return frame(self, rows)
+        return frame(image_processor, rows)
 
     with monkeypatch.context() as broken:
-        broken.setattr(prepared._Framing, "__call__", cut_off)
+        broken.setattr(prepared, "_framed", cut_off)
         broken.setattr(prepared, "available_cores", lambda: 0)
         with pytest.raises(Killed):
             batches_of(phantom_data, processor, prepared=str(tmp_path))
@@ -150,7 +150,7 @@ def test_what_does_not_fit_the_device_is_refused(
     phantom_data: Path, processor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prepared, "LARGEST_SHARE", 0.0)
-    with pytest.raises(UserError, match="keep_on_device: the training frames take .* GB, expected at most 0%"):
+    with pytest.raises(UserError, match=r"keep_on_device: the training frames take .* GB, expected at most 0%"):
         batches_of(phantom_data, processor, prepared=str(tmp_path), keep_on_device=True)
 
 
