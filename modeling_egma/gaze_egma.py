@@ -154,13 +154,21 @@ def fixation_columns(fixations: Mapping[str, Any]) -> dict[str, Tensor]:
         for name in COLUMNS
         if fixations.get(name) is not None
     }
-    for name, values in columns.items():
-        _check_column(name, values, expected_length=len(columns["x"]))
+    same = all(values.shape == columns["x"].shape and values.ndim == 1 for values in columns.values())
+    # at once, as a batch has many columns; one by one only for the message
+    if not same or not torch.isfinite(torch.stack(list(columns.values()))).all() or _any_out_of_range(columns):
+        for name, values in columns.items():
+            _check_column(name, values, expected_length=len(columns["x"]))
     for group in (SIGMA_COLUMNS, SHOWN_COLUMNS):
         present = [name for name in group if name in columns]
         if present and len(present) < len(group):
             raise ValueError(f"fixations have {', '.join(present)} but not all of {', '.join(group)}")
     return columns
+
+
+def _any_out_of_range(columns: Mapping[str, Tensor]) -> bool:
+    widths = [columns[name] for name in SIGMA_COLUMNS if name in columns]
+    return bool((columns["duration"] < 0).any()) or any(bool((width <= 0).any()) for width in widths)
 
 
 def _check_column(name: str, values: Tensor, expected_length: int) -> None:

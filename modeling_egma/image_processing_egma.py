@@ -1,11 +1,12 @@
 """Images -> the square frame that the model sees."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature
 from transformers.image_processing_backends import PilBackend
@@ -54,10 +55,10 @@ class EgmaImageProcessor(PilBackend):
             return [self.fetch_images(image) for image in image_url_or_urls]
         return as_picture(image_url_or_urls)
 
-    def frames(self, images: Any) -> Tensor:
-        """uint8 (B, C, H, W), of which `frame_values` makes pixel values; C is 1 when all images are grey."""
+    def frames(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Of pictures as `as_picture` gives them: uint8 (B, C, H, W), C is 1 when all are grey; see `frame_values`."""
         raw = {"do_rescale": False, "do_normalize": False, "do_convert_rgb": False, "return_tensors": None}
-        frames = self(picture_list(images, do_convert_rgb=True), **raw)["pixel_values"]
+        frames = self(pictures, **raw)["pixel_values"]
         channels = max(map(len, frames))
         return torch.from_numpy(np.stack([np.broadcast_to(one, (channels, *one.shape[1:])) for one in frames]))
 
