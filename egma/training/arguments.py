@@ -26,7 +26,10 @@ class TrainingSettings:
     """Everything that decides a run. The model comes from `model`, from two towers, or from `egma_config` alone."""
 
     data: str | None = field(
-        default=None, metadata={"help": "folder of a converted corpus (dataset_scripts.build), or several: A,B"}
+        default=None,
+        metadata={
+            "help": "converted corpus (dataset_scripts.build), a folder or hf://datasets/ID@REVISION, or several: A,B"
+        },
     )
     data_weights: str | None = field(
         default=None, metadata={"help": "each corpus' share of an epoch, as 2,1; without: every reading once"}

@@ -14,6 +14,7 @@ from transformers import BatchFeature
 
 from dataset_scripts.identity import corpus_identity
 from dataset_scripts.schema import Split, UserError, is_generated, load_readings, sentence_span
+from egma.tools.corpora import corpus_folder
 from egma.training.arguments import TrainingSettings
 from egma.training.augmentation import Augmentation, text_number
 from egma.training.finishing import Finishing
@@ -47,7 +48,7 @@ class TrainingData:
         self.workers = worker_count(settings, device)
         self.validation_loader: DataLoader[Any] | None = None
         self.kept: Tensor | None = None
-        self.folders = [Path(part.strip()) for part in str(settings.data).split(",")]
+        self.folders = [corpus_folder(part.strip()) for part in str(settings.data).split(",")]
         self.weights = _weights(settings.data_weights, self.folders)
         self.generated = all(is_generated(folder) for folder in self.folders)
         validation = self._load("validation")
