@@ -1,6 +1,6 @@
 """Images -> the square frame that the model sees."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -55,9 +55,9 @@ class EgmaImageProcessor(PilBackend):
             return [self.fetch_images(image) for image in image_url_or_urls]
         return as_picture(image_url_or_urls)
 
-    def frames(self, pictures: Sequence[Image.Image]) -> Tensor:
+    def frames(self, pictures: list[Image.Image]) -> Tensor:
         """Of pictures as `as_picture` gives them: uint8 (B, C, H, W), C is 1 when all are grey; see `frame_values`."""
-        raw = {"do_rescale": False, "do_normalize": False, "do_convert_rgb": False, "return_tensors": None}
+        raw: dict[str, Any] = {"do_rescale": False, "do_normalize": False, "do_convert_rgb": False}
         frames = self(pictures, **raw)["pixel_values"]
         channels = max(map(len, frames))
         return torch.from_numpy(np.stack([np.broadcast_to(one, (channels, *one.shape[1:])) for one in frames]))
@@ -70,7 +70,9 @@ class EgmaImageProcessor(PilBackend):
         # grey stays one channel until its values are made
         return [self.process_image(picture, *args, **kwargs | {"do_convert_rgb": False}) for picture in pictures]
 
-    def _preprocess(self, images: list[np.ndarray], *args: Any, **kwargs: Any) -> BatchFeature:
+    def _preprocess(  # type: ignore[override]
+        self, images: list[np.ndarray], *args: Any, **kwargs: Any
+    ) -> BatchFeature:
         if kwargs.get("do_pad_square", True):
             images = [_pad_to_square(image) for image in images]
         raw = {"do_rescale": False, "do_normalize": False, "do_pad": False, "return_tensors": None}
@@ -79,7 +81,7 @@ class EgmaImageProcessor(PilBackend):
         if any(settings[name] for name in ("do_convert_rgb", "do_rescale", "do_normalize")):
             frames = [frame_values(torch.from_numpy(frame)[None], settings)[0].numpy() for frame in frames]
         if kwargs.get("do_pad"):
-            frames = self.pad(frames, pad_size=kwargs.get("pad_size"))
+            frames = self.pad(frames, pad_size=kwargs["pad_size"])
         return BatchFeature(data={"pixel_values": frames}, tensor_type=kwargs.get("return_tensors"))
 
 

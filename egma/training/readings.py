@@ -141,7 +141,7 @@ def make_loader(
     """Batches of places -> batches of the collator; workers stay for the next iteration."""
     return DataLoader(
         readings,
-        batch_sampler=batches,  # type: ignore[arg-type]
+        batch_sampler=batches,
         collate_fn=collator,
         num_workers=workers,
         persistent_workers=workers > 0,
