@@ -38,7 +38,7 @@ class Measured(NamedTuple):
 
 def cached(folder: Path) -> None:
     """The whole batch's graph against cached gradients, data apart, as runs one after the other."""
-    data = _corpus(folder)
+    data = corpus(folder)
     whole: Measured | None = None
     for micro in MICRO_BATCHES:
         extra = [] if micro is None else ["--micro_batch_size", str(micro)]
@@ -53,7 +53,7 @@ def cached(folder: Path) -> None:
 
 def throughput(folder: Path) -> None:
     """Pairs a second and the wait for data, with the batches made in the process and by workers."""
-    data = _corpus(folder)
+    data = corpus(folder)
     for workers in (0, 1):
         found = _train(data, ["--num_workers", str(workers)])
         print(
@@ -108,7 +108,7 @@ def _kept_bytes(forward: Callable[[], tuple[torch.Tensor, ...]]) -> tuple[int, f
     return sum(storages.values()), time.perf_counter() - start
 
 
-def _corpus(folder: Path) -> Path:
+def corpus(folder: Path) -> Path:
     data = folder / "training-data"
     if not data.exists():
         raw = folder / "training-raw"

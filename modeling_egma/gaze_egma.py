@@ -20,6 +20,7 @@ Span = tuple[float, float] | None
 REQUIRED_COLUMNS = ("x", "y", "start", "duration")
 SIGMA_COLUMNS = ("sigma_x", "sigma_y")
 SHOWN_COLUMNS = ("x_min", "y_min", "x_max", "y_max")
+COLUMNS = (*REQUIRED_COLUMNS, *SIGMA_COLUMNS, *SHOWN_COLUMNS)
 
 
 def gaze_matrix(
@@ -57,28 +58,49 @@ def gaze_matrices(
     lead: float = 0.0,
 ) -> list[Tensor]:
     """`gaze_matrix` of several readings in one batched computation; one (m, G, G) tensor a reading."""
-    _check_settings(grid, sigma, lead)
+    _check_settings(grid, sigma)
     if len(fixations) != len(spans):
         raise ValueError(f"expected spans for each of the {len(fixations)} recordings, got {len(spans)}")
-    tables = [_inside_frame(_fixation_table(recording, sigma)) for recording in fixations]
-    windows = [sentence_windows(sentence_spans, lead) for sentence_spans in spans]
-    lengths = [len(window) for window in windows]
-    if not sum(lengths):
-        return [torch.zeros(0, grid, grid) for _ in lengths]
-    table = torch.nn.utils.rnn.pad_sequence(tables, batch_first=True)
-    window = torch.nn.utils.rnn.pad_sequence(windows, batch_first=True)
-    maps = _draw(table, window, grid)
-    return [reading[:length].float() for reading, length in zip(maps, lengths, strict=True)]
+    if not fixations:
+        return []
+    table, windows = fixation_table(fixations), window_table(spans, lead)
+    maps = _draw(table, windows, grid, sigma)
+    return [reading[: len(own)].float() for reading, own in zip(maps, spans, strict=True)]
 
 
-def _draw(table: Tensor, window: Tensor, grid: int) -> Tensor:
-    """Fixations (B, F, 10) and windows (B, M, 2), both padded with zeros, -> heat maps (B, M, G, G) in float64."""
+def packed_gaze(
+    table: Tensor, windows: Tensor, affines: Tensor, sentence_to_image: Tensor, grid: int, sigma: float
+) -> tuple[Tensor, Tensor]:
+    """Heat maps of a batch's sentences, drawn at once on the tensors' device; the host waits for nothing.
+
+    Args:
+        table: see `fixation_table`, in image fractions, which `affines` (B, 2, 3) take to frame fractions.
+        windows: see `window_table`.
+        sentence_to_image: (N,), ascending.
+
+    Returns:
+        float32 (N, G, G), see `gaze_matrix`, and bool (B,): whether anything was drawn for the image.
+    """
+    _check_settings(grid, sigma)
+    moved = _moved(dict(zip(COLUMNS, table.unbind(-1), strict=True)), affines[:, None])
+    maps = _draw(torch.stack(list(moved.values()), dim=-1), windows, grid, sigma)
+    place = torch.arange(len(sentence_to_image), device=maps.device)
+    place = place - torch.searchsorted(sentence_to_image, sentence_to_image)
+    drawn = maps[sentence_to_image, place].float()
+    peaks = drawn.new_zeros(len(table)).index_add(0, sentence_to_image, drawn.amax(dim=(1, 2)))
+    return drawn, peaks > 0
+
+
+def _draw(table: Tensor, windows: Tensor, grid: int, sigma: float) -> Tensor:
+    """Fixations (B, F, 10) in frame fractions and windows (B, M, 2) -> heat maps (B, M, G, G) in float64."""
     x, y, start, duration, sigma_x, sigma_y, x_min, y_min, x_max, y_max = table.unbind(-1)
-    columns = _cell_integrals(x, sigma_x, x_min, x_max, grid)
-    rows = _cell_integrals(y, sigma_y, y_min, y_max, grid)
+    # who left the frame counts for nothing
+    duration = torch.where((x >= 0) & (x <= 1) & (y >= 0) & (y <= 1), duration, 0.0)
+    columns = _cell_integrals(x, sigma_x.nan_to_num(sigma), x_min.nan_to_num(0.0), x_max.nan_to_num(1.0), grid)
+    rows = _cell_integrals(y, sigma_y.nan_to_num(sigma), y_min.nan_to_num(0.0), y_max.nan_to_num(1.0), grid)
     cells = (rows[..., :, None] * columns[..., None, :]).flatten(2)
-    earlier = torch.minimum(window[..., 1, None], (start + duration)[:, None])
-    later = torch.maximum(window[..., 0, None], start[:, None])
+    earlier = torch.minimum(windows[..., 1, None], (start + duration)[:, None])
+    later = torch.maximum(windows[..., 0, None], start[:, None])
     # an untimed window is NaN: its overlap is 0
     overlap = torch.nan_to_num((earlier - later).clamp(min=0))
     maps = overlap @ cells
@@ -90,7 +112,7 @@ def _draw(table: Tensor, window: Tensor, grid: int) -> Tensor:
 
 def _cell_integrals(centre: Tensor, sigma: Tensor, low: Tensor, high: Tensor, grid: int) -> Tensor:
     """Integral of a unit Gaussian over every cell along one axis, clipped to [low, high]; (..., G)."""
-    edges = torch.linspace(0, 1, grid + 1, dtype=centre.dtype).expand(*centre.shape, -1)
+    edges = torch.linspace(0, 1, grid + 1, dtype=centre.dtype, device=centre.device).expand(*centre.shape, -1)
     edges = torch.minimum(torch.maximum(edges, low[..., None]), high[..., None])
     # padded rows have sigma 0
     width = torch.where(sigma > 0, sigma, 1.0)[..., None] * math.sqrt(2)
@@ -98,13 +120,24 @@ def _cell_integrals(centre: Tensor, sigma: Tensor, low: Tensor, high: Tensor, gr
     return cumulative.diff(dim=-1)
 
 
-def _fixation_table(fixations: Mapping[str, Any], sigma: float) -> Tensor:
-    """One recording as (F, 10) float64: x, y, start, duration, sigma_x, sigma_y, x_min, y_min, x_max, y_max."""
-    columns = fixation_columns(fixations)
-    like = columns["x"]
-    defaults = dict.fromkeys(SIGMA_COLUMNS, sigma) | {"x_min": 0.0, "y_min": 0.0, "x_max": 1.0, "y_max": 1.0}
-    optional = [columns.get(name, torch.full_like(like, value)) for name, value in defaults.items()]
-    return torch.stack([*(columns[name] for name in REQUIRED_COLUMNS), *optional], dim=-1)
+def fixation_table(recordings: Sequence[Mapping[str, Any] | None]) -> Tensor:
+    """Recordings -> (B, F, 10) float64 in the order of `COLUMNS`.
+
+    NaN where a recording lacks a column, 0 beyond its end.
+
+    Raises:
+        ValueError: see `gaze_matrix`.
+    """
+    tables = [_for_reading(row, _one_table, recording) for row, recording in enumerate(recordings)]
+    return torch.nn.utils.rnn.pad_sequence(tables, batch_first=True)
+
+
+def _one_table(recording: Mapping[str, Any] | None) -> Tensor:
+    if recording is None:
+        return torch.zeros(0, len(COLUMNS), dtype=torch.float64)
+    columns = fixation_columns(recording)
+    lacking = torch.full_like(columns["x"], math.nan)
+    return torch.stack([columns.get(name, lacking) for name in COLUMNS], dim=-1)
 
 
 def fixation_columns(fixations: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -116,17 +149,26 @@ def fixation_columns(fixations: Mapping[str, Any]) -> dict[str, Tensor]:
     missing = [name for name in REQUIRED_COLUMNS if fixations.get(name) is None]
     if missing:
         raise ValueError(f"fixations lack the column(s) {', '.join(missing)}; expected {', '.join(REQUIRED_COLUMNS)}")
-    names = (*REQUIRED_COLUMNS, *SIGMA_COLUMNS, *SHOWN_COLUMNS)
     columns = {
-        name: torch.as_tensor(fixations[name], dtype=torch.float64) for name in names if fixations.get(name) is not None
+        name: torch.as_tensor(fixations[name], dtype=torch.float64)
+        for name in COLUMNS
+        if fixations.get(name) is not None
     }
-    for name, values in columns.items():
-        _check_column(name, values, expected_length=len(columns["x"]))
+    same = all(values.shape == columns["x"].shape and values.ndim == 1 for values in columns.values())
+    # at once, as a batch has many columns; one by one only for the message
+    if not same or not torch.isfinite(torch.stack(list(columns.values()))).all() or _any_out_of_range(columns):
+        for name, values in columns.items():
+            _check_column(name, values, expected_length=len(columns["x"]))
     for group in (SIGMA_COLUMNS, SHOWN_COLUMNS):
         present = [name for name in group if name in columns]
         if present and len(present) < len(group):
             raise ValueError(f"fixations have {', '.join(present)} but not all of {', '.join(group)}")
     return columns
+
+
+def _any_out_of_range(columns: Mapping[str, Tensor]) -> bool:
+    widths = [columns[name] for name in SIGMA_COLUMNS if name in columns]
+    return bool((columns["duration"] < 0).any()) or any(bool((width <= 0).any()) for width in widths)
 
 
 def _check_column(name: str, values: Tensor, expected_length: int) -> None:
@@ -145,13 +187,11 @@ def _check_column(name: str, values: Tensor, expected_length: int) -> None:
         raise ValueError(f"fixation {index} has {name} = {float(values[index])}, expected a width > 0")
 
 
-def _check_settings(grid: int, sigma: float, lead: float) -> None:
+def _check_settings(grid: int, sigma: float) -> None:
     if grid < 1:
         raise ValueError(f"grid must be at least 1 cell a side, got {grid}")
     if not (math.isfinite(sigma) and sigma > 0):
         raise ValueError(f"sigma must be a fraction > 0 of the frame's side, got {sigma}")
-    if not math.isfinite(lead):
-        raise ValueError(f"lead must be a finite number of seconds, got {lead}")
 
 
 def sentence_windows(spans: Sequence[Span], lead: float = 0.0) -> Tensor:
@@ -179,9 +219,19 @@ def _as_float(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def _inside_frame(table: Tensor) -> Tensor:
-    x, y = table[:, 0], table[:, 1]
-    return table[(x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)]
+def window_table(spans: Sequence[Sequence[Span]], lead: float = 0.0) -> Tensor:
+    """`sentence_windows` of several readings as (B, M, 2), NaN where a reading has no more sentence."""
+    if not math.isfinite(lead):
+        raise ValueError(f"lead must be a finite number of seconds, got {lead}")
+    windows = [_for_reading(row, sentence_windows, own, lead) for row, own in enumerate(spans)]
+    return torch.nn.utils.rnn.pad_sequence(windows, batch_first=True, padding_value=math.nan)
+
+
+def _for_reading(row: int, function: Any, *args: Any) -> Any:
+    try:
+        return function(*args)
+    except ValueError as error:
+        raise ValueError(f"gaze of image {row}: {error}") from None
 
 
 def square_frame(width: float, height: float) -> Tensor:
@@ -267,21 +317,22 @@ def frame_crop(x_min: float, y_min: float, x_max: float, y_max: float) -> Tensor
 
 
 def compose(then: Tensor, first: Tensor) -> Tensor:
-    """The affine map that applies `first`, then `then`."""
-    linear = then[:, :2] @ first[:, :2]
-    offset = then[:, :2] @ first[:, 2] + then[:, 2]
-    return torch.cat([linear, offset[:, None]], dim=1)
+    """The affine map, or maps (..., 2, 3), that apply `first`, then `then`."""
+    moved = then[..., :2] @ first
+    return torch.cat([moved[..., :2], moved[..., 2:] + then[..., 2:]], dim=-1)
 
 
 def invert(affine: Tensor) -> Tensor:
-    """The affine map back."""
-    linear = torch.linalg.inv(affine[:, :2])
-    return torch.cat([linear, (-linear @ affine[:, 2])[:, None]], dim=1)
+    """The affine map, or maps (..., 2, 3), back."""
+    (a, b, c), (d, e, f) = (row.unbind(-1) for row in affine.unbind(-2))
+    back = torch.stack([e, -b, b * f - c * e, -d, a, c * d - a * f], dim=-1).unflatten(-1, (2, 3))
+    # in closed form: a solver on a GPU would make the host wait
+    return back / (a * e - b * d)[..., None, None]
 
 
 def transform_points(affine: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Apply an affine map to coordinates of any shape."""
-    (a, b, c), (d, e, f) = affine.unbind(0)[0].tolist(), affine.unbind(0)[1].tolist()
+    """Apply an affine map to coordinates of any shape, or maps (..., 2, 3) to coordinates of the shape (...)."""
+    (a, b, c), (d, e, f) = (row.unbind(-1) for row in affine.unbind(-2))
     return a * x + b * y + c, d * x + e * y + f
 
 
@@ -291,11 +342,14 @@ def transform_fixations(fixations: Mapping[str, Any], affine: Tensor) -> dict[st
     Widths follow the map's stretch along each new axis; the shown rectangle becomes the smallest upright rectangle
     around its moved corners. Fixations that leave the frame are kept here and dropped by `gaze_matrix`.
     """
-    columns = fixation_columns(fixations)
+    return _moved(fixation_columns(fixations), affine)
+
+
+def _moved(columns: Mapping[str, Tensor], affine: Tensor) -> dict[str, Tensor]:
     moved = dict(columns)
     moved["x"], moved["y"] = transform_points(affine, columns["x"], columns["y"])
     if "sigma_x" in columns:
-        (a, b), (d, e) = affine[:, :2].tolist()
+        (a, b), (d, e) = (row.unbind(-1) for row in affine[..., :2].unbind(-2))
         moved["sigma_x"] = torch.hypot(a * columns["sigma_x"], b * columns["sigma_y"])
         moved["sigma_y"] = torch.hypot(d * columns["sigma_x"], e * columns["sigma_y"])
     if "x_min" in columns:

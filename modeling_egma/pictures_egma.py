@@ -52,6 +52,8 @@ def as_picture(image: Any, input_data_format: Any = None, do_convert_rgb: bool |
         image = _from_array(_array(image), input_data_format)
     if not isinstance(image, Image.Image):
         raise ValueError(f"expected a picture (a path, PIL, an array or a tensor), got {type(image).__name__}")
+    if image.mode in ("L", "RGB") and image.format is None and not image.info:
+        return image
     _check_bits(image)
     image = ImageOps.exif_transpose(image)
     if image.mode != "RGBA" or do_convert_rgb is not False:

@@ -15,13 +15,13 @@ from transformers.utils import logging
 from .gaze_egma import (
     Span,
     compose,
-    gaze_matrices,
+    fixation_table,
     maps_on_images,
-    sentence_windows,
+    packed_gaze,
     square_frame,
-    transform_fixations,
+    window_table,
 )
-from .image_processing_egma import EgmaImageProcessor, warp_frames
+from .image_processing_egma import VALUE_SETTINGS, EgmaImageProcessor, frame_values, warp_frames
 from .pictures_egma import picture_list
 from .towers_egma import text_positions_of
 
@@ -183,14 +183,23 @@ class EgmaProcessor(ProcessorMixin):
             raise ValueError(
                 f"got {len(images or [])} images but {len(frame_affines)} frame_affines, expected one each"
             )
-        batch = self._images_and_text(images, text, **kwargs)
-        if frame_affines is not None:
-            batch["pixel_values"] = self._warp(batch["pixel_values"], frame_affines, **kwargs)
+        if frame_affines is None:
+            batch = self._images_and_text(images, text, **kwargs)
+        else:
+            batch = self._images_and_text(images, text, **self._without_values(kwargs))
+            warped = warp_frames(torch.as_tensor(batch["pixel_values"]), torch.stack(list(frame_affines)))
+            settings = {name: self._image_setting(name, kwargs) for name in VALUE_SETTINGS}
+            batch["pixel_values"] = frame_values(warped, settings)
         if reports is not None:
             batch["sentence_to_image"] = _sentence_rows(reports)
         if gaze is not None and images is not None and spans is not None:
-            geometry = self._geometry(images, frame_affines, **kwargs)
-            batch["gaze_heatmaps"], batch["gaze_mask"] = self._gaze(gaze, spans, geometry)
+            geometry = self.geometry([image.size for image in images], **kwargs)
+            if frame_affines is not None:
+                geometry = compose(torch.stack(list(frame_affines)), geometry)
+            recordings = fixation_table(gaze), window_table(spans, self.gaze_kwargs["lead"]), geometry
+            batch["gaze_heatmaps"], batch["gaze_mask"] = packed_gaze(
+                *recordings, batch["sentence_to_image"], self.grid_size, self.gaze_kwargs["sigma"]
+            )
         return batch
 
     def post_process_similarity_map(self, maps: Tensor, target_sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -212,7 +221,7 @@ class EgmaProcessor(ProcessorMixin):
 
     def _images_and_text(self, images: Any, text: Any, **kwargs: Any) -> BatchFeature:
         if text is not None and not isinstance(text, str) and len(text) == 0:
-            batch = super().__call__(images=images, **kwargs)
+            batch = {} if images is None else super().__call__(images=images, **kwargs)
             # all reports of the batch are empty: no sentence, of length 1
             empty = torch.zeros(0, 1, dtype=torch.long)
             return BatchFeature(dict(batch) | {"input_ids": empty, "attention_mask": empty.clone()})
@@ -236,18 +245,23 @@ class EgmaProcessor(ProcessorMixin):
             self.truncated_sentences += cut
             logger.warning_once(f"sentences of more than {limit} tokens are cut; `truncated_sentences` counts them")
 
-    def _warp(self, pixel_values: Any, frame_affines: Sequence[Tensor], **kwargs: Any) -> Tensor:
-        mean, std = (torch.tensor(self._image_setting(name, kwargs)) for name in ("image_mean", "image_std"))
-        black = -mean / std if self._image_setting("do_normalize", kwargs) else torch.zeros_like(mean)
-        return warp_frames(torch.as_tensor(pixel_values), torch.stack(list(frame_affines)), black)
+    def _without_values(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Settings of a call whose pictures stay 0 to 255, to be warped before their values are made."""
+        raw = {"do_rescale": False, "do_normalize": False}
+        plain = {name: value for name, value in kwargs.items() if name not in raw}
+        return plain | {"images_kwargs": (plain.get("images_kwargs") or {}) | raw}
 
     def _image_setting(self, name: str, kwargs: dict[str, Any]) -> Any:
         """A setting of the image processor as this call has it: flat, under `images_kwargs`, or its own."""
         given = kwargs | (kwargs.get("images_kwargs") or {})
         return given.get(name, getattr(self.image_processor, name, None))
 
-    def _geometry(self, images: list[Any], frame_affines: Sequence[Tensor] | None, **kwargs: Any) -> list[Tensor]:
-        """Image fractions -> frame fractions, (2, 3) for every image."""
+    def geometry(self, sizes: Sequence[tuple[float, float]], **kwargs: Any) -> Tensor:
+        """Image fractions -> frame fractions, (B, 2, 3), for images of (width, height); `kwargs` as those of a call.
+
+        Raises:
+            ValueError: an image processor whose geometry gaze cannot follow.
+        """
         pads = self._image_setting("do_pad_square", kwargs)
         if pads is None:
             raise ValueError(
@@ -258,24 +272,7 @@ class EgmaProcessor(ProcessorMixin):
             raise ValueError(
                 "gaze cannot follow do_center_crop and do_pad; crop by frame_affines (gaze_egma.frame_crop)"
             )
-        maps = [square_frame(*image.size) if pads else square_frame(1, 1) for image in images]
-        if frame_affines is None:
-            return maps
-        return [compose(affine, first) for affine, first in zip(frame_affines, maps, strict=True)]
-
-    def _gaze(
-        self, gaze: Sequence[Mapping[str, Any] | None], spans: Sequence[Sequence[Span]], geometry: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        recorded = [row for row, recording in enumerate(gaze) if recording is not None]
-        for row in recorded:
-            _for_reading(row, sentence_windows, spans[row])
-        moved = [_for_reading(row, transform_fixations, gaze[row], geometry[row]) for row in recorded]
-        drawn = gaze_matrices(moved, [spans[row] for row in recorded], self.grid_size, **self.gaze_kwargs)
-        maps = [torch.zeros(len(sentence_spans), self.grid_size, self.grid_size) for sentence_spans in spans]
-        for row, reading in zip(recorded, drawn, strict=True):
-            maps[row] = reading
-        mask = torch.tensor([bool(len(reading)) and bool(reading.any()) for reading in maps], dtype=torch.bool)
-        return torch.cat(maps), mask
+        return torch.stack([square_frame(*size) if pads else square_frame(1, 1) for size in sizes])
 
 
 def _settle(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -286,13 +283,6 @@ def _settle(tokenizer: PreTrainedTokenizerBase) -> None:
     if backend is not None:
         backend.no_truncation()
         backend.no_padding()
-
-
-def _for_reading(row: int, function: Any, *args: Any) -> Any:
-    try:
-        return function(*args)
-    except ValueError as error:
-        raise ValueError(f"gaze of image {row}: {error}") from None
 
 
 def _reports(text: Any) -> list[list[str]] | None:

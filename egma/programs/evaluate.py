@@ -34,6 +34,7 @@ from egma.evaluation.tasks import TASKS
 from egma.inference.models import load_model
 from egma.inference.peers import load_peer
 from egma.inference.prompts import load_prompts
+from egma.tools.corpora import corpus_folder
 from egma.tools.processes import EVALUATION_SOURCES, write_json
 
 GIVEN = (
@@ -53,7 +54,9 @@ GIVEN = (
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id of an EGMA model with its processor")
-    parser.add_argument("--data", required=True, help="corpus written by python -m dataset_scripts.build")
+    parser.add_argument(
+        "--data", required=True, help="corpus written by python -m dataset_scripts.build: folder or Hub id"
+    )
     parser.add_argument(
         "--tasks", nargs="+", metavar="TASK", help=f"of {', '.join(TASKS)}; default: what the data allow"
     )
@@ -133,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     transformers_logging.set_verbosity_error()
     disable_progress_bars()
     try:
+        options.data = corpus_folder(options.data)
         prompts = None if options.prompts is None else load_prompts(options.prompts)
         model, processor = load_model(options.model)
         others = {Path(name).name: load_other(name) for name in options.others}

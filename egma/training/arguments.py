@@ -19,8 +19,8 @@ from modeling_egma import EgmaConfig
 POSITIVES = ("diagonal", "text_match")
 OBJECTIVE_WEIGHTS = ("contrastive_weight", "gaze_weight", "mapping_weight")
 # what a run that goes on may set anew; its start's content and the model's configuration are compared themselves
-_FREE = """output_dir config resume extend dry_run report_to push_to_hub log_steps num_workers heat_map_cases data model
-vision_model text_model egma_config checkpoint_steps checkpoint_minutes evaluation_steps early_stopping_patience"""
+_FREE = """output_dir config resume extend dry_run report_to push_to_hub log_steps num_workers prepared keep_on_device heat_map_cases data
+model vision_model text_model egma_config checkpoint_steps checkpoint_minutes evaluation_steps early_stopping_patience"""
 FREE_SETTINGS = {*_FREE.split(), *OBJECTIVE_WEIGHTS}
 OBJECTIVE_FIELDS = (*OBJECTIVE_WEIGHTS, "gaze_sentence_weight", "gaze_label_threshold", "mapping_threshold")
 
@@ -30,7 +30,10 @@ class TrainingSettings:
     """Everything that decides a run. The model comes from `model`, from two towers, or from `egma_config` alone."""
 
     data: str | None = field(
-        default=None, metadata={"help": "folder of a converted corpus (dataset_scripts.build), or several: A,B"}
+        default=None,
+        metadata={
+            "help": "converted corpus (dataset_scripts.build), a folder or hf://datasets/ID@REVISION, or several: A,B"
+        },
     )
     data_weights: str | None = field(
         default=None, metadata={"help": "each corpus' share of an epoch, as 2,1; without: every reading once"}
@@ -107,7 +110,15 @@ class TrainingSettings:
         default=None, metadata={"help": "stop after so many validations without a lower loss"}
     )
     heat_map_cases: int = field(default=4, metadata={"help": "validation readings drawn with their maps each time"})
-    num_workers: int = field(default=0, metadata={"help": "processes that prepare batches"})
+    num_workers: int | None = field(
+        default=None, metadata={"help": "processes that prepare batches; chosen by cores and device when not given"}
+    )
+    prepared: str | None = field(
+        default=None, metadata={"help": "folder of the frames that the model sees, made once and mapped into memory"}
+    )
+    keep_on_device: bool = field(
+        default=False, metadata={"help": "with prepared: the training frames in the device's memory, where they fit"}
+    )
     log_steps: int = field(default=10, metadata={"help": "steps between log lines, and between a GPU's reports"})
     report_to: str = field(
         default="tensorboard", metadata={"help": "trackers of accelerate, as tensorboard,wandb; 'all'; 'none'"}
@@ -125,6 +136,8 @@ class TrainingSettings:
         if self.data is None or self.output_dir is None:
             raise UserError("--data (a converted corpus) and --output_dir are needed")
         _check_ranges(self)
+        if (self.prepared and self.streaming) or (self.keep_on_device and not self.prepared):
+            raise UserError("prepared needs the index that streaming does without, and keep_on_device needs prepared")
         if self.positives not in POSITIVES:
             raise UserError(f"positives is '{self.positives}', expected {' or '.join(POSITIVES)}")
         _check_known("egma_config", self.egma_config, _names(EgmaConfig))

@@ -20,32 +20,27 @@ def text_number(text: str) -> int:
 
 
 class Augmentation:
-    """What the settings say of augmentation, in one epoch.
+    """What the settings say of augmentation; a row's `epoch` is part of its draws.
 
-    `frame_affines` moves the frame (rotation, scale, shift, flip, then crop); `grey_values` changes brightness and
-    contrast of normalised pixels.
+    `frame_affines` moves the frame (rotation, scale, shift, flip, then crop); `greys` changes brightness and contrast.
     """
 
-    def __init__(self, settings: TrainingSettings, epoch: int) -> None:
+    def __init__(self, settings: TrainingSettings) -> None:
         self.settings = settings
-        self.epoch = epoch
 
-    def frame_affines(self, rows: Sequence[Mapping[str, Any]]) -> list[Tensor] | None:
-        """One (2, 3) map of frame fractions a reading; None when nothing moves."""
+    def frame_affines(self, rows: Sequence[Mapping[str, Any]]) -> Tensor | None:
+        """(B, 2, 3) maps of frame fractions; None when nothing moves."""
         if not any(getattr(self.settings, name) for name in MOVES):
             return None
-        return [self._frame_affine(row) for row in rows]
+        return torch.stack([self._frame_affine(row) for row in rows])
 
-    def grey_values(self, pixel_values: Tensor, rows: Sequence[Mapping[str, Any]], deviation: float) -> Tensor:
-        """Brightness and contrast of (B, 3, H, W), normalised by `deviation`, a fraction of full scale."""
+    def greys(self, rows: Sequence[Mapping[str, Any]]) -> Tensor | None:
+        """(B, 2) what is added, as a fraction of full scale, and the factor of contrast; None when nothing changes."""
         settings = self.settings
         if not (settings.brightness or settings.contrast):
-            return pixel_values
+            return None
         draws = torch.tensor(np.stack([self._random(row, kind=2).uniform(-1, 1, size=2) for row in rows])).float()
-        brightness = settings.brightness / deviation * draws[:, 0, None, None, None]
-        contrast = 1 + settings.contrast * draws[:, 1, None, None, None]
-        mean = pixel_values.mean(dim=(1, 2, 3), keepdim=True)
-        return (pixel_values - mean) * contrast + mean + brightness
+        return draws * torch.tensor([settings.brightness, settings.contrast]) + torch.tensor([0.0, 1.0])
 
     def _frame_affine(self, row: Mapping[str, Any]) -> Tensor:
         settings = self.settings
@@ -64,4 +59,12 @@ class Augmentation:
         return compose(frame_crop(x_min, y_min, x_min + side, y_min + side), moved)
 
     def _random(self, row: Mapping[str, Any], kind: int) -> np.random.Generator:
-        return np.random.default_rng([self.settings.seed, 1, kind, self.epoch, text_number(row["reading_id"])])
+        return np.random.default_rng([self.settings.seed, 1, kind, row["epoch"], text_number(row["reading_id"])])
+
+
+def change_greys(frames: Tensor, greys: Tensor) -> Tensor:
+    """Brightness and contrast, about each picture's mean, of (B, C, H, W) from 0 to 255."""
+    frames = frames.float()
+    mean = frames.mean(dim=(1, 2, 3), keepdim=True)
+    added, contrast = (one[:, None, None, None] for one in greys.unbind(1))
+    return (frames - mean) * contrast + mean + 255 * added

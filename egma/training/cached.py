@@ -10,10 +10,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from egma.training.finishing import UNFINISHED
 from egma.training.gather import Features, gather, join
 from egma.training.step import Batch, Pull, Terms, TrainingModule, synchronised, to_device
 
-PER_IMAGE = ("pixel_values", "gaze_mask", "report_ids", "reading_ids")
+PER_IMAGE = ("pixel_values", "gaze_mask", "report_ids", "reading_ids", *UNFINISHED)
+PER_BATCH = ("finish",)
 PER_SENTENCE = ("input_ids", "attention_mask", "token_type_ids", "gaze_heatmaps", "sentence_ids")
 
 
@@ -65,6 +67,7 @@ def split(batch: Batch, size: int) -> Iterator[dict[str, Any]]:
         chosen = ((rows >= start) & (rows < end)).nonzero().squeeze(1)
         part = {name: batch[name][start:end] for name in PER_IMAGE if batch.get(name) is not None}
         part |= {name: batch[name][chosen] for name in PER_SENTENCE if batch.get(name) is not None}
+        part |= {name: batch[name] for name in PER_BATCH if name in batch}
         yield part | {"sentence_to_image": rows[chosen] - start}
 
 

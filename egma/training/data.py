@@ -1,27 +1,32 @@
 """Corpora of the schema -> the batches of a run, the same for the same seed whatever the workers."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 from datasets import Dataset
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import BatchFeature
 
 from dataset_scripts.identity import corpus_identity
 from dataset_scripts.schema import Split, UserError, is_generated, load_readings, sentence_span
+from egma.tools.corpora import corpus_folder
 from egma.training.arguments import TrainingSettings
 from egma.training.augmentation import Augmentation, text_number
-from egma.training.sampling import EpochPlan, gaze_subset
-from egma.training.streaming import StreamedBatches
+from egma.training.finishing import Finishing
+from egma.training.prepared import PreparedFrames
+from egma.training.readings import Readings, make_loader, worker_count
+from egma.training.sampling import EpochPlan, Indices
+from egma.training.streaming import StreamedReadings
+from modeling_egma.gaze_egma import fixation_table, window_table
+from modeling_egma.image_processing_egma import VALUE_SETTINGS
+from modeling_egma.pictures_egma import picture_list
 
-TRAINING_COLUMNS = ["image", "sentences", "fixations", "reading_id"]
+CPU = torch.device("cpu")
 
 
 class TrainingData:
@@ -38,26 +43,49 @@ class TrainingData:
         UserError: a corpus that cannot be read, weights that do not fit the corpora, too few readings for one batch.
     """
 
-    def __init__(self, settings: TrainingSettings, rank: int, world: int) -> None:
-        self.settings, self.rank, self.world = settings, rank, world
-        self.folders = [Path(part.strip()) for part in str(settings.data).split(",")]
+    def __init__(self, settings: TrainingSettings, rank: int, world: int, device: torch.device = CPU) -> None:
+        self.settings, self.rank, self.world, self.device = settings, rank, world, device
+        self.workers = worker_count(settings, device)
+        self.validation_loader: DataLoader[Any] | None = None
+        self.kept: Tensor | None = None
+        self.folders = [corpus_folder(part.strip()) for part in str(settings.data).split(",")]
         self.weights = _weights(settings.data_weights, self.folders)
         self.generated = all(is_generated(folder) for folder in self.folders)
         validation = self._load("validation")
         self.validation = Readings(validation, min(1.0, math.ceil(settings.gaze_ratio)), settings.seed)
         self.truncated_sentences = 0
-        self.source: _Indexed | StreamedBatches
+        self.source: IndexedReadings | StreamedReadings
         if settings.streaming:
-            self.source = StreamedBatches(settings, self.folders, self.weights, rank, world)
+            self.source = StreamedReadings(settings, self.folders, self.weights, rank, world)
+            self.workers = self.source.workers_of(self.workers)
         else:
-            self.source = _Indexed(self._load("train"), self.weights, settings, rank, world)
+            self.source = IndexedReadings(self._load("train"), self.weights, settings, rank, world)
         self.rows, self.has_gaze = self.source.rows, self.source.has_gaze
         self.batches_per_epoch = self.source.batches_per_epoch
 
+    def prepare(self, image_processor: Any) -> None:
+        """With `prepared`, read frames from now on, which are made where they are not there yet.
+
+        Raises:
+            UserError: other frames than these, or more than the device can keep.
+        """
+        settings = self.settings
+        if settings.prepared is None:
+            return
+        for name, readings in (("train", self.source), ("validation", self.validation)):
+            assert isinstance(readings, Readings)
+            folder = Path(settings.prepared)
+            readings.frames = PreparedFrames(folder, self.folders, readings, name, image_processor)
+        if settings.keep_on_device:
+            self.kept = self.source.frames.move_to(self.device)
+
     def batches(self, collator: "ReadingCollator", first_batch: int) -> Iterator[BatchFeature]:
         """This process's batches without end from its batch `first_batch` on: what an uninterrupted run would see."""
-        for batch in self.source.batches(collator, first_batch):
+        places = ([(row, epoch) for row in rows.tolist()] for epoch, rows in self.source.batches(first_batch))
+        for batch in make_loader(self.source, collator, places, self.workers, self.device):
             self.truncated_sentences += batch.pop("truncated_sentences")
+            if self.kept is not None:
+                batch["pixel_values"] = self.kept[batch.pop("frame_places").to(self.device, non_blocking=True)]
             yield batch
 
     def validation_batches(self, collator: "ReadingCollator") -> Iterator[BatchFeature]:
@@ -70,8 +98,10 @@ class TrainingData:
         whole = [list(range(start, min(start + size, count))) for start in range(0, count, size)]
         own = whole[self.rank :: self.world]
         missing = -(-len(whole) // self.world) - len(own)
-        loader = make_loader(self.validation, collator, own + whole[:1] * missing, self.settings.num_workers)
-        for number, batch in enumerate(loader):
+        if self.validation_loader is None:
+            places = [[(row, 0) for row in batch] for batch in own + whole[:1] * missing]
+            self.validation_loader = make_loader(self.validation, collator, places, self.workers, self.device)
+        for number, batch in enumerate(self.validation_loader):
             yield BatchFeature({**batch, "weight": len(batch["pixel_values"]) if number < len(own) else 0})
 
     def fixed_cases(self, count: int) -> list[dict[str, Any]]:
@@ -98,70 +128,36 @@ class TrainingData:
 
     @property
     def summary(self) -> str:
-        return f"{self.source.summary}; {len(self.validation)} for validation"
+        return f"{self.source.summary}; {len(self.validation)} for validation; {self.workers} workers prepare batches"
 
     def _load(self, split: Split) -> list[Dataset] | Any:
         return [load_readings(folder, split) for folder in self.folders]
 
 
-class Readings(torch.utils.data.Dataset[dict[str, Any]]):
-    """Rows of corpora, one after the other, as a map-style dataset.
-
-    Attributes:
-        keeps_gaze: (rows,) bool, whose gaze is used.
-        sentence_counts: (rows,)
-    """
-
-    def __init__(self, corpora: Sequence[Dataset], gaze_ratio: float, seed: int) -> None:
-        columns = [rows.select_columns(TRAINING_COLUMNS) for rows in corpora]
-        self.rows = datasets.concatenate_datasets(columns)
-        self.keeps_gaze = gaze_subset(np.concatenate([_has_gaze(rows) for rows in corpora]), gaze_ratio, seed)
-        self.sentence_counts = np.concatenate([_lengths(rows, "sentences") for rows in corpora])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.rows[index]
-        return row | {"fixations": row["fixations"] if self.keeps_gaze[index] else None}
-
-
-class _Indexed:
-    """Training readings that can be reached by number."""
+class IndexedReadings(Readings):
+    """Training readings that can be reached by number, and the batches of one process."""
 
     def __init__(
-        self,
-        corpora: list[Dataset],
-        weights: list[float] | None,
-        settings: TrainingSettings,
-        rank: int,
-        world: int,
+        self, corpora: list[Dataset], weights: list[float] | None, settings: TrainingSettings, rank: int, world: int
     ) -> None:
-        self.settings, self.rank, self.world = settings, rank, world
-        self.rows = datasets.concatenate_datasets(corpora)
-        self.readings = Readings(corpora, settings.gaze_ratio, settings.seed)
-        self.has_gaze = bool(self.readings.keeps_gaze.any())
-        ids = np.concatenate([np.asarray(rows["image_id"]) for rows in corpora])
-        _, images = np.unique(ids, return_inverse=True)
-        sizes = [len(rows) for rows in corpora]
-        self.plan = EpochPlan(images, sizes, weights, settings.batch_size * world, settings.seed)
+        super().__init__(corpora, settings.gaze_ratio, settings.seed)
+        self.rank, self.world = rank, world
+        self.has_gaze = bool(self.keeps_gaze.any())
+        self.plan = EpochPlan(self.images, self.sizes, weights, settings.batch_size * world, settings.seed)
         self.batches_per_epoch = len(self.plan.epoch(0))
         used = self.batches_per_epoch * settings.batch_size * world
         self.summary = (
-            f"{len(ids)} training readings of {images.max() + 1} images, {self.readings.keeps_gaze.sum()} with gaze; "
+            f"{len(self)} training readings of {self.images.max() + 1} images, {self.keeps_gaze.sum()} with gaze; "
             f"{used} of them in an epoch"
         )
 
-    def batches(self, collator: "ReadingCollator", first_batch: int) -> Iterator[BatchFeature]:
-        while True:
-            collator.epoch, batches = self.plan.locate(first_batch)
-            own = batches.reshape(len(batches), self.world, -1)[:, self.rank].tolist()
-            yield from make_loader(self.readings, collator, own, self.settings.num_workers)
-            first_batch += len(batches)
+    def batches(self, first: int) -> Iterator[tuple[int, Indices]]:
+        """This process's batches of the run from its batch `first` on: the epoch and the rows."""
+        return ((epoch, rows.reshape(self.world, -1)[self.rank]) for epoch, rows in self.plan.batches(first))
 
 
 class ReadingCollator:
-    """Rows -> model inputs and `reading_ids`; augments when `settings` are given.
+    """Rows -> what `step.to_device` finishes to model inputs, and `reading_ids`; augments when `settings` are given.
 
     With `positives: text_match` also `report_ids` (B,) and `sentence_ids` (N,), equal for equal texts.
     """
@@ -169,28 +165,45 @@ class ReadingCollator:
     def __init__(self, processor: Any, settings: TrainingSettings | None = None) -> None:
         self.processor = processor
         self.settings = settings
-        self.epoch = 0
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> BatchFeature:
-        augmentation = None if self.settings is None else Augmentation(self.settings, self.epoch)
         texts = [[sentence["text"] for sentence in row["sentences"]] for row in rows]
-        before = self.processor.truncated_sentences
-        batch = self.processor(
-            images=[row["image"] for row in rows],
-            text=texts,
-            gaze=[row["fixations"] for row in rows],
-            spans=[[sentence_span(sentence) for sentence in row["sentences"]] for row in rows],
-            frame_affines=None if augmentation is None else augmentation.frame_affines(rows),
-        )
-        if augmentation is not None:
-            deviation = float(np.mean(self.processor.image_processor.image_std))
-            batch["pixel_values"] = augmentation.grey_values(batch["pixel_values"], rows, deviation)
+        spans = [[sentence_span(sentence) for sentence in row["sentences"]] for row in rows]
+        batch = self._tokens(texts) | self._frames(rows)
+        batch["fixations"] = fixation_table([row["fixations"] for row in rows])
+        batch["windows"] = window_table(spans, self.processor.gaze_kwargs["lead"])
         batch["reading_ids"] = [row["reading_id"] for row in rows]
+        values = {name: getattr(self.processor.image_processor, name) for name in VALUE_SETTINGS}
+        batch["finish"] = Finishing(values, self.processor.grid_size, self.processor.gaze_kwargs["sigma"])
+        if self.settings is not None:
+            augmentation = Augmentation(self.settings)
+            moves = {"frame_affines": augmentation.frame_affines(rows), "greys": augmentation.greys(rows)}
+            batch |= {name: value for name, value in moves.items() if value is not None}
+            if self.settings.positives == "text_match":
+                batch |= text_ids(texts)
+        return BatchFeature(batch)
+
+    def _tokens(self, texts: Sequence[Sequence[str]]) -> dict[str, Any]:
+        before = self.processor.truncated_sentences
+        tokens = dict(self.processor(text=[text for report in texts for text in report]))
+        counts = torch.tensor([len(report) for report in texts])
+        tokens["sentence_to_image"] = torch.repeat_interleave(torch.arange(len(texts)), counts)
         # counted here, as a worker's processor is a copy
-        batch["truncated_sentences"] = self.processor.truncated_sentences - before
-        if self.settings is not None and self.settings.positives == "text_match":
-            batch |= text_ids(texts)
-        return batch
+        return tokens | {"truncated_sentences": self.processor.truncated_sentences - before}
+
+    def _frames(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """uint8 frames, or their places where the device has them, and how the images lie in them."""
+        if "image" in rows[0]:
+            pictures = picture_list([row["image"] for row in rows])
+            frames = {"pixel_values": self.processor.image_processor.frames(pictures)}
+            sizes = [picture.size for picture in pictures]
+        else:
+            name = "frame_places" if "frame_places" in rows[0] else "pixel_values"
+            frames, sizes = (
+                {name: torch.from_numpy(np.stack([row[name] for row in rows]))},
+                [row["size"] for row in rows],
+            )
+        return frames | {"geometry": self.processor.geometry(sizes)}
 
 
 def text_ids(reports: Sequence[Sequence[str]]) -> dict[str, Tensor]:
@@ -200,17 +213,6 @@ def text_ids(reports: Sequence[Sequence[str]]) -> dict[str, Tensor]:
         "report_ids": torch.tensor([text_number("\n".join(report)) for report in plain]),
         "sentence_ids": torch.tensor([text_number(text) for report in plain for text in report], dtype=torch.long),
     }
-
-
-def make_loader(readings: Any, collator: Any, batches: Iterable[list[int]], num_workers: int) -> DataLoader[Any]:
-    return DataLoader(
-        readings,
-        batch_sampler=list(batches),
-        collate_fn=collator,
-        num_workers=num_workers,
-        # the loader draws a seed for its workers; the global state belongs to dropout
-        generator=torch.Generator(),
-    )
 
 
 def _weights(given: str | None, folders: list[Path]) -> list[float] | None:
@@ -223,14 +225,3 @@ def _weights(given: str | None, folders: list[Path]) -> list[float] | None:
     if len(weights) != len(folders) or not all(0 < weight < math.inf for weight in weights):
         raise UserError(f"data_weights is '{given}', expected a number above 0 for each of {len(folders)} corpora")
     return weights
-
-
-def _has_gaze(rows: Dataset) -> NDArray[np.bool_]:
-    fixations = rows.select_columns(["fixations"]).with_format("arrow")[:]["fixations"].combine_chunks()
-    counts = fixations.field("x").value_lengths().to_numpy(zero_copy_only=False)
-    return np.asarray(np.nan_to_num(counts) > 0)
-
-
-def _lengths(rows: Dataset, column: str) -> NDArray[np.int64]:
-    values = rows.select_columns([column]).with_format("arrow")[:][column].combine_chunks()
-    return np.nan_to_num(values.value_lengths().to_numpy(zero_copy_only=False)).astype(np.int64)

@@ -46,8 +46,9 @@ class TrainingRun:
     def __init__(self, settings: TrainingSettings) -> None:
         self.settings = settings
         self.accelerator = accelerator = make_accelerator(settings)
-        self.data = TrainingData(settings, accelerator.process_index, accelerator.num_processes)
+        self.data = TrainingData(settings, accelerator.process_index, accelerator.num_processes, accelerator.device)
         model, self.processor = build_model(settings, self.data.rows)
+        self.data.prepare(self.processor.image_processor)
         gaze, size = self.processor.gaze_kwargs, self.processor.image_processor.size
         # what was not given is the model's
         settings = dataclasses.replace(settings, gaze_sigma=gaze["sigma"], gaze_lead_seconds=gaze["lead"])

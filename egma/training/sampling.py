@@ -5,6 +5,7 @@ report. The same `image_id` is the same image, in whatever corpus it stands.
 """
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,14 +41,15 @@ class EpochPlan:
                 "which is none; expected at least one of each corpus"
             )
 
-    def locate(self, batch: int) -> tuple[int, Indices]:
-        """The epoch in which the run's batch `batch` lies, and that epoch's batches from it on."""
-        for epoch in itertools.count():
+    def batches(self, first: int) -> Iterator[tuple[int, Indices]]:
+        """The run's batches without end, each with its epoch, from batch `first` on."""
+        start = 0
+        if self.counts == self.sizes:  # every row in every epoch: all are of one length
+            start, first = divmod(first, len(self.epoch(0)))
+        for epoch in itertools.count(start):
             batches = self.epoch(epoch)
-            if batch < len(batches):
-                return epoch, batches[batch:]
-            batch -= len(batches)
-        raise AssertionError
+            yield from ((epoch, batch) for batch in batches[first:])
+            first = max(0, first - len(batches))
 
     def epoch(self, epoch: int) -> Indices:
         """(batches, batch_size) rows; what does not fill a batch is left out, others in every epoch.

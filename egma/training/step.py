@@ -128,5 +128,10 @@ def synchronised(accelerator: Accelerator, module: nn.Module, last: bool) -> Abs
 
 
 def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
+    """The batch on the device, and finished there; before it where the device has no float64."""
+    finish = batch.get("finish")
+    if finish is not None and device.type == "mps":
+        batch, finish = finish(batch), None
     moved = {name: value.to(device, non_blocking=True) for name, value in batch.items() if isinstance(value, Tensor)}
-    return dict(batch) | moved
+    whole = dict(batch) | moved
+    return whole if finish is None else finish(whole)

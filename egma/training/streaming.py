@@ -1,36 +1,49 @@
-"""Training readings read from the shards as they come, without an index: for corpora that do not fit the disk cache.
+"""Training readings read from the shards as they come: for corpora whose copy in the disk cache would be too large.
 
-All processes, and all workers of one, read the same stream of undecoded rows and decode only their own. So the batches
-are those of one process, the same image never meets itself, and a resumed run finds its place by reading its epoch
-again up to there.
+What is read when follows from the images' names alone, which are read once: row groups are dealt to the processes, and
+within a process to lanes, whose batches take turns. So a process reads what it uses, a worker serves lanes of its own,
+and a resumed run finds its place without reading up to there. The same image never meets itself: in one epoch, readings
+of an image that lie with several processes are used on one of them.
 """
 
 import itertools
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import datasets
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from datasets import Dataset, IterableDataset
-from torch.utils.data import DataLoader, get_worker_info
-from transformers import BatchFeature
+from datasets import Dataset
+from torch.utils.data import get_worker_info
 
 from dataset_scripts.schema import UserError, split_files
 from egma.training.arguments import TrainingSettings
 from egma.training.augmentation import text_number
+from egma.training.readings import RowReader, list_lengths, numbers_of
+from egma.training.sampling import EpochPlan, Indices
 
-COLUMNS = ["image", "sentences", "fixations", "reading_id", "image_id"]
 # of each corpus, for a new model's vocabulary and grey values
 SAMPLE = 1000
 RATIO_STEPS = 2**32
-ROWS_AT_ONCE = 16
+# of a process; a power of two, as are the workers that serve them
+MOST_LANES = 8
+UNITS_A_LANE = 16
 
 
-class StreamedBatches:
-    """The batches of one process over the training shards of all corpora.
+class Unit(NamedTuple):
+    """Rows of one row group: all, or a part where groups are few. `first` counts over all corpora."""
+
+    corpus: int
+    path: str
+    group: int
+    first_in_group: int
+    first: int
+    rows: int
+
+
+class StreamedReadings(RowReader):
+    """Training readings of all corpora, read by row groups, and the batches of one process.
 
     `gaze_ratio` keeps the gaze of readings whose number, drawn from seed and name, lies below it: about that share.
     """
@@ -39,104 +52,135 @@ class StreamedBatches:
         self, settings: TrainingSettings, folders: list[Path], weights: list[float] | None, rank: int, world: int
     ) -> None:
         self.settings, self.rank, self.world = settings, rank, world
-        self.shards = [[str(path) for path in split_files(folder, "train")] for folder in folders]
-        sizes = [sum(pq.read_metadata(path).num_rows for path in shards) for shards in self.shards]
-        self.readings = sum(sizes)
-        shares = weights or sizes
-        self.probabilities = [share / sum(shares) for share in shares]
-        self.batches_per_epoch = sum(sizes) // (settings.batch_size * world)
+        shards = [[Path(path) for path in split_files(folder, "train")] for folder in folders]
+        self.images = numbers_of(pq.read_table(path, columns=["image_id"])[0] for paths in shards for path in paths)
+        total = len(self.images)
+        self.batches_per_epoch = total // (settings.batch_size * world)
         if self.batches_per_epoch == 0:
             raise UserError(
-                f"the training split has {sum(sizes)} readings, fewer than one batch of {settings.batch_size} on each "
+                f"the training split has {total} readings, fewer than one batch of {settings.batch_size} on each "
                 f"of {world} process(es); lower --batch_size"
             )
-        samples = [row for shards in self.shards for row in itertools.islice(_stream(shards), SAMPLE)]
-        features = datasets.Features({name: _stream(self.shards[0]).features[name] for name in COLUMNS})
-        self.rows = Dataset.from_list(samples, features=features)
-        self.has_gaze = settings.gaze_ratio > 0 and any(_has_fixations(shards) for shards in self.shards)
-        self.summary = f"{sum(sizes)} training readings, streamed, about {settings.gaze_ratio:.0%} of the gaze kept"
+        self.units = _units(shards, max(1, total // (UNITS_A_LANE * world)))
+        self.firsts = np.array([unit.first for unit in self.units])
+        possible = len(self.units) // (world * UNITS_A_LANE)
+        self.lanes = max(lanes for lanes in (1, 2, 4, MOST_LANES) if lanes <= max(1, possible))
+        self.rows_together = max(settings.shuffle_buffer // self.lanes, 4 * settings.batch_size)
+        self.held: dict[tuple[str, int], pa.Table] = {}
+        sizes = [sum(unit.rows for unit in self.units if unit.corpus == number) for number in range(len(shards))]
+        shares = weights or sizes
+        self.passes = [total * share / sum(shares) / size for share, size in zip(shares, sizes, strict=True)]
+        self.rows = Dataset(pa.concat_tables([_first_rows(paths) for paths in shards]))
+        self.has_gaze = settings.gaze_ratio > 0 and any(_has_fixations(path) for paths in shards for path in paths)
+        self.summary = f"{total} training readings, streamed, about {settings.gaze_ratio:.0%} of the gaze kept"
 
-    def batches(self, collator: Any, first_batch: int) -> Iterator[BatchFeature]:
-        """Batches without end from `first_batch` on."""
-        while True:
-            epoch, position = divmod(first_batch, self.batches_per_epoch)
-            collator.epoch = epoch
-            part = _Part(self, collator, epoch, position)
-            # the loader draws a seed for its workers; the global state belongs to dropout
-            workers = self.settings.num_workers
-            yield from DataLoader(part, batch_size=None, num_workers=workers, generator=torch.Generator())
-            first_batch += self.batches_per_epoch - position
+    def workers_of(self, workers: int) -> int:
+        """As many of `workers` as can have lanes of their own."""
+        return max(count for count in (0, 1, 2, 4, MOST_LANES) if count <= min(workers, self.lanes))
 
-    def joined_batches(self, epoch: int) -> Iterator[list[dict[str, Any]]]:
-        """Undecoded rows of the batches of all processes in one epoch."""
-        size = self.settings.batch_size * self.world
-        held: deque[dict[str, Any]] = deque()
-        stream = itertools.chain.from_iterable(self._rows(epoch, passage) for passage in itertools.count())
-        for _ in range(self.batches_per_epoch):
-            batch: dict[str, dict[str, Any]] = {}
-            for _ in range(len(held)):
-                _place(held.popleft(), batch, held, size)
-            while len(batch) < size:
-                if len(held) > self.readings:
-                    raise UserError(f"the training split has fewer than {size} different images; lower --batch_size")
-                _place(next(stream), batch, held, size)
-            yield list(batch.values())
+    def batches(self, first: int) -> Iterator[tuple[int, Indices]]:
+        """This process's batches of the run from its batch `first` on: the epoch and the rows."""
+        start, first = divmod(first, self.batches_per_epoch)
+        for epoch in itertools.count(start):
+            lanes = [self._lane(dealt, epoch, lane) for lane, dealt in enumerate(self._deal(epoch))]
+            turns = (next(lanes[number % self.lanes]) for number in range(self.batches_per_epoch))
+            yield from ((epoch, rows) for rows in itertools.islice(turns, first, None))
+            first = 0
 
-    def decoded(self, row: dict[str, Any]) -> dict[str, Any]:
+    def keeps(self, index: int, row: dict[str, Any]) -> bool:
         number = text_number(f"{self.settings.seed} {row['reading_id']}") % RATIO_STEPS
-        keeps = number < self.settings.gaze_ratio * RATIO_STEPS
-        image = datasets.Image().decode_example(row["image"])
-        return row | {"image": image, "fixations": row["fixations"] if keeps else None}
+        fixations = row["fixations"]
+        recorded = fixations is not None and fixations["x"] is not None and len(fixations["x"]) > 0
+        return recorded and number < self.settings.gaze_ratio * RATIO_STEPS
 
-    def _rows(self, epoch: int, passage: int) -> Iterator[dict[str, Any]]:
-        seed = text_number(f"{self.settings.seed} {epoch} {passage}") % RATIO_STEPS
-        streams = [_stream(shards) for shards in self.shards]
-        mixed = streams[0]
-        if len(streams) > 1:
-            mixed = datasets.interleave_datasets(
-                streams, probabilities=self.probabilities, seed=seed, stopping_strategy="all_exhausted"
-            )
-        mixed = mixed.shuffle(seed=seed, buffer_size=self.settings.shuffle_buffer)
-        # `iter`: inside a loader's worker, plain iteration would give each worker other shards
-        for columns in mixed.iter(batch_size=ROWS_AT_ONCE):
-            yield from (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+    def table(self, indices: list[int], columns: list[str]) -> pa.Table:
+        rows = []
+        for index in indices:
+            unit = self.units[int(np.searchsorted(self.firsts, index, side="right")) - 1]
+            group = self._group(unit.path, unit.group, columns)
+            rows.append(group.slice(unit.first_in_group + index - unit.first, 1))
+        return pa.concat_tables(rows)
+
+    def _group(self, path: str, group: int, columns: list[str]) -> pa.Table:
+        """A row group; those used last are held, as many rows as this worker's lanes shuffle together."""
+        table = self.held.pop((path, group), None)
+        if table is None:
+            table = pq.ParquetFile(path).read_row_group(group, columns=columns)
+            worker = get_worker_info()
+            lanes = self.lanes // (1 if worker is None else worker.num_workers)
+            while self.held and sum(map(len, self.held.values())) > 2 * lanes * self.rows_together:
+                del self.held[next(iter(self.held))]
+        self.held[path, group] = table
+        return table
+
+    def _deal(self, epoch: int) -> list[list[Indices]]:
+        """Rows of this process's units of an epoch, lane by lane, those left out whose image another process has."""
+        random = np.random.default_rng([self.settings.seed, 6, epoch])
+        order = random.permutation(len(self.units))
+        loads = np.zeros(self.world * self.lanes, dtype=np.int64)
+        places = [range(unit.first, unit.first + unit.rows) for unit in self.units]
+        owner = np.zeros(self.images.max() + 1, dtype=np.int64)
+        lane_of = np.zeros(len(self.units), dtype=np.int64)
+        for number in order:
+            lane_of[number] = lane = int(loads.argmin())
+            loads[lane] += len(places[number])
+            owner[self.images[places[number]]] = lane % self.world
+        lanes: list[list[Indices]] = [[] for _ in range(self.lanes)]
+        for number in self._repeated(order, random):
+            lane, rank = divmod(int(lane_of[number]), self.world)
+            if rank == self.rank:
+                rows = np.array(places[number])
+                lanes[lane].append(rows[owner[self.images[rows]] == rank])
+        return lanes
+
+    def _repeated(self, order: Indices, random: np.random.Generator) -> Indices:
+        """Numbers of the units, each as often as its corpus' weight asks for."""
+        corpus = np.array([self.units[number].corpus for number in order])
+        times = np.zeros(len(order), dtype=np.int64)
+        for number, passes in enumerate(self.passes):
+            count = int((corpus == number).sum())
+            times[corpus == number] = np.floor(passes + (random.permutation(count) + 0.5) / count)
+        return np.repeat(order, times)
+
+    def _lane(self, dealt: list[Indices], epoch: int, lane: int) -> Iterator[Indices]:
+        """Batches without end, of rows that are read together, in ever new orders."""
+        size = self.settings.batch_size
+        for passage in itertools.count():
+            seed = text_number(f"{self.settings.seed} {epoch} {self.rank} {lane} {passage}")
+            random = np.random.default_rng(seed)
+            rows = np.concatenate([np.zeros(0, np.int64), *(dealt[place] for place in random.permutation(len(dealt)))])
+            made = 0
+            for block in np.array_split(rows, max(1, len(rows) // self.rows_together)):
+                if len(np.unique(self.images[block])) >= size:
+                    batches = EpochPlan(self.images[block], [len(block)], None, size, seed + made).epoch(0)
+                    made += len(batches)
+                    yield from block[batches]
+            if not made:
+                raise UserError(
+                    f"the training split has fewer than {size} different images in what process {self.rank + 1} of "
+                    f"{self.world} reads; lower --batch_size"
+                )
 
 
-class _Part(torch.utils.data.IterableDataset[BatchFeature]):
-    """One process's batches of one epoch from `position` on; workers take turns."""
-
-    def __init__(self, source: StreamedBatches, collator: Any, epoch: int, position: int) -> None:
-        self.source, self.collator, self.epoch, self.position = source, collator, epoch, position
-
-    def __iter__(self) -> Iterator[BatchFeature]:
-        worker = get_worker_info()
-        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        batches = itertools.islice(self.source.joined_batches(self.epoch), self.position + number, None, workers)
-        size = self.source.settings.batch_size
-        start = self.source.rank * size
-        for batch in batches:
-            yield self.collator([self.source.decoded(row) for row in batch[start : start + size]])
+def _units(shards: list[list[Path]], largest: int) -> list[Unit]:
+    units: list[Unit] = []
+    first = 0
+    for corpus, path in ((number, path) for number, paths in enumerate(shards) for path in paths):
+        about = pq.read_metadata(path)
+        for group in range(about.num_row_groups):
+            rows = about.row_group(group).num_rows
+            for start in range(0, rows, largest):
+                units.append(Unit(corpus, str(path), group, start, first, min(largest, rows - start)))
+                first += units[-1].rows
+    return units
 
 
-def _place(row: dict[str, Any], batch: dict[str, Any], held: deque[dict[str, Any]], size: int) -> None:
-    """Into the batch, or held back for the next one when its image is there already or the batch is full."""
-    if row["image_id"] in batch or len(batch) == size:
-        held.append(row)
-    else:
-        batch[row["image_id"]] = row
+def _first_rows(paths: list[Path]) -> pa.Table:
+    batches = itertools.chain.from_iterable(pq.ParquetFile(path).iter_batches(100) for path in paths)
+    return pa.Table.from_batches(itertools.islice(batches, SAMPLE // 100))
 
 
-def _stream(shards: list[str]) -> IterableDataset:
-    # not load_dataset, which tells the Hub that it was called
-    rows = IterableDataset.from_parquet(shards, split=datasets.Split.TRAIN, columns=COLUMNS)
-    return rows.cast_column("image", datasets.Image(decode=False))
-
-
-def _has_fixations(shards: list[str]) -> bool:
-    for path in shards:
-        file = pq.ParquetFile(path)
-        for group in range(file.num_row_groups):
-            column = file.read_row_group(group, columns=["fixations"]).column("fixations").combine_chunks()
-            if (column.field("x").value_lengths().fill_null(0).to_numpy(zero_copy_only=False) > 0).any():
-                return True
-    return False
+def _has_fixations(path: Path) -> bool:
+    file = pq.ParquetFile(path)
+    groups = (file.read_row_group(group, columns=["fixations.x"])[0] for group in range(file.num_row_groups))
+    return any(list_lengths(group, "x").any() for group in groups)

@@ -31,6 +31,7 @@ from egma.training.data import TrainingData
 from egma.training.devices import parameter_groups
 from egma.training.run import TrainingRun
 from egma.training.start import build_model
+from egma.training.step import to_device
 
 TINY = {
     "egma_config": {
@@ -216,7 +217,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_reading
     def poisoned(self: TrainingRun, batches: object) -> None:
         if self.step == 2:
             weights.update({n: v.clone() for n, v in self.training.model.state_dict().items()})
-            batch = next(batches)  # type: ignore[call-overload]
+            batch = to_device(next(batches), self.accelerator.device)  # type: ignore[call-overload]
             batch["pixel_values"][3] = float("nan")
             batches = iter([batch])
             try:
