@@ -118,6 +118,11 @@ def text_positions_of(config: PreTrainedConfig) -> int | None:
         return text_positions(tower_from_config(config))
 
 
+def takes_token_types(tower: nn.Module) -> bool:
+    """Whether a text encoder can be told of several kinds of tokens."""
+    return "token_type_ids" in inspect.signature(tower.forward).parameters
+
+
 def check_length(input_ids: Tensor, positions: int | None) -> None:
     """Raise ValueError for sentences that the text encoder has no places for."""
     if positions is not None and input_ids.shape[-1] > positions:
