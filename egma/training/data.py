@@ -16,9 +16,10 @@ from transformers import BatchFeature
 
 from dataset_scripts.identity import corpus_identity
 from dataset_scripts.schema import Split, UserError, is_generated, load_readings, sentence_span
+from egma.inference.texts import distinct_texts
 from egma.training.arguments import TrainingSettings
 from egma.training.augmentation import Augmentation, text_number
-from egma.training.sampling import EpochPlan, gaze_subset
+from egma.training.sampling import EpochPlan, even_batches, gaze_subset
 from egma.training.streaming import StreamedBatches
 
 TRAINING_COLUMNS = ["image", "sentences", "fixations", "reading_id"]
@@ -45,6 +46,8 @@ class TrainingData:
         self.generated = all(is_generated(folder) for folder in self.folders)
         validation = self._load("validation")
         self.validation = Readings(validation, min(1.0, math.ceil(settings.gaze_ratio)), settings.seed)
+        ids = np.concatenate([np.asarray(rows["image_id"]) for rows in validation])
+        self.validation_images = np.unique(ids, return_inverse=True)[1]
         self.truncated_sentences = 0
         self.source: _Indexed | StreamedBatches
         if settings.streaming:
@@ -61,18 +64,19 @@ class TrainingData:
             yield batch
 
     def validation_batches(self, collator: "ReadingCollator") -> Iterator[BatchFeature]:
-        """This process's share of the validation split, in its own order.
+        """The validation split in batches of all processes' size, of each this process's share.
 
-        Every process gets as many, as they compute together: a batch that is only there to fill has `weight` 0, the
-        others their number of readings.
+        Readings of one image are in different batches. `weight` is the number of readings that a batch has on all
+        processes; where they are fewer than processes, every process has them all.
         """
-        size, count = self.settings.batch_size, len(self.validation)
-        whole = [list(range(start, min(start + size, count))) for start in range(0, count, size)]
-        own = whole[self.rank :: self.world]
-        missing = -(-len(whole) // self.world) - len(own)
-        loader = make_loader(self.validation, collator, own + whole[:1] * missing, self.settings.num_workers)
-        for number, batch in enumerate(loader):
-            yield BatchFeature({**batch, "weight": len(batch["pixel_values"]) if number < len(own) else 0})
+        joint = even_batches(self.validation_images, self.settings.batch_size * self.world)
+        own = [
+            (batch if len(batch) < self.world else np.array_split(batch, self.world)[self.rank]).tolist()
+            for batch in joint
+        ]
+        loader = make_loader(self.validation, collator, own, self.settings.num_workers)
+        for whole, batch in zip(joint, loader, strict=True):
+            yield BatchFeature({**batch, "weight": len(whole)})
 
     def fixed_cases(self, count: int) -> list[dict[str, Any]]:
         """The first validation readings with gaze, or without where none has, with a sentence each."""
@@ -161,7 +165,9 @@ class _Indexed:
 
 
 class ReadingCollator:
-    """Rows -> model inputs and `reading_ids`; augments when `settings` are given.
+    """Rows -> model inputs, of texts the distinct ones (`distinct_texts`), and `reading_ids`.
+
+    Augments when `settings` are given.
 
     With `positives: text_match` also `report_ids` (B,) and `sentence_ids` (N,), equal for equal texts.
     """
@@ -190,7 +196,7 @@ class ReadingCollator:
         batch["truncated_sentences"] = self.processor.truncated_sentences - before
         if self.settings is not None and self.settings.positives == "text_match":
             batch |= text_ids(texts)
-        return batch
+        return BatchFeature({**batch, **distinct_texts(batch)})
 
 
 def text_ids(reports: Sequence[Sequence[str]]) -> dict[str, Tensor]:

@@ -106,6 +106,18 @@ def _occurrence(ordered: Indices) -> Indices:
     return np.arange(len(ordered)) - np.repeat(starts, lengths)
 
 
+def even_batches(images: Indices, batch_size: int) -> list[Indices]:
+    """Every row once, in batches of nearly one size: as few as hold at most `batch_size` and no image twice.
+
+    Args:
+        images: (n,) a number for every row's image, equal for equal images.
+    """
+    _, occurrences = np.unique(images, return_counts=True)
+    number = max(-(-len(images) // batch_size), int(occurrences.max(initial=0)))
+    order = np.argsort(images, kind="stable")
+    return [np.sort(order[first::number]) for first in range(number)]
+
+
 def gaze_subset(has_gaze: NDArray[np.bool_], gaze_ratio: float, seed: int) -> NDArray[np.bool_]:
     """Which readings keep their gaze: a seeded share of those that have one (METHOD "gaze_ratio").
 
