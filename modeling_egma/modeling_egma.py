@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -28,7 +27,7 @@ from .towers_egma import (
     check_length,
     check_patches,
     entry_modules,
-    final_norm,
+    patch_tokens,
     takes_token_types,
     text_positions,
     tower_from_config,
@@ -37,12 +36,6 @@ from .towers_egma import (
 )
 
 MAX_LOGIT_SCALE = 100.0
-
-
-def _with_default(function: Callable[..., Any], name: str, default: object) -> inspect.Signature:
-    signature = inspect.signature(function)
-    stated = {**signature.parameters, name: signature.parameters[name].replace(default=default)}
-    return signature.replace(parameters=list(stated.values()))
 
 
 @dataclass
@@ -182,7 +175,7 @@ class EgmaModel(EgmaPreTrainedModel):
             `last_hidden_state` (B, P, width), the patch tokens before projection; `pooler_output` (B, D), the
             projected mean token, not normalised.
         """
-        tokens, output = _patch_tokens(self.vision_model, pixel_values, **kwargs)
+        tokens, output = patch_tokens(self.vision_model, pixel_values, **kwargs)
         return _with_pooling(tokens, self.visual_projection(tokens.mean(dim=1)), output)
 
     @can_return_tuple
@@ -206,7 +199,7 @@ class EgmaModel(EgmaPreTrainedModel):
         # not `len`, which would fix the number of sentences in an exported graph
         if input_ids.shape[0] == 0:
             # encoders refuse an empty batch; the result hangs on the graph all the same
-            alone = self.get_text_features(input_ids.new_zeros(1, input_ids.shape[1]), **kwargs)
+            alone = self.get_text_features(input_ids.new_zeros(1, max(input_ids.shape[1], 1)), **kwargs)
             return cast(BaseModelOutputWithPooling, tree_map(lambda rows: rows[:0], alone))
         asked = kwargs.pop("output_hidden_states", None)
         if token_type_ids is not None and self.takes_token_types:
@@ -306,7 +299,12 @@ class EgmaModel(EgmaPreTrainedModel):
         )
 
     # transformers' Trainer asks this default whether a batch without labels has a loss; ours has one where it can
-    forward.__signature__ = _with_default(forward, "return_loss", True)
+    forward.__signature__ = inspect.Signature(
+        [
+            one.replace(default=True) if one.name == "return_loss" else one
+            for one in inspect.signature(forward).parameters.values()
+        ]
+    )
 
     def objective(
         self,
@@ -432,7 +430,7 @@ class EgmaForImageClassification(EgmaPreTrainedModel):
         """
         if pixel_values is None:
             raise ValueError("EgmaForImageClassification needs pixel_values")
-        tokens, output = _patch_tokens(self.vision_model, pixel_values, **kwargs)
+        tokens, output = patch_tokens(self.vision_model, pixel_values, **kwargs)
         logits = self.classifier(tokens.mean(dim=1))
         loss = None
         if labels is not None:
@@ -446,20 +444,6 @@ class EgmaForImageClassification(EgmaPreTrainedModel):
             hidden_states=output.hidden_states,
             attentions=getattr(output, "attentions", None),
         )
-
-
-def _patch_tokens(vision_model: PreTrainedModel, pixel_values: Tensor, **kwargs: Any) -> tuple[Tensor, Any]:
-    """Patch tokens (B, P, width) after the backbone's final layer norm, without class and register tokens."""
-    output = vision_model(pixel_values.to(vision_model.dtype), **(kwargs | {"return_dict": True}))
-    config, is_map = vision_model.config, output.last_hidden_state.ndim == 4
-    tokens = output.last_hidden_state.flatten(2).mT if is_map else output.last_hidden_state
-    norm = final_norm(vision_model)
-    tokens = tokens if norm is None else norm(tokens)
-    if not is_map and not hasattr(config, "depths"):
-        patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[0]
-        cells = (pixel_values.shape[-2] // patch) * (pixel_values.shape[-1] // patch)
-        tokens = tokens[:, tokens.shape[1] - cells :]
-    return tokens, output
 
 
 def _with_pooling(tokens: Tensor, pooled: Tensor, output: Any) -> BaseModelOutputWithPooling:

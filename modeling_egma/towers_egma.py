@@ -169,6 +169,20 @@ def final_norm(tower: PreTrainedModel) -> nn.Module | None:
     return None if place is None else attrgetter(place)(tower)
 
 
+def patch_tokens(vision_model: PreTrainedModel, pixel_values: Tensor, **kwargs: Any) -> tuple[Tensor, Any]:
+    """Patch tokens (B, P, width) after the backbone's final layer norm, without class and register tokens."""
+    output = vision_model(pixel_values.to(vision_model.dtype), **(kwargs | {"return_dict": True}))
+    config, is_map = vision_model.config, output.last_hidden_state.ndim == 4
+    tokens = output.last_hidden_state.flatten(2).mT if is_map else output.last_hidden_state
+    norm = final_norm(vision_model)
+    tokens = tokens if norm is None else norm(tokens)
+    if not is_map and not hasattr(config, "depths"):
+        patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[0]
+        cells = (pixel_values.shape[-2] // patch) * (pixel_values.shape[-1] // patch)
+        tokens = tokens[:, tokens.shape[1] - cells :]
+    return tokens, output
+
+
 def entry_modules(tower: nn.Module) -> list[nn.Module]:
     """The modules through which an encoder's input enters: token embeddings, or the patch convolution."""
     kinds = (nn.Embedding, nn.Conv2d)

@@ -24,11 +24,9 @@ def text_inputs(batch: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def distinct_texts(tokens: Mapping[str, Any]) -> dict[str, Any]:
-    """Tokenised sentences (N, L), on the CPU -> the U of them that differ in a token, short ones first.
+    """Tokenised sentences (N, L), on the CPU -> the U of them that differ in a token (U, L), short ones first.
 
-    Returns:
-        The inputs (U, L); `text_lengths`, U numbers of tokens up to the last real one; `sentence_index` (N,), the row
-        of every sentence.
+    `text_lengths` are their U numbers of tokens up to the last real one, `sentence_index` (N,) is each sentence's row.
     """
     inputs = text_inputs(tokens)
     places: dict[bytes, int] = {}
@@ -44,9 +42,7 @@ def distinct_texts(tokens: Mapping[str, Any]) -> dict[str, Any]:
 def length_blocks(
     lengths: Sequence[int], multiple: int = 1, longest: int | None = None, blocks: int | None = None
 ) -> list[Block]:
-    """Rows of ascending lengths (U,) in the fewest blocks that encode little padding, REAL_FRACTION not.
-
-    By dynamic programming over the lengths that occur.
+    """Rows of ascending lengths (U,) in the fewest blocks that encode little padding, by dynamic programming.
 
     Args:
         multiple: what lengths are rounded up to, at most to `longest`, so that shapes are few.

@@ -72,8 +72,7 @@ def _objective_and_pulls(
     text_parts = texts.split([len(part) for _, part in cached])
     # the scale's gradient comes with the last micro batch, which is the one that DDP reduces
     shares = [torch.zeros_like(scale_gradient)] * (len(cached) - 1) + [scale_gradient]
-    pulls = [Pull(*one) for one in zip(image_parts, text_parts, shares, strict=True)]
-    return loss.detach(), terms, pulls
+    return loss.detach(), terms, list(zip(image_parts, text_parts, shares, strict=True))
 
 
 def split(batch: Batch, parts: int) -> Iterator[dict[str, Any]]:

@@ -70,10 +70,10 @@ class TrainingData:
         processes; where they are fewer than processes, every process has them all.
         """
         joint = even_batches(self.validation_images, self.settings.batch_size * self.world)
-        own = [
-            (batch if len(batch) < self.world else np.array_split(batch, self.world)[self.rank]).tolist()
-            for batch in joint
-        ]
+        shares = (
+            np.array_split(batch, self.world)[self.rank] if len(batch) >= self.world else batch for batch in joint
+        )
+        own = [share.tolist() for share in shares]
         loader = make_loader(self.validation, collator, own, self.settings.num_workers)
         for whole, batch in zip(joint, loader, strict=True):
             yield BatchFeature({**batch, "weight": len(whole)})

@@ -107,11 +107,7 @@ def _occurrence(ordered: Indices) -> Indices:
 
 
 def even_batches(images: Indices, batch_size: int) -> list[Indices]:
-    """Every row once, in batches of nearly one size: as few as hold at most `batch_size` and no image twice.
-
-    Args:
-        images: (n,) a number for every row's image, equal for equal images.
-    """
+    """Rows of `images` (n,) in batches of nearly one size: as few as hold at most `batch_size` and no image twice."""
     _, occurrences = np.unique(images, return_counts=True)
     number = max(-(-len(images) // batch_size), int(occurrences.max(initial=0)))
     order = np.argsort(images, kind="stable")

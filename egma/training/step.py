@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from accelerate import Accelerator
@@ -16,19 +16,12 @@ from modeling_egma import EgmaModel
 
 Batch = Mapping[str, Any]
 Terms = dict[str, Tensor]
+Pull = tuple[Tensor, Tensor, Tensor]  # gradients towards patches (B, P, D), texts (U, D) and the log scale
 
 # with torch.compile, tokens a sentence are padded to multiples, so that shapes are few
 TOKEN_BUCKET = 16
 # every process gathers what others hold of the text encoder once a block, so that all have as many
 SHARDED_BLOCKS = 2
-
-
-class Pull(NamedTuple):
-    """Gradients of the loss towards one micro batch's patches (b, P, D) and texts (u, D), and the log scale."""
-
-    patches: Tensor
-    texts: Tensor
-    logit_scale: Tensor
 
 
 class TrainingModule(nn.Module):
@@ -65,8 +58,8 @@ class TrainingModule(nn.Module):
             return patches, texts
         if stage == "pull":
             assert pull is not None
-            pulled = (patches * pull.patches).sum() + (texts * pull.texts).sum()
-            return pulled + self.model.logit_scale * pull.logit_scale
+            pulled = zip((patches, texts, self.model.logit_scale), pull, strict=True)
+            return torch.stack([(value * gradient).sum() for value, gradient in pulled]).sum()
         features = self.features(batch, patches, texts)
         if stage == "features":
             return features

@@ -20,10 +20,12 @@ from .test_resume import ENVIRONMENT, launched
 from .test_train import TINY
 
 STEPS, CUT = 50, 20
-FIELDS = ("loss", "contrastive", "gaze", "mapping", "validation_loss")
-# of every value, and of the mean of all differences: a drift to one side shows there first
-LARGEST, MEAN = 2e-4, 2e-5
-ROUNDED_LARGEST, ROUNDED_MEAN = 0.25, 0.05
+# of every value, and of the mean over the steps: a drift to one side shows there first. The mapping term jumps where a
+# similarity that rounding moves crosses its threshold
+SMOOTH = {name: (5e-5, 2e-6) for name in ("contrastive", "gaze")}
+JUMPING = {name: (1e-3, 3e-5) for name in ("loss", "mapping")}
+EXACT = SMOOTH | JUMPING | {f"validation_{name}": bounds for name, bounds in (SMOOTH | JUMPING).items()}
+ROUNDED = dict.fromkeys(EXACT, (0.25, 0.05))
 OFF = ("brightness", "contrast", "rotation_degrees", "shift_fraction", "flip_probability")
 
 
@@ -40,7 +42,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory, phantom_data: Path) -> l
 
 def trajectory(run: Path) -> dict[str, np.ndarray]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    found = {name: np.array([line[name] for line in lines if name in line]) for name in FIELDS}
+    found = {name: np.array([line[name] for line in lines if name in line]) for name in EXACT}
     assert len(found["loss"]) == STEPS and len(found["validation_loss"]) == 2
     return found
 
@@ -92,9 +94,9 @@ WAYS: dict[str, tuple[Callable[[list[str], Path], None], list[str]]] = {
     "two processes": (apart(2), ["--batch_size", "4"]),
     "two processes, micro batches": (apart(2), ["--batch_size", "4", "--micro_batch_size", "3"]),
 }
-ROUNDED = {
-    "compiled": (apart(1), ["--torch_compile", "True"], LARGEST, MEAN),
-    "bf16": (apart(1, "--mixed_precision", "bf16"), [], ROUNDED_LARGEST, ROUNDED_MEAN),
+NEARLY: dict[str, tuple[Callable[[list[str], Path], None], list[str], dict[str, tuple[float, float]]]] = {
+    "compiled": (apart(1), ["--torch_compile", "True"], EXACT),
+    "bf16": (apart(1, "--mixed_precision", "bf16"), [], ROUNDED),
 }
 
 
@@ -106,14 +108,18 @@ def whole(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 def assert_near(
-    found: dict[str, np.ndarray], whole: dict[str, np.ndarray], largest: float, mean: float, record: Any, name: str
+    found: dict[str, np.ndarray],
+    whole: dict[str, np.ndarray],
+    bounds: dict[str, tuple[float, float]],
+    record: Callable[[str, float], None],
 ) -> None:
-    for field in FIELDS:
+    for field, (largest, mean) in bounds.items():
         residual = found[field] - whole[field]
-        record(f"trajectory, {name}, largest difference", float(np.abs(residual).max()))
-        record(f"trajectory, {name}, mean of differences", abs(float(residual.mean())))
+        record(f"{field}, largest difference", float(np.abs(residual).max()))
         assert np.abs(residual).max() <= largest, field
-        assert abs(residual.mean()) <= mean, field
+        if len(residual) == STEPS:
+            record(f"{field}, mean of differences", abs(float(residual.mean())))
+            assert abs(residual.mean()) <= mean, field
 
 
 @pytest.mark.timeout(900)
@@ -123,22 +129,24 @@ def test_one_trajectory(
 ) -> None:
     start, extra = WAYS[way]
     start([*arguments, *extra], tmp_path / "run")
-    assert_near(trajectory(tmp_path / "run"), whole, LARGEST, MEAN, record_difference, way)
+    record = lambda name, value: record_difference(f"one trajectory, {name}", value)  # noqa: E731
+    assert_near(trajectory(tmp_path / "run"), whole, EXACT, record)
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("way", ROUNDED)
+@pytest.mark.parametrize("way", NEARLY)
 def test_nearly_one_trajectory(
     arguments: list[str], whole: dict[str, np.ndarray], tmp_path: Path, record_difference: Any, way: str
 ) -> None:
-    start, extra, largest, mean = ROUNDED[way]
+    start, extra, bounds = NEARLY[way]
     start([*arguments, *extra], tmp_path / "run")
-    assert_near(trajectory(tmp_path / "run"), whole, largest, mean, record_difference, way)
+    record = lambda name, value: record_difference(f"{way}, {name}", value)  # noqa: E731
+    assert_near(trajectory(tmp_path / "run"), whole, bounds, record)
 
 
 def test_a_drift_to_one_side_is_seen(whole: dict[str, np.ndarray]) -> None:
     """Which the largest difference alone would let pass."""
-    drifted = {name: values + LARGEST / 2 for name, values in whole.items()}
-    with pytest.raises(AssertionError):
-        assert_near(drifted, whole, LARGEST, MEAN, lambda *_: None, "")
+    drifted = {name: values + EXACT[name][0] / 2 for name, values in whole.items()}
+    with pytest.raises(AssertionError, match="contrastive"):
+        assert_near(drifted, whole, EXACT, lambda *_: None)
     assert whole["loss"][-5:].mean() < whole["loss"][:5].mean() - 0.3
