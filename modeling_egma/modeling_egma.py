@@ -1,8 +1,8 @@
 """EGMA models: two encoders, one embedding space, gaze-guided alignment of patches and sentences."""
 
 import copy
-import inspect
 from dataclasses import dataclass
+from inspect import Signature, signature
 from typing import Any, Self, cast
 
 import torch
@@ -299,11 +299,8 @@ class EgmaModel(EgmaPreTrainedModel):
         )
 
     # transformers' Trainer asks this default whether a batch without labels has a loss; ours has one where it can
-    forward.__signature__ = inspect.Signature(
-        [
-            one.replace(default=True) if one.name == "return_loss" else one
-            for one in inspect.signature(forward).parameters.values()
-        ]
+    forward.__signature__ = Signature(
+        [p.replace(default=True) if p.name == "return_loss" else p for p in signature(forward).parameters.values()]
     )
 
     def objective(

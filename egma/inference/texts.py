@@ -1,7 +1,4 @@
-"""Sentences encoded without waste: each distinct one once, in blocks of like length.
-
-Not several in one row: without a mask of blocks, which few encoders take, they would see each other.
-"""
+"""Each distinct sentence encoded once, in blocks of like length; not several in a row: they would see each other."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any

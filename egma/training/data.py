@@ -64,10 +64,9 @@ class TrainingData:
             yield batch
 
     def validation_batches(self, collator: "ReadingCollator") -> Iterator[BatchFeature]:
-        """The validation split in batches of all processes' size, of each this process's share.
+        """This process's share of each validation batch; `weight` is the number of readings of all shares.
 
-        Readings of one image are in different batches. `weight` is the number of readings that a batch has on all
-        processes; where they are fewer than processes, every process has them all.
+        Readings of one image are in different batches. Where there are fewer than processes, each has them all.
         """
         joint = even_batches(self.validation_images, self.settings.batch_size * self.world)
         shares = (
@@ -165,9 +164,7 @@ class _Indexed:
 
 
 class ReadingCollator:
-    """Rows -> model inputs, of texts the distinct ones (`distinct_texts`), and `reading_ids`.
-
-    Augments when `settings` are given.
+    """Rows -> model inputs (`distinct_texts`) and `reading_ids`; augments when `settings` are given.
 
     With `positives: text_match` also `report_ids` (B,) and `sentence_ids` (N,), equal for equal texts.
     """

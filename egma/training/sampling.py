@@ -108,8 +108,7 @@ def _occurrence(ordered: Indices) -> Indices:
 
 def even_batches(images: Indices, batch_size: int) -> list[Indices]:
     """Rows of `images` (n,) in batches of nearly one size: as few as hold at most `batch_size` and no image twice."""
-    _, occurrences = np.unique(images, return_counts=True)
-    number = max(-(-len(images) // batch_size), int(occurrences.max(initial=0)))
+    number = max(-(-len(images) // batch_size), int(np.bincount(images).max(initial=0)))
     order = np.argsort(images, kind="stable")
     return [np.sort(order[first::number]) for first in range(number)]
 
