@@ -25,7 +25,7 @@ STEPS, CUT = 50, 20
 SMOOTH = {name: (5e-5, 2e-6) for name in ("contrastive", "gaze")}
 JUMPING = {name: (1e-3, 3e-5) for name in ("loss", "mapping")}
 EXACT = SMOOTH | JUMPING | {f"validation_{name}": bounds for name, bounds in (SMOOTH | JUMPING).items()}
-ROUNDED = dict.fromkeys(EXACT, (0.25, 0.05))
+ROUNDED = dict.fromkeys(EXACT, (0.3, 0.02))
 OFF = ("brightness", "contrast", "rotation_degrees", "shift_fraction", "flip_probability")
 
 
@@ -35,6 +35,8 @@ def arguments(tmp_path_factory: pytest.TempPathFactory, phantom_data: Path) -> l
     fields["egma_config"]["text_config"] |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     fields["egma_config"]["vision_config"]["drop_path_rate"] = 0.0
     fields |= {"max_steps": STEPS, "evaluation_steps": 25, "heat_map_cases": 0, "report_to": "none"}
+    # one bucket of lengths where they are in buckets, so that little is compiled
+    fields["max_length"] = 16
     preset = tmp_path_factory.mktemp("preset") / "tiny.yaml"
     preset.write_text(yaml.safe_dump(fields | dict.fromkeys(OFF, 0.0)))
     return ["--config", str(preset), "--data", str(phantom_data)]
@@ -58,7 +60,7 @@ def apart(processes: int, *options: str) -> Callable[[list[str], Path], None]:
         command = launched(arguments, run, processes)
         place = command.index("--mixed_precision")
         command[place : place + len(options)] = options
-        done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=1500)
         assert done.returncode == 0, done.stderr
 
     return start
@@ -122,7 +124,7 @@ def assert_near(
             assert abs(residual.mean()) <= mean, field
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("way", WAYS)
 def test_one_trajectory(
     arguments: list[str], whole: dict[str, np.ndarray], tmp_path: Path, record_difference: Any, way: str
@@ -133,7 +135,7 @@ def test_one_trajectory(
     assert_near(trajectory(tmp_path / "run"), whole, EXACT, record)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("way", NEARLY)
 def test_nearly_one_trajectory(
     arguments: list[str], whole: dict[str, np.ndarray], tmp_path: Path, record_difference: Any, way: str
