@@ -55,6 +55,8 @@ class EgmaConfig(PreTrainedConfig):
     """
 
     model_type = "egma"
+    # what `Trainer` shall not gather as predictions
+    keys_to_ignore_at_inference = ["loss_components", "vision_model_output", "text_model_output"]  # noqa: RUF012
     sub_configs_defaults = {  # noqa: RUF012
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="swin"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),

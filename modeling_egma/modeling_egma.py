@@ -2,11 +2,13 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Any, Self
+from inspect import Signature, signature
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
@@ -25,7 +27,8 @@ from .towers_egma import (
     check_length,
     check_patches,
     entry_modules,
-    final_norm,
+    patch_tokens,
+    takes_token_types,
     text_positions,
     tower_from_config,
     tower_from_pretrained,
@@ -47,6 +50,7 @@ class EgmaOutput(ModelOutput):
         image_embeds: (B, D), L2-normalised projection of the mean patch token.
         text_embeds: (N, D), L2-normalised.
         patch_embeds: (B, P, D), L2-normalised, row by row from the top left.
+        vision_model_output, text_model_output: what `get_image_features` and `get_text_features` give.
     """
 
     loss: Tensor | None = None
@@ -56,6 +60,12 @@ class EgmaOutput(ModelOutput):
     image_embeds: Tensor | None = None
     text_embeds: Tensor | None = None
     patch_embeds: Tensor | None = None
+    vision_model_output: BaseModelOutputWithPooling | None = None
+    text_model_output: BaseModelOutputWithPooling | None = None
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """As in SigLIP, the towers' outputs as tuples, too."""
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
 
 
 class EgmaPreTrainedModel(PreTrainedModel):
@@ -108,6 +118,7 @@ class EgmaModel(EgmaPreTrainedModel):
         self.vision_model = tower_from_config(vision_config)
         self.text_model = tower_from_config(text_config)
         self.text_positions = text_positions(self.text_model)
+        self.takes_token_types = takes_token_types(self.text_model)
         self.visual_projection = nn.Linear(width(vision_config), config.projection_dim, bias=False)
         self.text_projection = nn.Linear(width(text_config), config.projection_dim, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
@@ -164,7 +175,7 @@ class EgmaModel(EgmaPreTrainedModel):
             `last_hidden_state` (B, P, width), the patch tokens before projection; `pooler_output` (B, D), the
             projected mean token, not normalised.
         """
-        tokens, output = _patch_tokens(self.vision_model, pixel_values, **kwargs)
+        tokens, output = patch_tokens(self.vision_model, pixel_values, **kwargs)
         return _with_pooling(tokens, self.visual_projection(tokens.mean(dim=1)), output)
 
     @can_return_tuple
@@ -175,15 +186,23 @@ class EgmaModel(EgmaPreTrainedModel):
         token_type_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
-        """Encode sentences (N, L).
+        """Encode sentences (N, L); N may be 0.
+
+        Args:
+            token_type_ids: (N, L), passed on to an encoder that has them; another one has no use for them.
 
         Returns:
             `last_hidden_state` (N, L, width), the mean of the last `config.text_layers` layers; `pooler_output`
-            (N, D), the projected mean over real tokens, not normalised.
+            (N, D), the projected mean over real tokens, not normalised; `hidden_states` when asked for.
         """
         check_length(input_ids, self.text_positions)
-        kwargs.pop("output_hidden_states", None)
-        if token_type_ids is not None:
+        # not `len`, which would fix the number of sentences in an exported graph
+        if input_ids.shape[0] == 0:
+            # encoders refuse an empty batch; the result hangs on the graph all the same
+            alone = self.get_text_features(input_ids.new_zeros(1, max(input_ids.shape[1], 1)), **kwargs)
+            return cast(BaseModelOutputWithPooling, tree_map(lambda rows: rows[:0], alone))
+        asked = kwargs.pop("output_hidden_states", None)
+        if token_type_ids is not None and self.takes_token_types:
             kwargs["token_type_ids"] = token_type_ids
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
@@ -194,13 +213,13 @@ class EgmaModel(EgmaPreTrainedModel):
         tokens = torch.stack(tuple(layers)).mean(dim=0)
         real = attention_mask[..., None].to(tokens.dtype)
         pooled = (tokens * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+        if not (self.text_model.config.output_hidden_states if asked is None else asked):
+            output.hidden_states = None
         return _with_pooling(tokens, self.text_projection(pooled), output)
 
     def encode_images(self, pixel_values: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) -> L2-normalised pooled (B, D) and patch (B, P, D) embeddings, float32 or better."""
-        features = self.get_image_features(pixel_values, return_dict=True, **kwargs)
-        patches = self.visual_projection(features.last_hidden_state)
-        return _normalised(features.pooler_output), _normalised(patches)
+        return self._image_embeds(self.get_image_features(pixel_values, return_dict=True, **kwargs))
 
     def encode_text(
         self,
@@ -210,10 +229,6 @@ class EgmaModel(EgmaPreTrainedModel):
         **kwargs: Any,
     ) -> Tensor:
         """Sentences (N, L), N may be 0, -> L2-normalised embeddings (N, D), float32 or better."""
-        # not `len`, which would fix the number of sentences in an exported graph
-        if input_ids.shape[0] == 0:
-            # encoders refuse an empty batch; the result hangs on the graph all the same
-            return self.encode_text(input_ids.new_zeros(1, 1), **kwargs)[:0]
         features = self.get_text_features(input_ids, attention_mask, token_type_ids, return_dict=True, **kwargs)
         return _normalised(features.pooler_output)
 
@@ -262,8 +277,9 @@ class EgmaModel(EgmaPreTrainedModel):
         """
         if pixel_values is None or input_ids is None:
             raise ValueError("EgmaModel needs both pixel_values and input_ids; see get_image_features for one of them")
-        image_embeds, patch_embeds = self.encode_images(pixel_values, **kwargs)
-        text_embeds = self.encode_text(input_ids, attention_mask, token_type_ids, **kwargs)
+        vision = self.get_image_features(pixel_values, return_dict=True, **kwargs)
+        text = self.get_text_features(input_ids, attention_mask, token_type_ids, return_dict=True, **kwargs)
+        (image_embeds, patch_embeds), text_embeds = self._image_embeds(vision), _normalised(text.pooler_output)
         loss, components = None, None
         if return_loss or (return_loss is None and sentence_to_image is not None):
             sentence_to_image = _checked_rows(sentence_to_image, patch_embeds, text_embeds)
@@ -278,7 +294,14 @@ class EgmaModel(EgmaPreTrainedModel):
             image_embeds=image_embeds,
             text_embeds=text_embeds,
             patch_embeds=patch_embeds,
+            vision_model_output=vision,
+            text_model_output=text,
         )
+
+    # transformers' Trainer asks this default whether a batch without labels has a loss; ours has one where it can
+    forward.__signature__ = Signature(
+        [p.replace(default=True) if p.name == "return_loss" else p for p in signature(forward).parameters.values()]
+    )
 
     def objective(
         self,
@@ -310,6 +333,10 @@ class EgmaModel(EgmaPreTrainedModel):
             weights = {name: getattr(config, f"{name}_weight") for name in components}
             loss = sum((weights[name] * components[name] for name in components), start=scale.new_zeros(()))
         return loss, components
+
+    def _image_embeds(self, features: BaseModelOutputWithPooling) -> tuple[Tensor, Tensor]:
+        patches = self.visual_projection(features.last_hidden_state)
+        return _normalised(cast(Tensor, features.pooler_output)), _normalised(patches)
 
     def _scale(self) -> Tensor:
         return self.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
@@ -355,6 +382,7 @@ class EgmaTextModel(EgmaPreTrainedModel):
         assert isinstance(config.text_config, PreTrainedConfig)
         self.text_model = tower_from_config(config.text_config)
         self.text_positions = text_positions(self.text_model)
+        self.takes_token_types = takes_token_types(self.text_model)
         self.text_projection = nn.Linear(width(config.text_config), config.projection_dim, bias=False)
         self.post_init()
 
@@ -399,7 +427,7 @@ class EgmaForImageClassification(EgmaPreTrainedModel):
         """
         if pixel_values is None:
             raise ValueError("EgmaForImageClassification needs pixel_values")
-        tokens, output = _patch_tokens(self.vision_model, pixel_values, **kwargs)
+        tokens, output = patch_tokens(self.vision_model, pixel_values, **kwargs)
         logits = self.classifier(tokens.mean(dim=1))
         loss = None
         if labels is not None:
@@ -413,20 +441,6 @@ class EgmaForImageClassification(EgmaPreTrainedModel):
             hidden_states=output.hidden_states,
             attentions=getattr(output, "attentions", None),
         )
-
-
-def _patch_tokens(vision_model: PreTrainedModel, pixel_values: Tensor, **kwargs: Any) -> tuple[Tensor, Any]:
-    """Patch tokens (B, P, width) after the backbone's final layer norm, without class and register tokens."""
-    output = vision_model(pixel_values.to(vision_model.dtype), **(kwargs | {"return_dict": True}))
-    config, is_map = vision_model.config, output.last_hidden_state.ndim == 4
-    tokens = output.last_hidden_state.flatten(2).mT if is_map else output.last_hidden_state
-    norm = final_norm(vision_model)
-    tokens = tokens if norm is None else norm(tokens)
-    if not is_map and not hasattr(config, "depths"):
-        patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[0]
-        cells = (pixel_values.shape[-2] // patch) * (pixel_values.shape[-1] // patch)
-        tokens = tokens[:, tokens.shape[1] - cells :]
-    return tokens, output
 
 
 def _with_pooling(tokens: Tensor, pooled: Tensor, output: Any) -> BaseModelOutputWithPooling:

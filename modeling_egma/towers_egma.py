@@ -118,6 +118,11 @@ def text_positions_of(config: PreTrainedConfig) -> int | None:
         return text_positions(tower_from_config(config))
 
 
+def takes_token_types(tower: nn.Module) -> bool:
+    """Whether a text encoder can be told of several kinds of tokens."""
+    return "token_type_ids" in inspect.signature(tower.forward).parameters
+
+
 def check_length(input_ids: Tensor, positions: int | None) -> None:
     """Raise ValueError for sentences that the text encoder has no places for."""
     if positions is not None and input_ids.shape[-1] > positions:
@@ -162,6 +167,20 @@ def final_norm(tower: PreTrainedModel) -> nn.Module | None:
     """
     place = FINAL_NORMS.get(tower.config.model_type)
     return None if place is None else attrgetter(place)(tower)
+
+
+def patch_tokens(vision_model: PreTrainedModel, pixel_values: Tensor, **kwargs: Any) -> tuple[Tensor, Any]:
+    """Patch tokens (B, P, width) after the backbone's final layer norm, without class and register tokens."""
+    output = vision_model(pixel_values.to(vision_model.dtype), **(kwargs | {"return_dict": True}))
+    config, is_map = vision_model.config, output.last_hidden_state.ndim == 4
+    tokens = output.last_hidden_state.flatten(2).mT if is_map else output.last_hidden_state
+    norm = final_norm(vision_model)
+    tokens = tokens if norm is None else norm(tokens)
+    if not is_map and not hasattr(config, "depths"):
+        patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[0]
+        cells = (pixel_values.shape[-2] // patch) * (pixel_values.shape[-1] // patch)
+        tokens = tokens[:, tokens.shape[1] - cells :]
+    return tokens, output
 
 
 def entry_modules(tower: nn.Module) -> list[nn.Module]:

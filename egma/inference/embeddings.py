@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset_scripts.schema import NEW_COLUMNS, Reading, UserError, with_new_columns
+from egma.inference.texts import distinct_texts, encode_blocks, length_blocks, text_inputs
 from modeling_egma.pictures_egma import as_picture
 
 Readings: TypeAlias = Dataset | Sequence[Reading]
@@ -48,7 +49,7 @@ class ImageTextModel(Protocol):
         ...
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(N, L) twice -> sentence embeddings (N, D)."""
+        """(N, L) twice, and whatever else its processor makes of text -> sentence embeddings (N, D)."""
         ...
 
 
@@ -154,9 +155,10 @@ def image_embeddings(model: ImageTextModel, pixels: Tensor, names: Sequence[str]
 
 def text_embeddings(model: ImageTextModel, processor: Processor, sentences: Sequence[str]) -> Tensor:
     """One batch of sentences -> (N, D), float32 on the CPU."""
-    tokens = processor(text=list(sentences), return_tensors="pt")
-    inputs = tokens["input_ids"].to(model.device), tokens["attention_mask"].to(model.device)
-    return finite("text", sentences, model.encode_text(*inputs).float().cpu())
+    batch = distinct_texts(processor(text=list(sentences), return_tensors="pt"))
+    inputs = {name: values.to(model.device) for name, values in text_inputs(batch).items()}
+    encoded = encode_blocks(model.encode_text, inputs, length_blocks(batch["text_lengths"])).float().cpu()
+    return finite("text", sentences, encoded[batch["sentence_index"]])
 
 
 def finite(kind: str, names: Sequence[str], values: Tensor) -> Tensor:

@@ -93,6 +93,7 @@ class PeerProcessor:
                 truncation=True,
                 max_length=self.length,
                 return_attention_mask=True,
+                return_token_type_ids=False,
                 return_tensors=return_tensors,
             )
         )

@@ -19,8 +19,9 @@ from modeling_egma import EgmaConfig
 POSITIVES = ("diagonal", "text_match")
 OBJECTIVE_WEIGHTS = ("contrastive_weight", "gaze_weight", "mapping_weight")
 # what a run that goes on may set anew; its start's content and the model's configuration are compared themselves
-_FREE = """output_dir config resume extend dry_run report_to push_to_hub log_steps num_workers prepared keep_on_device heat_map_cases data
-model vision_model text_model egma_config checkpoint_steps checkpoint_minutes evaluation_steps early_stopping_patience"""
+_FREE = """output_dir config resume extend dry_run report_to push_to_hub log_steps num_workers prepared keep_on_device
+heat_map_cases data model vision_model text_model egma_config checkpoint_steps checkpoint_minutes evaluation_steps
+early_stopping_patience"""
 FREE_SETTINGS = {*_FREE.split(), *OBJECTIVE_WEIGHTS}
 OBJECTIVE_FIELDS = (*OBJECTIVE_WEIGHTS, "gaze_sentence_weight", "gaze_label_threshold", "mapping_threshold")
 

@@ -10,13 +10,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from egma.training.finishing import UNFINISHED
-from egma.training.gather import Features, gather, join
+from egma.inference.texts import TEXT_INPUTS
+from egma.training.gather import gather
+from egma.training.random_states import random_states, restore_random_states
 from egma.training.step import Batch, Pull, Terms, TrainingModule, synchronised, to_device
 
-PER_IMAGE = ("pixel_values", "gaze_mask", "report_ids", "reading_ids", *UNFINISHED)
-PER_BATCH = ("finish",)
-PER_SENTENCE = ("input_ids", "attention_mask", "token_type_ids", "gaze_heatmaps", "sentence_ids")
+ENCODED = ("pixel_values", "text_lengths", *TEXT_INPUTS)
+# what is moved to the device, finished and encoded part by part
+PARTED = (*ENCODED, "frame_affines", "greys")
 
 
 def cached_step(
@@ -24,58 +25,66 @@ def cached_step(
 ) -> tuple[Tensor, Terms]:
     """Gradients of the whole batch's loss with the memory of a micro batch.
 
-    Features are made without a graph, then the loss and its gradient towards them, then the features again, micro
+    Embeddings are made without a graph, then the loss and its gradient towards them, then the embeddings again, micro
     batch by micro batch with the same dropout, each pulled by its gradient.
     """
     training: TrainingModule = accelerator.unwrap_model(module)
-    parts = list(split(batch, micro_batch_size))
+    parts = list(split(batch, -(-len(batch["pixel_values"]) // micro_batch_size)))
     cached, states = [], []
     with torch.no_grad():
         for part in parts:
-            states.append(_random_state(accelerator.device))
-            cached.append(module(to_device(part, accelerator.device), stage="features"))
-    loss, terms, pulls = _objective_and_pulls(training, cached)
+            states.append(random_states(accelerator.device))
+            cached.append(module(to_device(part, accelerator.device), stage="embeddings"))
+    loss, terms, pulls = _objective_and_pulls(training, compared(batch, accelerator.device), cached)
     if not torch.isfinite(loss):
         return loss, terms
     for number, (part, state, pull) in enumerate(zip(parts, states, pulls, strict=True)):
-        _set_random_state(accelerator.device, state)
+        restore_random_states(state, accelerator.device)
         with synchronised(accelerator, module, number == len(parts) - 1):
             accelerator.backward(module(to_device(part, accelerator.device), stage="pull", pull=pull))
     return loss, terms
 
 
-def _objective_and_pulls(training: TrainingModule, cached: list[Features]) -> tuple[Tensor, Terms, list[Pull]]:
-    features = join(cached)
-    leaves = features.patches.requires_grad_(), features.sentences.requires_grad_()
+@torch.no_grad()
+def validation_objective(
+    accelerator: Accelerator, module: nn.Module, batch: Batch, micro_batch_size: int | None
+) -> tuple[Tensor, Terms]:
+    """Loss and terms of a batch of `TrainingData.validation_batches`, over all processes, a micro batch at a time."""
+    training: TrainingModule = accelerator.unwrap_model(module)
+    readings, images, world = batch["weight"], len(batch["pixel_values"]), accelerator.num_processes
+    alone = images == readings
+    # shares differ by an image, numbers of parts must not
+    most, least = (images, images) if alone else (-(-readings // world), readings // world)
+    parts = split(batch, min(-(-most // (micro_batch_size or most)), least))
+    encoded = [module(to_device(part, accelerator.device), stage="embeddings") for part in parts]
+    features = training.features(compared(batch, accelerator.device), *map(torch.cat, zip(*encoded, strict=True)))
+    return training.objective(features if alone else gather(features))
+
+
+def _objective_and_pulls(
+    training: TrainingModule, batch: Batch, cached: list[tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Terms, list[Pull]]:
+    leaves = [torch.cat(column).requires_grad_() for column in zip(*cached, strict=True)]
     with torch.enable_grad():
-        loss, terms = training.objective(gather(features))
+        loss, terms = training.objective(gather(training.features(batch, *leaves)))
         scale = training.model.logit_scale
-        patches, sentences, scale_gradient = torch.autograd.grad(loss, (*leaves, scale), materialize_grads=True)
-    image_parts = patches.split([len(part.patches) for part in cached])
-    sentence_parts = sentences.split([len(part.sentences) for part in cached])
+        patches, texts, scale_gradient = torch.autograd.grad(loss, (*leaves, scale), materialize_grads=True)
+    image_parts = patches.split([len(part) for part, _ in cached])
+    text_parts = texts.split([len(part) for _, part in cached])
     # the scale's gradient comes with the last micro batch, which is the one that DDP reduces
     shares = [torch.zeros_like(scale_gradient)] * (len(cached) - 1) + [scale_gradient]
-    pulls = [Pull(*one) for one in zip(image_parts, sentence_parts, shares, strict=True)]
-    return loss.detach(), terms, pulls
+    return loss.detach(), terms, list(zip(image_parts, text_parts, shares, strict=True))
 
 
-def split(batch: Batch, size: int) -> Iterator[dict[str, Any]]:
-    """A batch in parts of `size` images, each with its own sentences."""
-    rows = batch["sentence_to_image"]
-    for start in range(0, len(batch["pixel_values"]), size):
-        end = min(start + size, len(batch["pixel_values"]))
-        chosen = ((rows >= start) & (rows < end)).nonzero().squeeze(1)
-        part = {name: batch[name][start:end] for name in PER_IMAGE if batch.get(name) is not None}
-        part |= {name: batch[name][chosen] for name in PER_SENTENCE if batch.get(name) is not None}
-        part |= {name: batch[name] for name in PER_BATCH if name in batch}
-        yield part | {"sentence_to_image": rows[chosen] - start}
+def split(batch: Batch, parts: int) -> Iterator[dict[str, Any]]:
+    """What is encoded of a batch, in parts of as many images and of as many of its texts, of whatever image."""
+    encoded = {name: batch[name] for name in PARTED if batch.get(name) is not None}
+    whole = {"finish": batch["finish"]} if "finish" in batch else {}
+    for part in range(parts):
+        bounds = {name: [len(rows) * end // parts for end in (part, part + 1)] for name, rows in encoded.items()}
+        yield {name: rows[slice(*bounds[name])] for name, rows in encoded.items()} | whole
 
 
-def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
-def _set_random_state(device: torch.device, state: tuple[Tensor, Tensor | None]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)
+def compared(batch: Batch, device: torch.device) -> dict[str, Any]:
+    """What the objective takes beside embeddings, on the device."""
+    return to_device({name: value for name, value in batch.items() if name not in ENCODED}, device)

@@ -14,13 +14,14 @@ from transformers import BatchFeature
 
 from dataset_scripts.identity import corpus_identity
 from dataset_scripts.schema import Split, UserError, is_generated, load_readings, sentence_span
+from egma.inference.texts import distinct_texts
 from egma.tools.corpora import corpus_folder
 from egma.training.arguments import TrainingSettings
 from egma.training.augmentation import Augmentation, text_number
 from egma.training.finishing import Finishing
 from egma.training.prepared import PreparedFrames
 from egma.training.readings import Readings, make_loader, worker_count
-from egma.training.sampling import EpochPlan, Indices
+from egma.training.sampling import EpochPlan, Indices, even_batches
 from egma.training.streaming import StreamedReadings
 from modeling_egma.gaze_egma import fixation_table, window_table
 from modeling_egma.image_processing_egma import VALUE_SETTINGS
@@ -89,20 +90,19 @@ class TrainingData:
             yield batch
 
     def validation_batches(self, collator: "ReadingCollator") -> Iterator[BatchFeature]:
-        """This process's share of the validation split, in its own order.
+        """This process's share of each validation batch; `weight` is the number of readings of all shares.
 
-        Every process gets as many, as they compute together: a batch that is only there to fill has `weight` 0, the
-        others their number of readings.
+        Readings of one image are in different batches. Where there are fewer than processes, each has them all.
         """
-        size, count = self.settings.batch_size, len(self.validation)
-        whole = [list(range(start, min(start + size, count))) for start in range(0, count, size)]
-        own = whole[self.rank :: self.world]
-        missing = -(-len(whole) // self.world) - len(own)
+        joint = even_batches(self.validation.images, self.settings.batch_size * self.world)
         if self.validation_loader is None:
-            places = [[(row, 0) for row in batch] for batch in own + whole[:1] * missing]
+            shares = (
+                np.array_split(batch, self.world)[self.rank] if len(batch) >= self.world else batch for batch in joint
+            )
+            places = [[(row, 0) for row in share.tolist()] for share in shares]
             self.validation_loader = make_loader(self.validation, collator, places, self.workers, self.device)
-        for number, batch in enumerate(self.validation_loader):
-            yield BatchFeature({**batch, "weight": len(batch["pixel_values"]) if number < len(own) else 0})
+        for whole, batch in zip(joint, self.validation_loader, strict=True):
+            yield BatchFeature({**batch, "weight": len(whole)})
 
     def fixed_cases(self, count: int) -> list[dict[str, Any]]:
         """The first validation readings with gaze, or without where none has, with a sentence each."""
@@ -157,7 +157,8 @@ class IndexedReadings(Readings):
 
 
 class ReadingCollator:
-    """Rows -> what `step.to_device` finishes to model inputs, and `reading_ids`; augments when `settings` are given.
+    """Rows -> what `step.to_device` finishes to model inputs (`distinct_texts`), and `reading_ids`; augments when
+    `settings` are given.
 
     With `positives: text_match` also `report_ids` (B,) and `sentence_ids` (N,), equal for equal texts.
     """
@@ -189,7 +190,10 @@ class ReadingCollator:
         counts = torch.tensor([len(report) for report in texts])
         tokens["sentence_to_image"] = torch.repeat_interleave(torch.arange(len(texts)), counts)
         # counted here, as a worker's processor is a copy
-        return tokens | {"truncated_sentences": self.processor.truncated_sentences - before}
+        return distinct_texts(tokens) | {
+            "sentence_to_image": tokens["sentence_to_image"],
+            "truncated_sentences": self.processor.truncated_sentences - before,
+        }
 
     def _frames(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """uint8 frames, or their places where the device has them, and how the images lie in them."""

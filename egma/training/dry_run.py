@@ -34,10 +34,11 @@ def dry_run(run: TrainingRun) -> None:
         run.watch.say(f"{name}: {sum(p.numel() for p in module.parameters()):,} parameters")
     batch = taken[0]
     shape = tuple(batch["pixel_values"].shape[-2:])
+    encoded = sum((stop - start) * length for start, stop, length in run.training.text_blocks(batch))
     run.watch.say(
         f"batch of a process: {len(batch['pixel_values'])} images of {shape[0]} x {shape[1]} px, "
-        f"{len(batch['input_ids'])} sentences, {int(batch['attention_mask'].sum())} tokens "
-        f"({batch['attention_mask'].numel()} with padding)"
+        f"{len(batch['sentence_to_image'])} sentences, {len(batch['input_ids'])} of them distinct; "
+        f"{int(batch['attention_mask'].sum())} tokens ({encoded} with padding)"
     )
     run.watch.say("loss " + f"{float(loss):.4g}  " + "  ".join(f"{n} {float(v):.4g}" for n, v in terms.items()))
     run.watch.say(f"memory: {memory_gigabytes(accelerator.device):.2f} GB at most on the main process")

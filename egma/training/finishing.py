@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from egma.training.augmentation import change_greys
 from modeling_egma.gaze_egma import compose, packed_gaze
 from modeling_egma.image_processing_egma import frame_values, warp_frames
@@ -26,13 +28,19 @@ class Finishing:
     sigma: float
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        frames, geometry = batch["pixel_values"], batch["geometry"]
-        affines, greys = batch.get("frame_affines"), batch.get("greys")
-        if affines is not None:
-            frames, geometry = warp_frames(frames, affines), compose(affines, geometry)
-        if greys is not None:
-            frames = change_greys(frames, greys)
-        rows = batch["sentence_to_image"]
-        maps, mask = packed_gaze(batch["fixations"], batch["windows"], geometry, rows, self.grid, self.sigma)
+        """Frames and gaze, or the one of them that is there."""
         kept = {name: value for name, value in batch.items() if name not in (*UNFINISHED, "finish")}
-        return kept | {"pixel_values": frame_values(frames, self.values), "gaze_heatmaps": maps, "gaze_mask": mask}
+        if "pixel_values" in batch:
+            kept["pixel_values"] = self._frames(batch)
+        if "windows" in batch:
+            affines, geometry = batch.get("frame_affines"), batch["geometry"]
+            geometry = geometry if affines is None else compose(affines, geometry)
+            rows, looked_at = batch["sentence_to_image"], (batch["fixations"], batch["windows"])
+            maps, mask = packed_gaze(*looked_at, geometry, rows, self.grid, self.sigma)
+            kept |= {"gaze_heatmaps": maps, "gaze_mask": mask}
+        return kept
+
+    def _frames(self, batch: Mapping[str, Any]) -> Tensor:
+        frames, affines, greys = batch["pixel_values"], batch.get("frame_affines"), batch.get("greys")
+        frames = frames if affines is None else warp_frames(frames, affines)
+        return frame_values(frames if greys is None else change_greys(frames, greys), self.values)

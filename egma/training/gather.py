@@ -33,20 +33,6 @@ def process_count() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def join(parts: list[Features]) -> Features:
-    """Batches one after the other; rows of images are counted on."""
-    starts, images = [], 0
-    for part in parts:
-        starts.append(images)
-        images += len(part.patches)
-    parts = [
-        part._replace(sentence_to_image=part.sentence_to_image + start)
-        for part, start in zip(parts, starts, strict=True)
-    ]
-    columns: list[Any] = [None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)]
-    return Features(*columns)
-
-
 def gather(own: Features) -> Features:
     """The features of all processes in their order; these keep their gradients, and so does nothing else's copy."""
     world = process_count()

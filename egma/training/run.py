@@ -19,7 +19,7 @@ from dataset_scripts.schema import UserError
 from egma.tools.processes import write_json
 from egma.training.arguments import FREE_SETTINGS, TrainingSettings
 from egma.training.augmentation import text_number
-from egma.training.cached import cached_step
+from egma.training.cached import cached_step, validation_objective
 from egma.training.checkpoint import FINISHED, export_best, load_checkpoint, save_checkpoint
 from egma.training.data import ReadingCollator, TrainingData
 from egma.training.devices import (
@@ -267,16 +267,16 @@ class TrainingRun:
         self._fetch()
         self.module.eval()
         collator = ReadingCollator(self.processor)
-        # loss, its three terms, and the number of readings
-        sums = torch.zeros(5, dtype=torch.float64)
         names: list[str] = []
+        values, weights = [], []
         for batch in self.data.validation_batches(collator):
-            loss, terms = self.module(to_device(batch, self.accelerator.device), stage="alone")
+            loss, terms = validation_objective(self.accelerator, self.module, batch, self.settings.micro_batch_size)
             names = ["loss", *terms]
-            values = torch.stack([loss, *terms.values()]).double().cpu()
-            sums += batch["weight"] * torch.cat([values, torch.ones(1, dtype=torch.float64)])
-        totals = self.accelerator.reduce(sums.to(self.accelerator.device), reduction="sum").tolist()
-        means = {f"validation_{name}": total / totals[-1] for name, total in zip(names, totals[:-1], strict=True)}
+            values.append(torch.stack([loss, *terms.values()]).double() * batch["weight"])
+            weights.append(batch["weight"])
+        # the same on every process but for rounding, and all shall decide alike
+        totals = self.accelerator.reduce(torch.stack(values).sum(dim=0), reduction="mean").tolist()
+        means = {f"validation_{name}": total / sum(weights) for name, total in zip(names, totals, strict=True)}
         self.watch.validation(self.step, means)
         self._draw_heat_maps(collator)
         if not math.isfinite(means["validation_loss"]):

@@ -108,6 +108,13 @@ def _occurrence(ordered: Indices) -> Indices:
     return np.arange(len(ordered)) - np.repeat(starts, lengths)
 
 
+def even_batches(images: Indices, batch_size: int) -> list[Indices]:
+    """Rows of `images` (n,) in batches of nearly one size: as few as hold at most `batch_size` and no image twice."""
+    number = max(-(-len(images) // batch_size), int(np.bincount(images).max(initial=0)))
+    order = np.argsort(images, kind="stable")
+    return [np.sort(order[first::number]) for first in range(number)]
+
+
 def gaze_subset(has_gaze: NDArray[np.bool_], gaze_ratio: float, seed: int) -> NDArray[np.bool_]:
     """Which readings keep their gaze: a seeded share of those that have one (METHOD "gaze_ratio").
 

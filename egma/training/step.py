@@ -2,31 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.distributed.fsdp import FSDPModule
 
+from egma.inference.texts import Block, encode_blocks, length_blocks, text_inputs
 from egma.tools.running_statistics import split_statistics
 from egma.training.gather import Features, gather
 from modeling_egma import EgmaModel
 
 Batch = Mapping[str, Any]
 Terms = dict[str, Tensor]
+Pull = tuple[Tensor, Tensor, Tensor]  # gradients towards patches (B, P, D), texts (U, D) and the log scale
 
-# with torch.compile, tokens a sentence and sentences a batch are padded to multiples, so that shapes are few
+# with torch.compile, tokens a sentence are padded to multiples, so that shapes are few
 TOKEN_BUCKET = 16
-SENTENCE_BUCKET = 32
-
-
-class Pull(NamedTuple):
-    """Gradients of the loss towards one micro batch's patches (b, P, D) and sentences (n, D), and the log scale."""
-
-    patches: Tensor
-    sentences: Tensor
-    logit_scale: Tensor
+# every process gathers what others hold of the text encoder once a block, so that all have as many
+SHARDED_BLOCKS = 2
 
 
 class TrainingModule(nn.Module):
@@ -53,33 +48,45 @@ class TrainingModule(nn.Module):
         """Depends on `stage`.
 
         * `objective`: the loss and its terms over the batches of all processes.
-        * `alone`: the same over this batch only.
         * `features`: the `Features` of this batch alone.
+        * `embeddings`: patches (B, P, D) and texts (U, D) of this batch, what `features` takes.
         * `pull`: a scalar whose gradient towards the parameters is that of the loss whose gradient towards the
-          features is `pull`.
+          embeddings is `pull`.
         """
-        features = self._features(batch)
+        patches, texts = self._embeddings(batch)
+        if stage == "embeddings":
+            return patches, texts
+        if stage == "pull":
+            assert pull is not None
+            pulled = zip((patches, texts, self.model.logit_scale), pull, strict=True)
+            return torch.stack([(value * gradient).sum() for value, gradient in pulled]).sum()
+        features = self.features(batch, patches, texts)
         if stage == "features":
             return features
-        if stage in ("objective", "alone"):
-            return self.objective(gather(features) if stage == "objective" else features)
-        assert stage == "pull" and pull is not None
-        pulled = (features.patches * pull.patches).sum() + (features.sentences * pull.sentences).sum()
-        return pulled + self.model.logit_scale * pull.logit_scale
+        return self.objective(gather(features) if stage == "objective" else features)
 
     def objective(self, features: Features) -> tuple[Tensor, Terms]:
         return self.model.objective(*features)
 
-    def _features(self, batch: Batch) -> Features:
+    def _embeddings(self, batch: Batch) -> tuple[Tensor, Tensor]:
         _, patches = self.model.encode_images(batch["pixel_values"])
-        ids, mask = batch["input_ids"], batch["attention_mask"]
-        count = len(ids)
-        if self.buckets:
-            ids, mask = _to_buckets(ids, mask, self.model.config.text_config.pad_token_id or 0)
-        sentences = self.model.encode_text(ids, mask)[:count]
+        filler = (self.model.config.text_config.pad_token_id or 0) if self.buckets else None
+        return patches, encode_blocks(self.model.encode_text, text_inputs(batch), self.text_blocks(batch), filler)
+
+    def text_blocks(self, batch: Batch) -> list[Block]:
+        """Rows of `input_ids` that are encoded together; all, where `distinct_texts` did not say how long they are."""
+        count, columns = batch["input_ids"].shape
+        lengths = batch.get("text_lengths", [columns] * count)
+        blocks = SHARDED_BLOCKS if isinstance(self, FSDPModule) else None
+        return length_blocks(lengths, TOKEN_BUCKET if self.buckets else 1, self.model.text_positions, blocks)
+
+    def features(self, batch: Batch, patches: Tensor, texts: Tensor) -> Features:
+        """Embeddings of the whole batch, or of its parts one after the other, and what the objective needs beside."""
+        index = batch.get("sentence_index")
+        sentences = texts if index is None else texts[index]
         heatmaps, gaze_mask = batch.get("gaze_heatmaps"), batch.get("gaze_mask")
         if heatmaps is None or gaze_mask is None:
-            heatmaps = patches.new_zeros(count, patches.shape[1])
+            heatmaps = patches.new_zeros(len(sentences), patches.shape[1])
             gaze_mask = torch.zeros(len(patches), dtype=torch.bool, device=patches.device)
         return Features(
             patches,
@@ -109,17 +116,6 @@ def whole_step(accelerator: Accelerator, module: nn.Module, batches: Sequence[Ba
         terms.append(components)
     means = {name: torch.stack([one[name].detach() for one in terms]).mean() for name in terms[0]}
     return torch.stack(losses).mean(), means
-
-
-def _to_buckets(ids: Tensor, mask: Tensor, pad: int) -> tuple[Tensor, Tensor]:
-    """(N, L) padded to multiples; a sentence that is only there to fill has one token."""
-    more_tokens, more_rows = -ids.shape[1] % TOKEN_BUCKET, -len(ids) % SENTENCE_BUCKET
-    if not len(ids):
-        return ids, mask
-    ids = F.pad(ids, (0, more_tokens, 0, more_rows), value=pad)
-    mask = F.pad(mask, (0, more_tokens, 0, more_rows))
-    mask[len(mask) - more_rows :, 0] = 1
-    return ids, mask
 
 
 def synchronised(accelerator: Accelerator, module: nn.Module, last: bool) -> AbstractContextManager[Any]:

@@ -128,3 +128,30 @@ def test_an_attention_that_does_not_exist_is_named(tiny_config, tmp_path, attent
     EgmaModel(tiny_config).save_pretrained(tmp_path)
     with pytest.raises((ValueError, ImportError, KeyError), match=attention.split(".")[0]):
         AutoModel.from_pretrained(tmp_path, attn_implementation=attention)
+
+
+@pytest.mark.parametrize("stated", [{"label_names": []}, {}])
+def test_trainer_reports_the_loss_of_the_evaluation_rows(tiny_model, tmp_path, stated):
+    given = arguments(tmp_path)
+    given.label_names, given.per_device_eval_batch_size = stated.get("label_names"), 4
+    rows = Pairs()
+    trainer = Trainer(tiny_model, given, data_collator=collate, eval_dataset=rows)
+    tiny_model.eval()
+    halves = [tiny_model(**collate([rows[n] for n in part])).loss for part in (range(4), range(4, 8))]
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(float(torch.stack(halves).mean()), rel=1e-5)
+    found = trainer.predict(rows)
+    assert found.predictions[0].shape == (8, 4)
+
+
+def test_trainer_gathers_predictions_for_metrics(tiny_model, tmp_path):
+    seen = []
+
+    def metrics(found):
+        seen.extend(part.shape for part in found.predictions)
+        return {"accuracy": 1.0}
+
+    given = arguments(tmp_path)
+    given.per_device_eval_batch_size = 4
+    trainer = Trainer(tiny_model, given, data_collator=collate, eval_dataset=Pairs(), compute_metrics=metrics)
+    assert {"eval_loss", "eval_accuracy"} <= set(trainer.evaluate())
+    assert seen[:2] == [(8, 4), (8, 4)]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from egma.inference.texts import distinct_texts
 from egma.training.cached import cached_step, split
-from egma.training.gather import join
 from egma.training.step import TrainingModule, whole_step
 
 from .batches import gradients, joined, largest_difference, make_batch, small_model
@@ -40,7 +40,8 @@ def test_dropout_is_the_same_in_both_passes(accelerator: Accelerator, record_dif
     model = small_model(torch.float64, dropout=0.3).train()
     module, batch = TrainingModule(model), make_batch([3, 1, 2, 5, 2], 3, torch.float64)
     torch.manual_seed(5)
-    loss, _ = module.objective(join([module(part, stage="features") for part in split(batch, 2)]))
+    patches, texts = zip(*(module(part, stage="embeddings") for part in split(batch, 3)), strict=True)
+    loss, _ = module.objective(module.features(batch, torch.cat(patches), torch.cat(texts)))
     loss.backward()
     expected, state = gradients(model), torch.get_rng_state()
     model.zero_grad()
@@ -102,13 +103,18 @@ def test_accumulation_is_the_mean_of_smaller_batches(accelerator: Accelerator) -
     assert largest_difference(gradients(model), expected) > 1e-3
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 10])
-def test_split_and_join_give_the_batch_back(size: int) -> None:
-    batch = make_batch([3, 0, 1, 4, 2], 3, torch.float64) | {"reading_ids": list("abcde")}
-    parts = list(split(batch, size))
-    assert [name for part in parts for name in part["reading_ids"]] == list("abcde")
-    again = joined([{name: value for name, value in part.items() if name != "reading_ids"} for part in parts])
-    assert all(torch.equal(again[name], batch[name]) for name in again)
+@pytest.mark.parametrize("parts", [1, 2, 3, 5])
+@pytest.mark.parametrize("is_distinct", [False, True])
+def test_parts_give_the_batch_back(parts: int, is_distinct: bool) -> None:
+    batch = make_batch([3, 0, 1, 4, 2], 3, torch.float64)
+    batch |= distinct_texts(batch) if is_distinct else {}
+    found = list(split(batch, parts))
+    for name in ("pixel_values", "input_ids", "attention_mask"):
+        assert torch.equal(torch.cat([part[name] for part in found]), batch[name])
+    assert max(len(part["pixel_values"]) for part in found) == -(-5 // parts)
+    assert max(len(part["input_ids"]) for part in found) == -(-len(batch["input_ids"]) // parts)
+    lengths = [length for part in found for length in part.get("text_lengths", [])]
+    assert lengths == batch.get("text_lengths", [])
 
 
 def test_nonfinite_loss_pulls_nothing(accelerator: Accelerator) -> None:

@@ -38,6 +38,12 @@ def image_of(phantom_data: Path) -> dict[str, str]:
     return dict(zip(rows["reading_id"], rows["image_id"], strict=True))
 
 
+@pytest.fixture(scope="module")
+def image_of_validation(phantom_data: Path) -> dict[str, str]:
+    rows = load_readings(phantom_data, "validation")
+    return dict(zip(rows["reading_id"], rows["image_id"], strict=True))
+
+
 @BOTH
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_from_the_middle_are_those_of_the_whole_run(
@@ -135,16 +141,33 @@ def test_streamed_gaze_ratio_keeps_about_that_share_of_the_gaze(phantom_data: Pa
     ]
 
 
-@pytest.mark.parametrize("world", [1, 3])
-def test_validation_counts_every_reading_once(phantom_data: Path, processor: Any, world: int) -> None:
-    shares = [
-        list(TrainingData(settings(phantom_data), rank, world).validation_batches(ReadingCollator(processor)))
-        for rank in range(world)
-    ]
-    assert len({len(share) for share in shares}) == 1
-    names = [name for share in shares for batch in share if batch["weight"] for name in batch["reading_ids"]]
-    assert sorted(names) == sorted(load_readings(phantom_data, "validation")["reading_id"])
-    assert sum(batch["weight"] for share in shares for batch in share) == len(names)
+def validation_shares(one: TrainingSettings, processor: Any, world: int) -> list[list[Any]]:
+    collator = ReadingCollator(processor)
+    return [list(TrainingData(one, rank, world).validation_batches(collator)) for rank in range(world)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_validation_batches_are_those_of_one_process_on_any_number(
+    phantom_data: Path, processor: Any, image_of_validation: dict[str, str], workers: int
+) -> None:
+    whole = [batch["reading_ids"] for batch in validation_shares(settings(phantom_data), processor, 1)[0]]
+    assert sorted(itertools.chain(*whole)) == sorted(load_readings(phantom_data, "validation")["reading_id"])
+    assert all(len({image_of_validation[name] for name in names}) == len(names) for names in whole)
+    assert max(map(len, whole)) <= 4 and max(map(len, whole)) - min(map(len, whole)) <= 1
+    for world in (2, 4):
+        shares = validation_shares(settings(phantom_data, batch_size=4 // world, num_workers=workers), processor, world)
+        joint = [[name for part in parts for name in part["reading_ids"]] for parts in zip(*shares, strict=True)]
+        assert joint == whole
+        assert [batch["weight"] for batch in shares[-1]] == [len(names) for names in whole]
+
+
+def test_a_validation_batch_smaller_than_the_processes_is_whole_on_each(phantom_data: Path, processor: Any) -> None:
+    count = len(load_readings(phantom_data, "validation"))
+    world = count + 1
+    data = TrainingData(settings(phantom_data, batch_size=1), world - 1, world)
+    batches = list(data.validation_batches(ReadingCollator(processor)))
+    assert all(batch["weight"] == len(batch["reading_ids"]) for batch in batches)
+    assert sum(batch["weight"] for batch in batches) == count
 
 
 def test_heat_map_cases_are_the_same_each_time_and_have_gaze(phantom_data: Path) -> None:
@@ -164,7 +187,7 @@ def test_texts_are_equal_but_for_case_and_spaces() -> None:
 
 def test_text_match_gives_the_objective_its_numbers(phantom_data: Path, processor: Any) -> None:
     batch = next(stream(settings(phantom_data, positives="text_match"), processor))
-    assert len(batch["report_ids"]) == 4 and len(batch["sentence_ids"]) == len(batch["input_ids"])
+    assert len(batch["report_ids"]) == 4 and len(batch["sentence_ids"]) == len(batch["sentence_index"])
     assert "report_ids" not in next(stream(settings(phantom_data), processor))
 
 

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from dataset_scripts.schema import sentence_span
+from egma.inference.texts import distinct_texts
 from egma.training.augmentation import Augmentation
-from egma.training.cached import split
+from egma.training.cached import compared, split
 from egma.training.data import ReadingCollator
 from egma.training.step import to_device
 
@@ -74,7 +75,8 @@ def test_a_finished_batch_is_the_processors(processor: Any, record_difference, k
         spans=[[sentence_span(sentence) for sentence in one["sentences"]] for one in rows],
         frame_affines=affines,
     )
-    assert expected.keys() <= made.keys()
+    expected = {**expected, **distinct_texts(expected)}
+    assert expected.keys() <= made.keys() and made["text_lengths"] == expected.pop("text_lengths")
     for name, value in expected.items():
         assert made[name].dtype == value.dtype and made[name].shape == value.shape
         difference = float((made[name].double() - value.double()).abs().max()) if value.numel() else 0.0
@@ -101,9 +103,12 @@ def test_parts_of_a_batch_are_finished_alike(processor: Any, size: int) -> None:
     moving = settings("unused", rotation_degrees=20, brightness=0.1, contrast=0.2)
     left = ReadingCollator(processor, moving)(ROWS["colours"])
     whole = to_device(left, CPU)
-    parts = [to_device(part, CPU) for part in split(left, size)]
-    for name in ("pixel_values", "gaze_heatmaps", "gaze_mask"):
-        assert torch.allclose(torch.cat([part[name] for part in parts]), whole[name], atol=TOLERANCE)
+    frames = [to_device(part, CPU)["pixel_values"] for part in split(left, size)]
+    assert torch.allclose(torch.cat(frames), whole["pixel_values"], atol=TOLERANCE)
+    rest = compared(left, CPU)
+    for name in ("gaze_heatmaps", "gaze_mask", "sentence_to_image", "sentence_index"):
+        assert torch.equal(rest[name], whole[name])
+    assert not {"pixel_values", "input_ids", "fixations"} & rest.keys()
 
 
 def test_nothing_that_is_finished_is_finished_again(processor: Any) -> None:

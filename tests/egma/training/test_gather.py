@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 from egma.training.cached import cached_step
 from egma.training.devices import part_processes
-from egma.training.gather import Features, gather, join
 from egma.training.step import TrainingModule, whole_step
 
 from .batches import gradients, joined, largest_difference, make_batch, small_model
@@ -117,13 +116,3 @@ def test_plain_forward_gives_the_same_loss_as_the_training_module() -> None:
     output = model(**batch)
     assert torch.equal(loss, output.loss)
     assert all(torch.equal(terms[name], value) for name, value in output.loss_components.items())
-
-
-def test_join_counts_rows_on_and_keeps_gradients() -> None:
-    module = TrainingModule(small_model(torch.float64).eval())
-    parts = [make_batch([2, 1], 0, torch.float64), make_batch([0, 3, 1], 1, torch.float64)]
-    features = join([module(part, stage="features") for part in parts])
-    assert features.sentence_to_image.tolist() == [0, 0, 1, 3, 3, 3, 4]
-    assert features.gaze_mask.tolist() == [True, False, True, True, False]
-    assert features.patches.requires_grad and features.report_ids is None
-    assert isinstance(gather(features), Features)

@@ -33,8 +33,12 @@ def batches_of(data: Any, processor: Any, count: int = 3, **changes: Any) -> lis
 
 def same(some: list[dict[str, Any]], others: list[dict[str, Any]]) -> bool:
     pairs = list(zip(some, others, strict=True))
+    # frames of which some are in colours all have three channels
     tensors = all(
-        torch.equal(value, b[name]) for a, b in pairs for name, value in a.items() if isinstance(value, torch.Tensor)
+        torch.equal(*torch.broadcast_tensors(value, b[name]))
+        for a, b in pairs
+        for name, value in a.items()
+        if isinstance(value, torch.Tensor)
     )
     return tensors and [a["reading_ids"] for a, _ in pairs] == [b["reading_ids"] for _, b in pairs]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_scripts.schema import UserError
-from egma.training.sampling import EpochPlan, gaze_subset
+from egma.training.sampling import EpochPlan, even_batches, gaze_subset
 
 images = st.lists(st.integers(0, 12), min_size=6, max_size=60)
 
@@ -95,3 +95,13 @@ def test_gaze_subset_keeps_the_share_and_grows(rows: int, seed: int) -> None:
     for fewer, more in itertools.pairwise(kept):
         assert not (fewer & ~more).any()
     assert not (kept[-1] & ~has_gaze).any()
+
+
+@given(images, st.integers(1, 20))
+def test_even_batches_hold_every_row_once_and_no_image_twice(ids: list[int], size: int) -> None:
+    batches = even_batches(np.array(ids), size)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(ids)))
+    lengths = [len(batch) for batch in batches]
+    assert max(lengths) <= size and max(lengths) - min(lengths) <= 1
+    assert all(len({ids[row] for row in batch}) == len(batch) for batch in batches)
+    assert len(batches) == max(-(-len(ids) // size), *(ids.count(one) for one in ids))

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, init_device_mesh
 
 from dataset_scripts.schema import UserError
+from egma.inference.texts import distinct_texts, length_blocks
 from egma.training.cached import cached_step
 from egma.training.checkpoint import load_checkpoint, save_checkpoint
 from egma.training.devices import parameter_groups, prepare_sharding
@@ -27,7 +29,10 @@ STATE = {"step": 1, "best_step": 1, "settings": {}}
 
 
 def batches() -> list[dict[str, torch.Tensor]]:
-    return [make_batch([3, 1, 4], 0, torch.float64), make_batch([2, 2, 1], 1, torch.float64, length=9)]
+    """The first one's sentences have one length."""
+    first = make_batch([3, 1, 4], 0, torch.float64)
+    first["attention_mask"].fill_(1)
+    return [first, make_batch([2, 2, 1], 1, torch.float64, length=9)]
 
 
 def layers(model: torch.nn.Module) -> list[torch.nn.Module]:
@@ -58,6 +63,13 @@ def whole(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: (value.full_tensor() if isinstance(value, DTensor) else value) for name, value in tensors.items()}
 
 
+def shard(model: torch.nn.Module, mesh: Any) -> torch.nn.Module:
+    """By layers of the text encoder, and the rest."""
+    for layer in model.text_model.encoder.layer:
+        fully_shard(layer, mesh=mesh)
+    return fully_shard(TrainingModule(model), mesh=mesh, ignored_params={model.logit_scale})
+
+
 def shard_in_process(rank: int, folder: str) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
     torch.set_num_threads(1)
@@ -68,10 +80,14 @@ def shard_in_process(rank: int, folder: str) -> None:
         for layer in layers(model):
             fully_shard(layer, mesh=mesh)
         module = fully_shard(TrainingModule(model), mesh=mesh, ignored_params={model.logit_scale})
+        batch = batches()[rank]
+        # one process has one length of text, the other several, and both gather the layers' weights as often
+        batch |= distinct_texts(batch)
+        assert (len(length_blocks(batch["text_lengths"])) > 1) == (rank == 1)
         if micro is None:
-            whole_step(accelerator, module, [batches()[rank]])
+            whole_step(accelerator, module, [batch])
         else:
-            cached_step(accelerator, module, batches()[rank], micro)
+            cached_step(accelerator, module, batch, micro)
         found = whole(gradients(model))
         norm = accelerator._clip_grad_norm_dtensor_aware(list(model.parameters()), 1.0)
         optimizer = make_step(model)
@@ -81,7 +97,7 @@ def shard_in_process(rank: int, folder: str) -> None:
             save_file(after, out / f"weights-{micro}.safetensors")
     checkpoint = save_checkpoint(accelerator, out, model, optimizer, dict(STATE))
     other = small_model(torch.float64)
-    fully_shard(TrainingModule(other), mesh=mesh, ignored_params={other.logit_scale})
+    shard(other, mesh)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.zero_()
