@@ -6,15 +6,19 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor
+from transformers.utils import CONFIG_NAME
 
 from dataset_scripts.schema import UserError
 from modeling_egma import EgmaModel
 from modeling_egma.towers_egma import check_patches, loading_faults
 
+HUB_SECONDS = 10
+LONGEST_REASON = 300  # characters
 # what transformers raises over a folder that is not as it should be
 LOADING_ERRORS = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError),
@@ -48,9 +52,7 @@ def load_whole_model(
             another model.
     """
     name = str(name)
-    is_folder = Path(name).is_dir()
-    if not is_folder and (name.startswith((".", "/", "~")) or name.count("/") > 1):  # no id on the Hub
-        raise UserError(f"{name}: no such folder; expected one with an EGMA model")
+    require_model(name)
     if (Path(name) / "adapter_config.json").is_file():
         raise _adapter(name)
     try:
@@ -65,8 +67,7 @@ def load_whole_model(
     except UserError:
         raise
     except LOADING_ERRORS as error:
-        source = "it" if is_folder else "the Hub, and no such folder is here"
-        raise UserError(f"{name}: no EGMA model can be loaded from {source} ({_first_line(error)})") from error
+        raise UserError(f"{name}: no EGMA model can be loaded from it ({reason_of(error)})") from error
     if getattr(model, "_hf_peft_config_loaded", False):
         raise _adapter(name)
     if faults := loading_faults(loading):
@@ -75,9 +76,26 @@ def load_whole_model(
         check_patches(model)
         processor = processor.fit(config, max_length)
     except (ValueError, AttributeError) as error:
-        raise UserError(f"{name}: {_first_line(error)}") from error
+        raise UserError(f"{name}: {reason_of(error)}") from error
     _check_grey_values(name, processor)
     return model, processor
+
+
+def require_model(name: str) -> None:
+    """Nothing is loaded yet; the Hub is asked once, where the loaders would try for half a minute.
+
+    Raises:
+        UserError: neither a folder, nor a model on the Hub or in its cache.
+    """
+    if Path(name).is_dir():
+        return
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise UserError(f"{name}: no such folder; expected one with a model, or an id on the Hub, OWNER/NAME")
+    try:
+        if not isinstance(try_to_load_from_cache(name, CONFIG_NAME), str):
+            get_hf_file_metadata(hf_hub_url(name, CONFIG_NAME), timeout=HUB_SECONDS)
+    except Exception as error:  # the HTTP library below the Hub's has exceptions of its own
+        raise UserError(f"{name}: no such folder, and no such model on the Hub ({reason_of(error)})") from error
 
 
 def _check_grey_values(name: str, processor: Any) -> None:
@@ -86,7 +104,7 @@ def _check_grey_values(name: str, processor: Any) -> None:
         with np.errstate(all="ignore"):
             pixels = processor(images=[Image.new("L", (8, 8), 128)])["pixel_values"]
     except LOADING_ERRORS as error:
-        raise UserError(f"{name}: its image processor takes no picture: {_first_line(error)}") from error
+        raise UserError(f"{name}: its image processor takes no picture: {reason_of(error)}") from error
     if not bool(torch.as_tensor(pixels).isfinite().all()):
         raise UserError(f"{name}: its image processor makes no numbers of a picture; expected an image_std above 0")
 
@@ -106,5 +124,6 @@ def _adapter(name: str) -> UserError:
     )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def reason_of(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from dataset_scripts.schema import UserError
 from egma.inference.embeddings import inference
-from egma.inference.models import LOADING_ERRORS
+from egma.inference.models import LOADING_ERRORS, reason_of, require_model
 from modeling_egma.towers_egma import encoder_faults, text_positions
 
 # by the type of model, as trained: sentences of any length with a mask over what fills them up, or all of the longest
@@ -109,6 +109,7 @@ def load_peer(name: str) -> tuple[Peer, PeerProcessor]:
         UserError: it cannot be loaded whole, is of a kind whose input is not known here, or gives an image or a
             sentence another embedding when others stand beside it.
     """
+    require_model(name)
     try:
         model = _load(name)
         peer, kind = Peer(model).eval(), model.config.model_type
@@ -123,8 +124,9 @@ def load_peer(name: str) -> tuple[Peer, PeerProcessor]:
     except UserError:
         raise
     except (*LOADING_ERRORS, IndexError, ImportError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{name}: no model of CLIP's or SigLIP's kind can be loaded from it ({reason})") from error
+        raise UserError(
+            f"{name}: no model of CLIP's or SigLIP's kind can be loaded from it ({reason_of(error)})"
+        ) from error
     return peer, processor
 
 

@@ -171,10 +171,11 @@ def _model_name(results: Mapping[str, Any]) -> str:
 def about(results: Mapping[str, Any]) -> str:
     """What was evaluated and how, in a paragraph."""
     data, draws = results["data"], results["bootstrap"]
+    units = "seeds and patients" if "runs" in results else "patients"
     return (
         f"{'**Generated data, no patients.** ' if results['generated'] else ''}"
         f"{data['name'] or 'Rows'}, split {data['split']}: {data['readings']} readings of {data['images']} images of "
-        f"{data['patients']} patients. Percent, with {draws['confidence']:.0%} intervals over patients, closed or from "
+        f"{data['patients']} patients. Percent, with {draws['confidence']:.0%} intervals over {units}, closed or from "
         f"{draws['draws']} bootstrap draws, seed {draws['seed']}; {FEW_MARK}: fewer than {FEW_PATIENTS} patients (for "
         f"AUROC positive or negative ones). Headline score: {results['zero_shot_score']}; "
         f"protocol {results['protocol_version']}.{_left_out(results['classes_left_out'])}"
@@ -195,13 +196,17 @@ def headline_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
     Below a figure that has one stands its image-dependent share.
     """
     others: Mapping[str, Any] = results.get("baselines", {})
-    header = ["figure", "model", *(column for name in others for column in (name, f"model - {name}"))]
+    runs: Mapping[str, Any] = results.get("runs", {})
+    seeds = ["mean of the seeds", "± deviation", *runs] if runs else ["model"]
+    header = ["figure", *seeds, *(column for name in others for column in (name, f"model - {name}"))]
     rows = []
     for key, label in HEADLINE_LABELS.items():
         if results.get(key) is None:
             continue
         text = percent if key in PERCENT_LABELS else _decimals
         cells = [text(results[key], results["intervals"][key]) + _mark(results["few_patients"][key])]
+        cells += [text(results["deviations"][key])] if runs else []
+        cells += [text(run[key]) for run in runs.values()]
         for other in others.values():
             difference = other["differences"].get(key)
             cells.append(text(other.get(key), other["intervals"].get(key)) + _mark(other["few_patients"].get(key)))
@@ -211,6 +216,7 @@ def headline_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
         if key in results["image_dependent"]:
             shares = [share_cell(one, key, text) for one in (results, *others.values())]
             cells = [shares[0], *(cell for share in shares[1:] for cell in (share, ""))]
+            cells[1:1] = [""] * (len(seeds) - 1)
             empty = [""] * (len(BASELINES) + 1)
             count = str(results["image_dependent"][key]["n"])
             rows.append([f"{label}, image-dependent share", *cells, *empty, count])

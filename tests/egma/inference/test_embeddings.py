@@ -105,7 +105,7 @@ def test_the_program_ends_in_a_sentence_and_without_figures(
     for tasks in ([], ["--tasks", "retrieval"]):
         assert evaluate_egma.main([str(tmp_path / "model"), "--data", str(data), "--output", str(output), *tasks]) == 2
         said = capsys.readouterr().err.strip().splitlines()[-1]
-        assert said.startswith(f"evaluate_egma: {named}") and "is not finite" in said
+        assert said.startswith(f"error: {named}") and "is not finite" in said
     assert not list(output.rglob("*.json"))
 
 
