@@ -1,12 +1,13 @@
 """Other models on the same rows: what `AutoModel` loads of CLIP's or SigLIP's kind, seen as the protocols see EGMA."""
 
 from collections.abc import Mapping, Sequence
+from math import isqrt
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
@@ -27,7 +28,12 @@ TRIED_SIDES, TRIED_TEXTS = (40, 64), ("clear", "no pleural effusion is seen")
 
 
 class Peer(nn.Module):
-    """One vector an image and one a sentence, in one space; no patch embeddings, so no maps and one score."""
+    """One vector an image and one a sentence, in one space; patches where the model's own projection takes a token.
+
+    Of CLIP's vision transformers that is the patch token through the last norm and the visual projection, as the class
+    token goes; of SigLIP's the attention pool over one patch alone, so its value and output projections and what
+    follows (Zhou, Loy & Dai, "Extract Free Dense Labels from CLIP", ECCV 2022).
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -44,11 +50,30 @@ class Peer(nn.Module):
     def has_text(self) -> bool:
         return hasattr(self.model, "get_text_features")
 
-    def encode_images(self, pixel_values: Tensor) -> tuple[Tensor, None]:
+    @property
+    def has_maps(self) -> bool:
+        vision, is_clip = getattr(self.model, "vision_model", None), hasattr(self.model, "visual_projection")
+        return self.has_text and hasattr(vision, "post_layernorm") and (is_clip or hasattr(vision, "head"))
+
+    def encode_images(self, pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, 3, H, W), or (B, 6, H, W) with the padded picture second, of which the patches are (`PeerProcessor`)."""
+        own, framed = pixel_values[:, :3], pixel_values[:, -3:]
         if not self.has_text:
             # without a text tower there is no common space; what it sees is for the linear probe
-            return normalize(self._pooled(pixel_values).float(), dim=-1), None
-        return normalize(_vector(self.model.get_image_features(pixel_values=pixel_values)), dim=-1), None
+            return normalize(self._pooled(own).float(), dim=-1), None
+        pooled = normalize(_vector(self.model.get_image_features(pixel_values=own)), dim=-1)
+        return pooled, self._patches(framed) if self.has_maps else None
+
+    def _patches(self, pixel_values: Tensor) -> Tensor | None:
+        """(B, P, D) of a square grid; None of any other."""
+        vision, is_clip = self.model.vision_model, hasattr(self.model, "visual_projection")
+        tokens = vision(pixel_values=pixel_values).last_hidden_state[:, int(is_clip) :]
+        if isqrt(tokens.shape[1]) ** 2 != tokens.shape[1]:
+            return None
+        if is_clip:
+            return normalize(self.model.visual_projection(vision.post_layernorm(tokens)).float(), dim=-1)
+        alone = vision.head(tokens.flatten(0, 1)[:, None])
+        return normalize(alone.unflatten(0, tokens.shape[:2]).float(), dim=-1)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         features = self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask)
@@ -56,7 +81,7 @@ class Peer(nn.Module):
 
     def get_image_features(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
         """`last_hidden_state` (B, 1, width): the pooled feature before projection, which the linear probe reads."""
-        return BaseModelOutputWithPooling(last_hidden_state=cast(Any, self._pooled(pixel_values)[:, None]))
+        return BaseModelOutputWithPooling(last_hidden_state=cast(Any, self._pooled(pixel_values[:, :3])[:, None]))
 
     def _pooled(self, pixel_values: Tensor) -> Tensor:
         vision = getattr(self.model, "vision_model", self.model)
@@ -72,17 +97,25 @@ class PeerProcessor:
     Args:
         length: tokens of a sentence, at most.
         is_filled: whether every sentence is filled up to `length`, without a mask.
+        has_maps: images come twice, in 6 channels: as the model's own processor makes them, which may cut or squeeze,
+            and padded to a square before, the frame that maps are taken back from.
     """
 
-    def __init__(self, image_processor: Any, tokenizer: Any | None, length: int, is_filled: bool, name: str) -> None:
-        self.image_processor, self.tokenizer = image_processor, tokenizer
+    def __init__(
+        self, image_processor: Any, tokenizer: Any | None, length: int, is_filled: bool, name: str, has_maps: bool
+    ) -> None:
+        self.image_processor, self.tokenizer, self.has_maps = image_processor, tokenizer, has_maps
         self.length, self.is_filled, self.name = length, is_filled, name
 
     def __call__(
         self, images: Sequence[Any] | None = None, text: Sequence[str] | None = None, return_tensors: str = "pt"
     ) -> Mapping[str, Tensor]:
         if images is not None:
-            return cast(Mapping[str, Tensor], self.image_processor(images=list(images), return_tensors=return_tensors))
+            views = [list(images)]
+            if self.has_maps:
+                views.append([ImageOps.pad(image, (max(image.size),) * 2) for image in images])
+            seen = [self.image_processor(images=view, return_tensors=return_tensors)["pixel_values"] for view in views]
+            return {"pixel_values": torch.cat(seen, dim=1)}
         if self.tokenizer is None:
             raise UserError(f"{self.name} has no text tower; of the tasks it can only take linear_probe")
         assert text is not None
@@ -119,7 +152,7 @@ def load_peer(name: str) -> tuple[Peer, PeerProcessor]:
         length = 0 if tokenizer is None else text_positions(model.text_model) or 0
         if tokenizer is not None and kind not in FILLED:
             length = min(length or tokenizer.model_max_length, tokenizer.model_max_length)
-        processor = PeerProcessor(image_processor, tokenizer, length, kind in FILLED, name)
+        processor = PeerProcessor(image_processor, tokenizer, length, kind in FILLED, name, peer.has_maps)
         _check_alone(peer, processor)
     except UserError:
         raise

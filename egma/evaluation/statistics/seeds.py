@@ -3,7 +3,7 @@
 A run is off by its seed, and by the patients, who are the same for all runs. The interval adds the squares of both
 (MOVER; Zou & Donner, "Construction of confidence limits about effect measures", Stat. Med. 2008): how far the runs' own
 intervals over patients reach, on average, and Student's t over the runs. What a seed does to single patients is in
-both: it is rather too wide. A bootstrap that draws runs too is too narrow: of three it knows two thirds of the variance.
+both: it is rather too wide. A bootstrap that draws runs too is too narrow: three show it two thirds of the variance.
 """
 
 from statistics import mean, stdev
