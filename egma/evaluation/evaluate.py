@@ -49,8 +49,8 @@ def evaluate_model(
 
     Args:
         data: a converted corpus (its `split` is read), or its rows.
-        tasks: of TASKS; None takes all but TRAINED_TASKS and notes the ones that the data do not allow.
-        training_rows, validation_rows: rows for the blind baselines and the TRAINED_TASKS when `data` is rows; a
+        tasks: of TASKS; None takes all but NAMED_TASKS and notes the ones that the data do not allow.
+        training_rows, validation_rows: rows for the blind baselines and those that train when `data` is rows; a
             corpus brings its own.
         prompts: by class name, whose case does not matter; None takes the file of the corpus' protocol if it has one
             (`published`), else the prompt files of the package.

@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 Track = Callable[..., Iterable[Any]]  # shows how far a loop is: called with its steps and `desc`
 
 READ_COLUMNS = (
-    *("image_id", "subject_id", "reading_id", "reader_id", "source", "width", "height"),
+    *("image_id", "subject_id", "reading_id", "reader_id", "source", "view", "width", "height"),
     *("sentences", "fixations", "findings", "boxes"),
 )
 COSINE_DECIMALS = 6

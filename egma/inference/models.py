@@ -17,8 +17,6 @@ from dataset_scripts.schema import UserError
 from modeling_egma import EgmaModel
 from modeling_egma.towers_egma import check_patches, loading_faults
 
-HUB_SECONDS = 10
-LONGEST_REASON = 300  # characters
 # what transformers raises over a folder that is not as it should be
 LOADING_ERRORS = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError),
@@ -93,7 +91,7 @@ def require_model(name: str) -> None:
         raise UserError(f"{name}: no such folder; expected one with a model, or an id on the Hub, OWNER/NAME")
     try:
         if not isinstance(try_to_load_from_cache(name, CONFIG_NAME), str):
-            get_hf_file_metadata(hf_hub_url(name, CONFIG_NAME), timeout=HUB_SECONDS)
+            get_hf_file_metadata(hf_hub_url(name, CONFIG_NAME))
     except Exception as error:  # the HTTP library below the Hub's has exceptions of its own
         raise UserError(f"{name}: no such folder, and no such model on the Hub ({reason_of(error)})") from error
 
@@ -126,4 +124,4 @@ def _adapter(name: str) -> UserError:
 
 def reason_of(error: Exception) -> str:
     """What an exception says, in one line."""
-    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+    return " ".join(str(error).split())[:300] or type(error).__name__

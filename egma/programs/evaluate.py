@@ -4,15 +4,15 @@
     python evaluate_egma.py RUN RUN RUN --seeds --data DIR [--output DIR]
 
 MODEL is a folder or a Hub id; RUNs are of one setting with other seeds, and become one result.
-Tasks: zero_shot, retrieval (own pairs), class_retrieval (P@k), pointing_game, grounding, gaze_agreement; and, which
-train on the training split and so are done only when named, linear_probe and fine_tuning.
+Tasks: zero_shot, retrieval (own pairs), class_retrieval (P@k), pointing_game, grounding, gaze_agreement; and,
+only when named, edited_prompts (negation, left and right), linear_probe and fine_tuning (train on the training split).
 --output gets `results.json`, tables as `results.md` and `results.tex`, `figures/`, `model_index.json` for a model card,
 and `tasks/`, from which the same command goes on after an interruption.
 """
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,15 +104,6 @@ def _check_names(options: argparse.Namespace) -> None:
         sources[name] = source
 
 
-def _check_settings(first: Any, others: Mapping[str, tuple[Any, Any]]) -> None:
-    """Raise UserError for a run that differs from the first in more than its weights."""
-    own = first.config.to_dict()
-    for name, (model, _) in others.items():
-        config = model.config.to_dict()
-        if differing := [key for key in own if config.get(key) != own[key] and not key.startswith("_")]:
-            raise UserError(f"{name}: another {differing[0]} than the first run's; expected runs of one setting")
-
-
 def describe_model(name: str, model: Any) -> dict[str, Any]:
     """Name, size and, so that two results can be told apart, the Hub commit and the identity of what was loaded."""
     return {
@@ -152,8 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model, processor = load_model(options.models[0])
         options.others += options.models[1:]
         others = {_name(source): (load_model if options.seeds else load_other)(source) for source in options.others}
-        if options.seeds:
-            _check_settings(model, others)
+        for name, (run, _) in others.items() if options.seeds else ():
+            if run.config.to_dict() | {"_name_or_path": None} != model.config.to_dict() | {"_name_or_path": None}:
+                raise UserError(f"{name}: another configuration than the first run's; expected runs of one setting")
         caches = _caches(options, model, others)
         results = evaluate_model(
             model,

@@ -17,6 +17,8 @@ PERCENT_LABELS = {
     "class_precision_at_1": "Image-to-text P@1 by class",
     "text_to_image_class_precision_at_1": "Text-to-image P@1 by class",
     "pointing_game": "Pointing game",
+    "negation": "Negation, accuracy",
+    "laterality": "Left and right, accuracy",
     "linear_probe_auroc": "Linear probe AUROC, 100 %",
     "fine_tuning_auroc": "Fine-tuning AUROC, 100 %",
 }
@@ -28,6 +30,7 @@ CLASS_RETRIEVAL_KEYS = {
     "class_precision_at_1": "image_to_text",
     "text_to_image_class_precision_at_1": "text_to_image",
 }
+EDITED_KEYS = ("negation", "laterality")
 PROBE_KEYS = {"linear_probe_auroc": "linear_probe", "fine_tuning_auroc": "fine_tuning"}
 MAP_KEYS = {"grounding_cnr": ("grounding", "cnr"), "gaze_nss": ("gaze_agreement", "nss")}
 WHOLE = "100 %"
@@ -65,6 +68,8 @@ def headline_figures(details: Mapping[str, Any], score: str) -> dict[str, Mappin
         figures |= {key: result[score][name]["precision_at_1"] for key, name in CLASS_RETRIEVAL_KEYS.items()}
     if "pointing_game" in (result := details.get("pointing_game", {})):
         figures["pointing_game"] = result["pointing_game"]
+    edited = details.get("edited_prompts", {})
+    figures |= {kind: edited[kind][score] for kind in EDITED_KEYS if score in edited.get(kind, {})}
     for key, task in PROBE_KEYS.items():
         if "fractions" in (result := details.get(task, {})):
             figures[key] = result["fractions"][WHOLE]["auroc"]
@@ -92,6 +97,7 @@ def headline(details: Mapping[str, Any], score: str) -> dict[str, Any]:
         baselines["chance"] |= {key: result["chance"][name] for key, name in CLASS_RETRIEVAL_KEYS.items()}
     if "pointing_game" in (result := details.get("pointing_game", {})):
         baselines["chance"]["pointing_game"] = result["chance"]["value"]
+    baselines["chance"] |= {key: details["edited_prompts"]["chance"] for key in EDITED_KEYS if key in figures}
     baselines["chance"] |= {key: details[task]["chance"]["auroc"] for key, task in PROBE_KEYS.items() if key in figures}
     return {
         **{key: figures[key]["value"] if key in figures else None for key in HEADLINE_LABELS},

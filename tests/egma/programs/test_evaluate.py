@@ -228,7 +228,7 @@ def test_a_damaged_configuration_is_told_to_its_end(
 def test_the_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked = []
 
-    def refuse(url: str, timeout: float) -> None:
+    def refuse(url: str) -> None:
         asked.append(url)
         raise ConnectionError("no network")
 
@@ -276,4 +276,4 @@ def test_seeds_become_one_result(
     edit_json(runs[1] / "config.json", zero_shot_score="late_interaction", gaze_weight=0.5)
     capsys.readouterr()
     assert evaluate_egma.main([*map(str, runs), "--seeds", *arguments, str(tmp_path / "out")]) == 2
-    assert "seed 1: another gaze_weight than the first run's; expected runs of one setting" in capsys.readouterr().err
+    assert "seed 1: another configuration than the first run's; expected runs of one setting" in capsys.readouterr().err
