@@ -1,7 +1,6 @@
 """Other models on the same rows: what `AutoModel` loads of CLIP's or SigLIP's kind, seen as the protocols see EGMA."""
 
 from collections.abc import Mapping, Sequence
-from math import isqrt
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -50,30 +49,24 @@ class Peer(nn.Module):
     def has_text(self) -> bool:
         return hasattr(self.model, "get_text_features")
 
-    @property
-    def has_maps(self) -> bool:
-        vision, is_clip = getattr(self.model, "vision_model", None), hasattr(self.model, "visual_projection")
-        return self.has_text and hasattr(vision, "post_layernorm") and (is_clip or hasattr(vision, "head"))
-
     def encode_images(self, pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, 3, H, W), or (B, 6, H, W) with the padded picture second, of which the patches are (`PeerProcessor`)."""
         own, framed = pixel_values[:, :3], pixel_values[:, -3:]
         if not self.has_text:
             # without a text tower there is no common space; what it sees is for the linear probe
             return normalize(self._pooled(own).float(), dim=-1), None
-        pooled = normalize(_vector(self.model.get_image_features(pixel_values=own)), dim=-1)
-        return pooled, self._patches(framed) if self.has_maps else None
+        return normalize(_vector(self.model.get_image_features(pixel_values=own)), dim=-1), self._patches(framed)
 
     def _patches(self, pixel_values: Tensor) -> Tensor | None:
-        """(B, P, D) of a square grid; None of any other."""
-        vision, is_clip = self.model.vision_model, hasattr(self.model, "visual_projection")
-        tokens = vision(pixel_values=pixel_values).last_hidden_state[:, int(is_clip) :]
-        if isqrt(tokens.shape[1]) ** 2 != tokens.shape[1]:
+        """(B, P, D); None where no token has a way into the common space."""
+        vision = self.model.vision_model
+        is_clip = hasattr(self.model, "visual_projection") and hasattr(vision, "post_layernorm")
+        if not (is_clip or hasattr(vision, "head")):
             return None
+        tokens = vision(pixel_values=pixel_values).last_hidden_state[:, int(is_clip) :]
         if is_clip:
             return normalize(self.model.visual_projection(vision.post_layernorm(tokens)).float(), dim=-1)
-        alone = vision.head(tokens.flatten(0, 1)[:, None])
-        return normalize(alone.unflatten(0, tokens.shape[:2]).float(), dim=-1)
+        return normalize(vision.head(tokens.flatten(0, 1)[:, None]).unflatten(0, tokens.shape[:2]).float(), dim=-1)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         features = self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask)
@@ -97,23 +90,21 @@ class PeerProcessor:
     Args:
         length: tokens of a sentence, at most.
         is_filled: whether every sentence is filled up to `length`, without a mask.
-        has_maps: images come twice, in 6 channels: as the model's own processor makes them, which may cut or squeeze,
-            and padded to a square before, the frame that maps are taken back from.
+
+    With a tokenizer images come twice, in 6 channels: as the model's own processor makes them, which may cut or
+    squeeze, and padded to a square before, the frame that maps are taken back from.
     """
 
-    def __init__(
-        self, image_processor: Any, tokenizer: Any | None, length: int, is_filled: bool, name: str, has_maps: bool
-    ) -> None:
-        self.image_processor, self.tokenizer, self.has_maps = image_processor, tokenizer, has_maps
+    def __init__(self, image_processor: Any, tokenizer: Any | None, length: int, is_filled: bool, name: str) -> None:
+        self.image_processor, self.tokenizer = image_processor, tokenizer
         self.length, self.is_filled, self.name = length, is_filled, name
 
     def __call__(
         self, images: Sequence[Any] | None = None, text: Sequence[str] | None = None, return_tensors: str = "pt"
     ) -> Mapping[str, Tensor]:
         if images is not None:
-            views = [list(images)]
-            if self.has_maps:
-                views.append([ImageOps.pad(image, (max(image.size),) * 2) for image in images])
+            padded = [ImageOps.pad(image, (max(image.size),) * 2) for image in images]
+            views = [list(images), padded] if self.tokenizer is not None else [list(images)]
             seen = [self.image_processor(images=view, return_tensors=return_tensors)["pixel_values"] for view in views]
             return {"pixel_values": torch.cat(seen, dim=1)}
         if self.tokenizer is None:
@@ -152,7 +143,7 @@ def load_peer(name: str) -> tuple[Peer, PeerProcessor]:
         length = 0 if tokenizer is None else text_positions(model.text_model) or 0
         if tokenizer is not None and kind not in FILLED:
             length = min(length or tokenizer.model_max_length, tokenizer.model_max_length)
-        processor = PeerProcessor(image_processor, tokenizer, length, kind in FILLED, name, peer.has_maps)
+        processor = PeerProcessor(image_processor, tokenizer, length, kind in FILLED, name)
         _check_alone(peer, processor)
     except UserError:
         raise

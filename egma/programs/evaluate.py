@@ -93,15 +93,11 @@ def _name(source: str) -> str:
 
 def _check_names(options: argparse.Namespace) -> None:
     """Raise UserError for models that the options do not allow, or that the tables could not tell apart."""
-    if options.seeds and (options.others or len(options.models) < 2):
-        raise UserError("--seeds: expected two runs or more, and no --compare; compare their runs one by one")
-    if len(options.models) > 1 and not options.seeds:
-        raise UserError(f"expected one model, got {len(options.models)}; others stand after --compare, or all --seeds")
-    sources: dict[str, str] = {}
-    for source in (*options.models, *options.others):
-        if (name := _name(source)) in sources:
-            raise UserError(f"{sources[name]} and {source} have one name; the tables could not tell them apart")
-        sources[name] = source
+    if options.seeds != (len(options.models) > 1) or (options.seeds and options.others):
+        raise UserError("expected one model, or two runs or more with --seeds and without --compare")
+    names = [_name(source) for source in (*options.models, *options.others)]
+    if twins := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{twins[0]}: {len(twins)} models have this name; the tables could not tell them apart")
 
 
 def describe_model(name: str, model: Any) -> dict[str, Any]:

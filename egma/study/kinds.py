@@ -161,9 +161,8 @@ def _plain(rows: Mapping[str, Mapping[str, Spread]]) -> dict[str, Any]:
 def _note(study: Study, data: Path) -> str:
     kind = "Generated data, no patients. " if is_generated(data) else ""
     seeds: Sequence[int] = study.seeds
-    about = f"{len(seeds)} seed(s): {', '.join(map(str, seeds))}"
     spread = "mean ± standard deviation [95 % interval over seeds and patients]"
-    return f"{kind}{data.name}, {about}; percent, {spread}."
+    return f"{kind}{data.name}, {len(seeds)} seed(s): {', '.join(map(str, seeds))}; percent, {spread}."
 
 
 def _report(study: Study, name: str, note: str, tables: Mapping[str, tuple[Table, str]], values: dict[str, Any]) -> str:

@@ -43,11 +43,7 @@ def truths(reading: Reading) -> dict[str, dict[str, bool]]:
 
 
 def edited_prompts(
-    readings: Sequence[Reading],
-    images: ImageBank,
-    texts: TextBank,
-    classes: Iterable[str],
-    bootstrap: PatientBootstrap,
+    readings: Sequence[Reading], images: ImageBank, texts: TextBank, classes: Iterable[str], bootstrap: PatientBootstrap
 ) -> dict[str, Any]:
     """Of either kind, where a finding has both truths, the number of entries, the findings, and both scores' accuracy.
 
@@ -68,8 +64,7 @@ def edited_prompts(
             first, second = (score[images.places(kept), 2 * column + place] for place in (0, 1))
             credit = (1 + np.sign(first - second) * np.where(truth, 1, -1)) / 2
             accuracy = balanced(credit, np.eye(2 * len(names))[2 * column + truth])
-            figure = bootstrap.figure(accuracy, kept, rests_on=np.ones(len(kept), dtype=bool))
-            found[kind][of_kind] = figure.to_json()
+            found[kind][of_kind] = bootstrap.figure(accuracy, kept, rests_on=np.full(len(kept), True)).to_json()
     if not found:
         raise UserError("edited prompts: no class is both present and absent, or on the left and on the right")
     return {**found, "chance": 0.5}

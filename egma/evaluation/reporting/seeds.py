@@ -6,11 +6,15 @@ from typing import Any
 import numpy as np
 
 from egma.evaluation.reporting.report import HEADLINE_LABELS, PERCENT_LABELS
-from egma.evaluation.statistics.proportions import Interval
 from egma.evaluation.statistics.seeds import SEEDS, Spread
 
-UNBOUNDED = (-np.inf, np.inf)
 PAIRS = ("baselines", "differences")  # what runs have only beside each other
+PARTS = {
+    "intervals": "interval",
+    "deviations": "deviation",
+    "few_patients": "few_patients",
+    "interval_methods": "method",
+}
 
 
 def over_seeds(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,38 +25,34 @@ def over_seeds(results: Mapping[str, Any]) -> dict[str, Any]:
     """
     runs: dict[str, Any] = {results["model"]["name"]: results, **results["baselines"]}
     every = [{part: found for part, found in run.items() if part not in PAIRS} for run in runs.values()]
-    keys = [key for key in HEADLINE_LABELS if all(run.get(key) is not None for run in every)]
-    spreads = {
-        key: _spread([run[key] for run in every], [run["intervals"][key] for run in every], key in PERCENT_LABELS)
-        for key in keys
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for key in (key for key in HEADLINE_LABELS if results.get(key) is not None):
+        own = [
+            {"value": of[key], "interval": of["intervals"][key], "few_patients": of["few_patients"][key]}
+            for of in every
+        ]
+        found[key] = _mean(own, key in PERCENT_LABELS)
+    shares = {key: [of["image_dependent"][key] for of in every] for key in results["image_dependent"]}
     return {
         **every[0],
+        **{key: of["value"] for key, of in found.items()},
+        **{of_all: {key: of[part] for key, of in found.items()} for of_all, part in PARTS.items()},
         "model": {"name": ", ".join(runs)},
-        **{key: spreads[key].mean if key in keys else None for key in HEADLINE_LABELS},
-        "intervals": {key: spread.interval for key, spread in spreads.items()},
-        "interval_methods": dict.fromkeys(keys, SEEDS),
-        "deviations": {key: spread.deviation for key, spread in spreads.items()},
-        "few_patients": {key: any(run["few_patients"][key] for run in every) for key in keys},
         "blind": {
-            key: {name: float(np.mean([run["blind"][key][name] for run in every])) for name in of_key}
+            key: {name: float(np.mean([of["blind"][key][name] for of in every])) for name in of_key}
             for key, of_key in results["blind"].items()
         },
         "image_dependent": {
-            key: _share([run["image_dependent"][key] for run in every]) for key in every[0]["image_dependent"]
+            key: _mean(own) | {"against": " or ".join(sorted({of["against"] for of in own}))}
+            for key, own in shares.items()
         },
         "runs": dict(zip(runs, every, strict=True)),
         "details": {},
     }
 
 
-def _spread(values: list[float], intervals: list[Interval | None], is_share: bool) -> Spread:
-    return Spread(tuple(values), tuple(intervals), (0.0, 1.0) if is_share else UNBOUNDED)
-
-
-def _share(shares: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """The image-dependent share; each run's is over its own best blind baseline."""
-    spread = _spread([of["value"] for of in shares], [of["interval"] for of in shares], is_share=False)
-    found = {"value": spread.mean, "interval": spread.interval, "p_value": None, "method": SEEDS}
-    few = any(of["few_patients"] for of in shares)
-    return {**shares[0], **found, "few_patients": few, "against": " or ".join(sorted({of["against"] for of in shares}))}
+def _mean(figures: list[Mapping[str, Any]], is_share: bool = False) -> dict[str, Any]:
+    limits = (0.0, 1.0) if is_share else (-np.inf, np.inf)
+    spread = Spread(tuple(of["value"] for of in figures), tuple(of["interval"] for of in figures), limits)
+    few, own = any(of["few_patients"] for of in figures), {"value": spread.mean, "interval": spread.interval}
+    return {**figures[0], **own, "deviation": spread.deviation, "few_patients": few, "p_value": None, "method": SEEDS}
