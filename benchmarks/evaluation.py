@@ -9,47 +9,34 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from datasets import concatenate_datasets
 from torch.nn.functional import normalize
 
 from benchmarks.parts import run_parts
-from dataset_scripts.schema import SPLITS, load_readings
+from dataset_scripts.schema import load_readings
 from egma.evaluation import tasks
 from egma.evaluation.evaluate import evaluate_model
 from egma.inference.embeddings import ImageBank, TextBank
 
-READINGS, TEST_READINGS, DIMENSION, PATCHES = 2000, 1000, 512, 49
+READINGS, TEST_READINGS, DIMENSION, PATCHES = 2700, 1000, 512, 49
 
 
 def evaluation(folder: Path) -> None:
-    """Seconds of every task of two models, random embeddings on 1,000 generated readings; the first makes the blind."""
-    raw, data = folder / "evaluation-raw", folder / "evaluation"
+    """Seconds of every task for two models of random embeddings, on 1,000 generated readings."""
+    raw, data = str(folder / "evaluation-raw"), folder / "evaluation"
     if not data.exists():
-        generate = ["dataset_scripts.phantom", "--output", str(raw), "--readings", str(READINGS)]
-        convert = [
-            "dataset_scripts.build",
-            "mimic_eye",
-            "--source",
-            str(raw),
-            "--output",
-            str(data),
-            "--image-size",
-            "64",
-        ]
-        for command in (generate, convert):
+        for command in (
+            ["dataset_scripts.phantom", "--output", raw, "--readings", str(READINGS)],
+            ["dataset_scripts.build", "mimic_eye", "--source", raw, "--output", str(data), "--image-size", "64"],
+        ):
             subprocess.run([sys.executable, "-m", *command], check=True)
-    rows = concatenate_datasets([load_readings(data, split) for split in SPLITS])
-    training, test = (
-        rows.select(range(len(rows) - TEST_READINGS)),
-        rows.select(range(len(rows) - TEST_READINGS, len(rows))),
-    )
+    rows = load_readings(data, "train")
+    test, training = rows.select(range(TEST_READINGS)), rows.select(range(TEST_READINGS, len(rows)))
     models: Any = [SimpleNamespace(seed=seed, config=SimpleNamespace(zero_shot_score="pooled")) for seed in (0, 1)]
-    with patch.object(tasks, "encode_images", _images), patch.object(tasks, "encode_texts", _texts):
+    others = {"other": (models[1], models)}
+    with patch.multiple(tasks, encode_images=_images, encode_texts=_texts):
         for name in (None, *(name for name in tasks.TASKS if name not in tasks.NAMED_TASKS)):
             start = time.perf_counter()
-            evaluate_model(
-                models[0], models, test, name and [name], training_rows=training, others={"second": (models[1], models)}
-            )
+            evaluate_model(models[0], models, test, name and [name], training_rows=training, others=others)
             print(f"{name or 'all tasks'}: {time.perf_counter() - start:.1f} s", flush=True)
 
 

@@ -148,9 +148,8 @@ def load_peer(name: str) -> tuple[Peer, PeerProcessor]:
     except UserError:
         raise
     except (*LOADING_ERRORS, IndexError, ImportError) as error:
-        raise UserError(
-            f"{name}: no model of CLIP's or SigLIP's kind can be loaded from it ({reason_of(error)})"
-        ) from error
+        reason = reason_of(error)
+        raise UserError(f"{name}: no model of CLIP's or SigLIP's kind can be loaded from it ({reason})") from error
     return peer, processor
 
 

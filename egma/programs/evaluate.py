@@ -39,9 +39,7 @@ from egma.tools.processes import EVALUATION_SOURCES, write_json
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "models", metavar="MODEL", nargs="+", help="folder or Hub id of an EGMA model with its processor"
-    )
+    parser.add_argument("models", metavar="MODEL", nargs="+", help="folder or Hub id of an EGMA model")
     parser.add_argument("--seeds", action="store_true", help="the models are one, trained with several seeds")
     parser.add_argument("--data", required=True, help="corpus written by python -m dataset_scripts.build")
     parser.add_argument(

@@ -5,16 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from egma.evaluation.reporting.report import HEADLINE_LABELS, PERCENT_LABELS
+from egma.evaluation.reporting.report import PERCENT_LABELS
 from egma.evaluation.statistics.seeds import SEEDS, Spread
 
 PAIRS = ("baselines", "differences")  # what runs have only beside each other
-PARTS = {
-    "intervals": "interval",
-    "deviations": "deviation",
-    "few_patients": "few_patients",
-    "interval_methods": "method",
-}
 
 
 def over_seeds(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,7 +20,7 @@ def over_seeds(results: Mapping[str, Any]) -> dict[str, Any]:
     runs: dict[str, Any] = {results["model"]["name"]: results, **results["baselines"]}
     every = [{part: found for part, found in run.items() if part not in PAIRS} for run in runs.values()]
     found: dict[str, dict[str, Any]] = {}
-    for key in (key for key in HEADLINE_LABELS if results.get(key) is not None):
+    for key in results["intervals"]:
         own = [
             {"value": of[key], "interval": of["intervals"][key], "few_patients": of["few_patients"][key]}
             for of in every
@@ -36,7 +30,10 @@ def over_seeds(results: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **every[0],
         **{key: of["value"] for key, of in found.items()},
-        **{of_all: {key: of[part] for key, of in found.items()} for of_all, part in PARTS.items()},
+        "intervals": {key: of["interval"] for key, of in found.items()},
+        "deviations": {key: of["deviation"] for key, of in found.items()},
+        "few_patients": {key: of["few_patients"] for key, of in found.items()},
+        "interval_methods": dict.fromkeys(found, SEEDS),
         "model": {"name": ", ".join(runs)},
         "blind": {
             key: {name: float(np.mean([of["blind"][key][name] for of in every])) for name in of_key}
