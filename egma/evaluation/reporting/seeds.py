@@ -1,6 +1,6 @@
 """Several runs of one setting as one result: what `results.json` holds of one model, over their seeds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ def over_seeds(results: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _mean(figures: list[Mapping[str, Any]], is_share: bool = False) -> dict[str, Any]:
+def _mean(figures: Sequence[Mapping[str, Any]], is_share: bool = False) -> dict[str, Any]:
     limits = (0.0, 1.0) if is_share else (-np.inf, np.inf)
     spread = Spread(tuple(of["value"] for of in figures), tuple(of["interval"] for of in figures), limits)
     few, own = any(of["few_patients"] for of in figures), {"value": spread.mean, "interval": spread.interval}
