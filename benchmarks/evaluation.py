@@ -1,65 +1,58 @@
 """What evaluation costs beside the encoders: `python -m benchmarks.evaluation`. See benchmarks/README.md."""
 
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.nn.functional import normalize
 
-from egma.evaluation.protocols.class_retrieval import class_retrieval
-from egma.evaluation.protocols.published import PROTOCOLS
-from egma.evaluation.protocols.zero_shot import zero_shot
-from egma.evaluation.statistics.bootstrap import PatientBootstrap
+from benchmarks.parts import run_parts
+from dataset_scripts.schema import load_readings
+from egma.evaluation import tasks
+from egma.evaluation.evaluate import evaluate_model
 from egma.inference.embeddings import ImageBank, TextBank
-from egma.inference.prompts import draw_prompts
-from egma.inference.scores import class_scores
 
-DRAWS, DIMENSION, PATCHES, IMAGES_PER_CLASS = 1000, 512, 49, 200
+READINGS, TEST_READINGS, DIMENSION, PATCHES = 2700, 1000, 512, 49
 
 
-def main() -> None:
-    """Generated embeddings in the sizes of CheXpert 5x200 and 8x200."""
-    _measure("chexpert_5x200", zero_shot)
-    _measure("chexpert_8x200", class_retrieval)
+def evaluation(folder: Path) -> None:
+    """Seconds of every task for two models of random embeddings, on 1,000 generated readings."""
+    raw, data = str(folder / "evaluation-raw"), folder / "evaluation"
+    if not data.exists():
+        for command in (
+            ["dataset_scripts.phantom", "--output", raw, "--readings", str(READINGS)],
+            ["dataset_scripts.build", "mimic_eye", "--source", raw, "--output", str(data), "--image-size", "64"],
+        ):
+            subprocess.run([sys.executable, "-m", *command], check=True)
+    rows = load_readings(data, "train")
+    test, training = rows.select(range(TEST_READINGS)), rows.select(range(TEST_READINGS, len(rows)))
+    models: Any = [SimpleNamespace(seed=seed, config=SimpleNamespace(zero_shot_score="pooled")) for seed in (0, 1)]
+    others = {"other": (models[1], models)}
+    with patch.multiple(tasks, encode_images=_images, encode_texts=_texts):
+        for name in (None, *(name for name in tasks.TASKS if name not in tasks.NAMED_TASKS)):
+            start = time.perf_counter()
+            evaluate_model(models[0], models, test, name and [name], training_rows=training, others=others)
+            print(f"{name or 'all tasks'}: {time.perf_counter() - start:.1f} s", flush=True)
 
 
-def _measure(source: str, task: Callable[..., Any]) -> None:
-    file = PROTOCOLS[source].prompt_file()
-    assert file is not None
-    prompts = draw_prompts(file.classes, file.per_class or 1000, 0)
-    readings: Any = [
-        {"image_id": f"{name} {n}", "subject_id": f"{name} {n}", "findings": _findings(name, list(prompts))}
-        for name in prompts
-        for n in range(IMAGES_PER_CLASS)
-    ]
-    ids = [reading["image_id"] for reading in readings]
-    sentences = [prompt for of_class in prompts.values() for prompt in of_class]
-    patches = normalize(torch.randn(len(ids), PATCHES, DIMENSION), dim=-1)
-    images = ImageBank(_places(ids), normalize(patches.mean(dim=1), dim=-1), patches)
-    texts = TextBank(_places(sentences), normalize(torch.randn(len(sentences), DIMENSION), dim=-1))
-    size = f"{source}: {len(ids):,} images x {len(sentences)} sentences"
-    print(f"{size}, scores of both kinds: {_seconds(lambda: class_scores(images, texts, prompts, 'max')):.2f} s")
-    for draws in (0, DRAWS):
-        bootstrap = PatientBootstrap(readings, draws)
-        seconds = _seconds(partial(task, readings, images, texts, prompts=prompts, bootstrap=bootstrap))
-        print(f"{size}, all figures with {draws} draws: {seconds:.2f} s")
+def _images(model: Any, _: Any, rows: Any, __: int) -> ImageBank:
+    ids = sorted(set(rows["image_id"]))
+    patches = _random(model, len(ids), PATCHES)
+    return ImageBank({name: place for place, name in enumerate(ids)}, normalize(patches.mean(dim=1), dim=-1), patches)
 
 
-def _places(names: list[str]) -> dict[str, int]:
-    return {name: place for place, name in enumerate(names)}
+def _texts(model: Any, _: Any, texts: list[str], __: int) -> TextBank:
+    return TextBank({text: place for place, text in enumerate(sorted(set(texts)))}, _random(model, len(set(texts))))
 
 
-def _findings(name: str, classes: list[str]) -> list[dict[str, Any]]:
-    return [{"name": other, "value": int(other == name)} for other in classes]
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def _random(model: Any, *shape: int) -> torch.Tensor:
+    return normalize(torch.randn(*shape, DIMENSION, generator=torch.Generator().manual_seed(model.seed)), dim=-1)
 
 
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__, {"evaluation": evaluation})

@@ -51,8 +51,8 @@ def evaluate_model(
 
     Args:
         data: a converted corpus (its `split` is read), or its rows.
-        tasks: of TASKS; None takes all but TRAINED_TASKS and notes the ones that the data do not allow.
-        training_rows, validation_rows: rows for the blind baselines and the TRAINED_TASKS when `data` is rows; a
+        tasks: of TASKS; None takes all but NAMED_TASKS and notes the ones that the data do not allow.
+        training_rows, validation_rows: rows for the blind baselines and those that train when `data` is rows; a
             corpus brings its own.
         protocol: a published way to score, of `protocols/papers`; None: the project's own.
         laterals: the probes on CheXpert take its lateral images too.

@@ -14,6 +14,7 @@ from egma.evaluation.corpus import Corpus
 from egma.evaluation.protocols.blind_baselines import MeanMaps, plain_text
 from egma.evaluation.protocols.class_retrieval import class_retrieval
 from egma.evaluation.protocols.decisions import decisions
+from egma.evaluation.protocols.edited_prompts import edited_prompts, edited_sentences
 from egma.evaluation.protocols.fine_tuning import fine_tuning
 from egma.evaluation.protocols.gaze_agreement import GazeCorpus, gaze_agreement, gaze_corpus, mean_gaze
 from egma.evaluation.protocols.grounding import GroundingCorpus, grounding, grounding_corpus, grounding_targets
@@ -58,10 +59,11 @@ from modeling_egma.processing_egma import GAZE_DEFAULTS
 TASKS = (
     *("zero_shot", "decisions", "prompt_sensitivity", "retrieval", "class_retrieval"),
     *("pointing_game", "grounding", "gaze_agreement"),
-    *("linear_probe", "fine_tuning"),
+    *("edited_prompts", "linear_probe", "fine_tuning"),
 )
 SENTENCE_TASKS = {"retrieval", "grounding", "gaze_agreement"}  # read the reports, not only prompts
-TRAINED_TASKS = {"linear_probe", "fine_tuning"}  # train a head on the training split: only when asked for by name
+# only when asked for by name: training on the training split, and sentences beside the prompts
+NAMED_TASKS = {"linear_probe", "fine_tuning", "edited_prompts"}
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class Tasks:
 
     @property
     def names(self) -> Sequence[str]:
-        names = self.tasks or [name for name in TASKS if name not in TRAINED_TASKS]
+        names = self.tasks or [name for name in TASKS if name not in NAMED_TASKS]
         return [*names, *(["subgroups"] if self.options.groups else [])]
 
     @cached_property
@@ -168,6 +170,9 @@ class Tasks:
         texts = [prompt for used in (*self.prompts.values(), *against.values()) for prompt in used]
         if SENTENCE_TASKS & set(self.names):
             texts += [text for reading in self.corpus.test for text in report_sentences(reading)]
+        if "edited_prompts" in self.names:
+            twins = edited_sentences(self.prompts).values()
+            texts += [sentence for of_kind in twins for both in of_kind.values() for sentence in both]
         if not texts:
             raise UserError(
                 "nothing to evaluate: the readings hold no sentence, and none of their findings has prompts"
@@ -293,6 +298,9 @@ class Tasks:
         """Width and lead; a processor that draws no gaze leaves them to the project's defaults."""
         settings = getattr(self.processor, "gaze_kwargs", GAZE_DEFAULTS)
         return settings["sigma"], settings["lead"]
+
+    def edited_prompts(self) -> dict[str, Any]:
+        return edited_prompts(self.corpus.test, self.images, self.texts, self.prompts, self.bootstrap)
 
     def linear_probe(self) -> dict[str, Any]:
         size = self.options.batch_size

@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor
+from transformers.utils import CONFIG_NAME
 
 from dataset_scripts.schema import UserError
 from modeling_egma import EgmaModel
@@ -49,8 +50,7 @@ def load_whole_model(
             another model.
     """
     name = str(name)
-    require_findable(name)
-    is_folder = Path(name).is_dir()
+    require_model(name)
     if (Path(name) / "adapter_config.json").is_file():
         raise _adapter(name)
     try:
@@ -65,8 +65,7 @@ def load_whole_model(
     except UserError:
         raise
     except LOADING_ERRORS as error:
-        source = "it" if is_folder else "the Hub, and no such folder is here"
-        raise UserError(f"{name}: no EGMA model can be loaded from {source} ({_first_line(error)})") from error
+        raise UserError(f"{name}: no EGMA model can be loaded from it ({reason_of(error)})") from error
     if getattr(model, "_hf_peft_config_loaded", False):
         raise _adapter(name)
     if faults := loading_faults(loading):
@@ -75,7 +74,7 @@ def load_whole_model(
         check_patches(model)
         processor = processor.fit(config, max_length)
     except (ValueError, AttributeError) as error:
-        raise UserError(f"{name}: {_first_line(error)}") from error
+        raise UserError(f"{name}: {reason_of(error)}") from error
     _check_grey_values(name, processor)
     return model, processor
 
@@ -83,12 +82,29 @@ def load_whole_model(
 def require_findable(name: str) -> None:
     """Raise UserError for a name that means a folder, where there is none: the Hub is not asked for `runs/typo`."""
     folder = Path(name)
-    if folder.is_dir() or isinstance(try_to_load_from_cache(name, "config.json"), str):
+    if folder.is_dir() or isinstance(try_to_load_from_cache(name, CONFIG_NAME), str):
         return
     no_id = name.startswith((".", "/", "~")) or name.count("/") > 1
     if no_id or ("/" in name and folder.parent.is_dir()):
-        hint = "" if no_id else f", or one that `hf download {name}` has fetched"
+        hint = ", or an id on the Hub, OWNER/NAME" if no_id else f", or one that `hf download {name}` has fetched"
         raise UserError(f"{name}: no such folder; expected one with a model{hint}")
+
+
+def require_model(name: str) -> None:
+    """Nothing is loaded yet; the Hub is asked once, where the loaders would try for half a minute.
+
+    Raises:
+        UserError: neither a folder, nor a model on the Hub or in its cache.
+    """
+    require_findable(name)
+    if Path(name).is_dir() or isinstance(try_to_load_from_cache(name, CONFIG_NAME), str):
+        return
+    if name.count("/") != 1:
+        raise UserError(f"{name}: no such folder; expected one with a model, or an id on the Hub, OWNER/NAME")
+    try:
+        get_hf_file_metadata(hf_hub_url(name, CONFIG_NAME))
+    except Exception as error:  # the HTTP library below the Hub's has exceptions of its own
+        raise UserError(f"{name}: no such folder, and no such model on the Hub ({reason_of(error)})") from error
 
 
 def _check_grey_values(name: str, processor: Any) -> None:
@@ -97,7 +113,7 @@ def _check_grey_values(name: str, processor: Any) -> None:
         with np.errstate(all="ignore"):
             pixels = processor(images=[Image.new("L", (8, 8), 128)])["pixel_values"]
     except LOADING_ERRORS as error:
-        raise UserError(f"{name}: its image processor takes no picture: {_first_line(error)}") from error
+        raise UserError(f"{name}: its image processor takes no picture: {reason_of(error)}") from error
     if not bool(torch.as_tensor(pixels).isfinite().all()):
         raise UserError(f"{name}: its image processor makes no numbers of a picture; expected an image_std above 0")
 
@@ -117,5 +133,6 @@ def _adapter(name: str) -> UserError:
     )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def reason_of(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from dataset_scripts.schema import UserError
 from egma.inference.embeddings import inference
-from egma.inference.models import LOADING_ERRORS
+from egma.inference.models import LOADING_ERRORS, reason_of, require_model
 from modeling_egma.towers_egma import encoder_faults, text_positions
 
 # by the type of model, as trained: sentences of any length with a mask over what fills them up, or all of the longest
@@ -27,7 +27,12 @@ TRIED_SIDES, TRIED_TEXTS = (40, 64), ("clear", "no pleural effusion is seen")
 
 
 class Peer(nn.Module):
-    """One vector an image and one a sentence, in one space; no patch embeddings, so no maps and one score."""
+    """One vector an image and one a sentence, in one space; patches where the model's own projection takes a token.
+
+    Of CLIP's vision transformers that is the patch token through the last norm and the visual projection, as the class
+    token goes; of SigLIP's the attention pool over one patch alone, so its value and output projections and what
+    follows (Zhou, Loy & Dai, "Extract Free Dense Labels from CLIP", ECCV 2022).
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -44,11 +49,24 @@ class Peer(nn.Module):
     def has_text(self) -> bool:
         return hasattr(self.model, "get_text_features")
 
-    def encode_images(self, pixel_values: Tensor) -> tuple[Tensor, None]:
+    def encode_images(self, pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, 3, H, W), or (B, 6, H, W) with the padded picture second, of which the patches are (`PeerProcessor`)."""
+        own, framed = pixel_values[:, :3], pixel_values[:, -3:]
         if not self.has_text:
             # without a text tower there is no common space; what it sees is for the linear probe
-            return normalize(self._pooled(pixel_values).float(), dim=-1), None
-        return normalize(_vector(self.model.get_image_features(pixel_values=pixel_values)), dim=-1), None
+            return normalize(self._pooled(own).float(), dim=-1), None
+        return normalize(_vector(self.model.get_image_features(pixel_values=own)), dim=-1), self._patches(framed)
+
+    def _patches(self, pixel_values: Tensor) -> Tensor | None:
+        """(B, P, D); None where no token has a way into the common space."""
+        vision = self.model.vision_model
+        is_clip = hasattr(self.model, "visual_projection") and hasattr(vision, "post_layernorm")
+        if not (is_clip or hasattr(vision, "head")):
+            return None
+        tokens = vision(pixel_values=pixel_values).last_hidden_state[:, int(is_clip) :]
+        if is_clip:
+            return normalize(self.model.visual_projection(vision.post_layernorm(tokens)).float(), dim=-1)
+        return normalize(vision.head(tokens.flatten(0, 1)[:, None]).unflatten(0, tokens.shape[:2]).float(), dim=-1)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         features = self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask)
@@ -56,7 +74,7 @@ class Peer(nn.Module):
 
     def get_image_features(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
         """`last_hidden_state` (B, 1, width): the pooled feature before projection, which the linear probe reads."""
-        return BaseModelOutputWithPooling(last_hidden_state=cast(Any, self._pooled(pixel_values)[:, None]))
+        return BaseModelOutputWithPooling(last_hidden_state=cast(Any, self._pooled(pixel_values[:, :3])[:, None]))
 
     def _pooled(self, pixel_values: Tensor) -> Tensor:
         vision = getattr(self.model, "vision_model", self.model)
@@ -72,6 +90,9 @@ class PeerProcessor:
     Args:
         length: tokens of a sentence, at most.
         is_filled: whether every sentence is filled up to `length`, without a mask.
+
+    With a tokenizer images come twice, in 6 channels: as the model's own processor makes them, which may cut or
+    squeeze, and padded to a square before, the frame that maps are taken back from.
     """
 
     def __init__(self, image_processor: Any, tokenizer: Any | None, length: int, is_filled: bool, name: str) -> None:
@@ -82,7 +103,10 @@ class PeerProcessor:
         self, images: Sequence[Any] | None = None, text: Sequence[str] | None = None, return_tensors: str = "pt"
     ) -> Mapping[str, Tensor]:
         if images is not None:
-            return cast(Mapping[str, Tensor], self.image_processor(images=list(images), return_tensors=return_tensors))
+            padded = [ImageOps.pad(image, (max(image.size),) * 2) for image in images]
+            views = [list(images), padded] if self.tokenizer is not None else [list(images)]
+            seen = [self.image_processor(images=view, return_tensors=return_tensors)["pixel_values"] for view in views]
+            return {"pixel_values": torch.cat(seen, dim=1)}
         if self.tokenizer is None:
             raise UserError(f"{self.name} has no text tower; of the tasks it can only take linear_probe")
         assert text is not None
@@ -110,6 +134,7 @@ def load_peer(name: str) -> tuple[Peer, PeerProcessor]:
         UserError: it cannot be loaded whole, is of a kind whose input is not known here, or gives an image or a
             sentence another embedding when others stand beside it.
     """
+    require_model(name)
     try:
         model = _load(name)
         peer, kind = Peer(model).eval(), model.config.model_type
@@ -124,7 +149,7 @@ def load_peer(name: str) -> tuple[Peer, PeerProcessor]:
     except UserError:
         raise
     except (*LOADING_ERRORS, IndexError, ImportError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = reason_of(error)
         raise UserError(f"{name}: no model of CLIP's or SigLIP's kind can be loaded from it ({reason})") from error
     return peer, processor
 

@@ -118,8 +118,6 @@ def make_page(name: str, data: Path | None) -> Any:
     if corpus is not None:
         disable_progress_bars()
         _ = corpus.examples  # a folder that is no corpus is named before the model is loaded
-    if not Path(name).is_dir():
-        print(f"there is no folder {name} here; asking the Hub for a model of that name", file=sys.stderr, flush=True)
     model, processor = load_model(name)
     shown = PageModel(model, processor, Path(name).name if Path(name).is_dir() else name, trained_on(Path(name)))
     return build_page(Handlers(shown, corpus), about(shown, corpus))

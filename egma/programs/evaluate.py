@@ -1,10 +1,12 @@
 """Evaluate a model on a converted corpus and print the headline table.
 
     python evaluate_egma.py MODEL --data DIR [--tasks zero_shot retrieval grounding] [--output DIR]
+    python evaluate_egma.py RUN RUN RUN --seeds --data DIR [--output DIR]
 
-MODEL is a folder or a Hub id. Tasks: zero_shot, decisions (operating points, calibration, threshold),
-prompt_sensitivity, retrieval (own pairs), class_retrieval (P@k), pointing_game, grounding, gaze_agreement; and, which
-train on the training split and so are done only when named, linear_probe and fine_tuning.
+MODEL is a folder or a Hub id; RUNs are of one setting with other seeds, and become one result.
+Tasks: zero_shot, decisions (operating points, calibration, threshold), prompt_sensitivity, retrieval (own pairs),
+class_retrieval (P@k), pointing_game, grounding, gaze_agreement; and, only when named, edited_prompts (negation, left
+and right), linear_probe and fine_tuning (train on the training split).
 --output gets `results.json`, tables as `results.md` and `results.tex`, `figures/`, `model_index.json` for a model card,
 and `tasks/`, from which the same command goes on after an interruption.
 """
@@ -29,9 +31,10 @@ from egma.evaluation.protocols.subgroups import GROUPS
 from egma.evaluation.reporting.comparable import seen_by_backbone
 from egma.evaluation.reporting.model_index import eval_results
 from egma.evaluation.reporting.report import headline_table, write_report
+from egma.evaluation.reporting.seeds import over_seeds
 from egma.evaluation.task_cache import TaskCache
 from egma.evaluation.tasks import TASKS
-from egma.inference.models import load_model
+from egma.inference.models import LOADING_ERRORS, load_model, reason_of, require_model
 from egma.inference.peers import load_peer
 from egma.inference.prompts import load_prompts
 from egma.tools.corpora import corpus_folder
@@ -53,7 +56,8 @@ GIVEN = (
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", metavar="MODEL", help="folder or Hub id of an EGMA model with its processor")
+    parser.add_argument("models", metavar="MODEL", nargs="+", help="folder or Hub id of an EGMA model")
+    parser.add_argument("--seeds", action="store_true", help="the models are one, trained with several seeds")
     parser.add_argument(
         "--data", required=True, help="corpus written by python -m dataset_scripts.build: folder or Hub id"
     )
@@ -92,21 +96,34 @@ def load_other(name: str) -> tuple[Any, Any]:
     Raises:
         UserError: nothing can be loaded.
     """
+    require_model(name)
     try:
         is_egma = AutoConfig.from_pretrained(name).model_type == "egma"
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{name}: no model can be loaded from it ({reason})") from error
+    except LOADING_ERRORS as error:
+        raise UserError(f"{name}: no model can be loaded from it ({reason_of(error)})") from error
     if is_egma:
         return load_model(name)
     model, processor = load_peer(name)
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), processor
 
 
+def _name(source: str) -> str:
+    return Path(source).resolve().name if Path(source).is_dir() else source
+
+
+def _check_names(options: argparse.Namespace) -> None:
+    """Raise UserError for models that the options do not allow, or that the tables could not tell apart."""
+    if options.seeds != (len(options.models) > 1) or (options.seeds and options.others):
+        raise UserError("expected one model, or two runs or more with --seeds and without --compare")
+    names = [_name(source) for source in (*options.models, *options.others)]
+    if twins := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{twins[0]}: {len(twins)} models have this name; the tables could not tell them apart")
+
+
 def describe_model(name: str, model: Any) -> dict[str, Any]:
     """Name, size and, so that two results can be told apart, the Hub commit and the identity of what was loaded."""
     return {
-        "name": Path(name).resolve().name if Path(name).is_dir() else name,
+        "name": _name(name),
         "commit": getattr(model.config, "_commit_hash", None),
         "identity": model_identity(name),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -128,7 +145,7 @@ def _caches(options: argparse.Namespace, model: Any, others: dict[str, tuple[Any
         name: TaskCache(folder / name, shared | {"model": describe_model(source, others[name][0])})
         for name, source in zip(others, options.others, strict=True)
     }
-    return caches | {None: TaskCache(folder, shared | {"model": describe_model(options.model, model)})}
+    return caches | {None: TaskCache(folder, shared | {"model": describe_model(options.models[0], model)})}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -138,12 +155,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.data = corpus_folder(options.data)
         prompts = None if options.prompts is None else load_prompts(options.prompts)
-        model, processor = load_model(options.model)
-        others = {Path(name).name: load_other(name) for name in options.others}
-        if len(others) < len(options.others):
-            raise UserError(
-                f"two of {', '.join(options.others)} have the same name; the tables could not tell them apart"
-            )
+        _check_names(options)
+        model, processor = load_model(options.models[0])
+        options.others += options.models[1:]
+        others = {_name(source): (load_model if options.seeds else load_other)(source) for source in options.others}
+        for name, (run, _) in others.items() if options.seeds else ():
+            if run.config.to_dict() | {"_name_or_path": None} != model.config.to_dict() | {"_name_or_path": None}:
+                raise UserError(f"{name}: another configuration than the first run's; expected runs of one setting")
         caches = _caches(options, model, others)
         results = evaluate_model(
             model,
@@ -154,21 +172,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             **{name: getattr(options, name) for name in GIVEN},
             others=others,
             caches=caches,
-            figures=None if options.output is None else options.output / "figures",
+            figures=None if options.output is None or options.seeds else options.output / "figures",
         )
     except UserError as error:
-        print(f"evaluate_egma: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
-    results = {"model": describe_model(options.model, model)} | results
+    results = {"model": describe_model(options.models[0], model)} | results
     for name, source in zip(others, options.others, strict=True):
         results["baselines"][name]["model"] = describe_model(source, others[name][0])
         results["baselines"][name]["seen"] = seen_by_backbone(source, results["data"]["sources"])
-    results["seen"] = seen_by_backbone(options.model, results["data"]["sources"])
+    results["seen"] = seen_by_backbone(options.models[0], results["data"]["sources"])
+    if options.seeds:
+        results = over_seeds(results)
     print(headline_table(results))
     if options.output is not None:
         write_report(results, options.output)
-        entries = eval_results_to_model_index(results["model"]["name"], eval_results(results))
-        write_json(options.output / "model_index.json", entries)
+        if not options.seeds:  # a card is of one model
+            entries = eval_results_to_model_index(results["model"]["name"], eval_results(results))
+            write_json(options.output / "model_index.json", entries)
         print(f"\nwritten: {options.output / 'results.json'}, {options.output / 'results.md'}")
     return 0
 

@@ -33,10 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         kept = {"public": options.public, "overwrite": options.overwrite}
         print(push_model(options.folder, options.repo_id, options.results, **kept))
     except FileExistsError:
-        print(f"push_egma: {options.dry_run}: exists already; expected a new folder", file=sys.stderr)
+        print(f"error: {options.dry_run}: exists already; expected a new folder", file=sys.stderr)
         return 2
     except UserError as error:
-        print(f"push_egma: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -7,9 +7,10 @@ from typing import Any
 from dataset_scripts.schema import ABSENT, PRESENT, UserError, is_generated
 from egma.evaluation.reporting.report import PERCENT_LABELS
 from egma.evaluation.reporting.tables import latex_table, markdown_table
+from egma.evaluation.statistics.seeds import Spread
 from egma.study import corpora
 from egma.study.plots import bars, curves
-from egma.study.runs import Setting, Spread, Study
+from egma.study.runs import Setting, Study
 from egma.study.shortcut import finding_figures
 from egma.tools.processes import write_json
 
@@ -145,7 +146,8 @@ def _plain(rows: Mapping[str, Mapping[str, Spread]]) -> dict[str, Any]:
 def _note(study: Study, data: Path) -> str:
     kind = "Generated data, no patients. " if is_generated(data) else ""
     seeds: Sequence[int] = study.seeds
-    return f"{kind}{data.name}, {len(seeds)} seed(s): {', '.join(map(str, seeds))}; percent, mean ± standard deviation."
+    spread = "mean ± standard deviation [95 % interval over seeds and patients]"
+    return f"{kind}{data.name}, {len(seeds)} seed(s): {', '.join(map(str, seeds))}; percent, {spread}."
 
 
 def _report(study: Study, name: str, note: str, tables: Mapping[str, tuple[Table, str]], values: dict[str, Any]) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from egma.evaluation.statistics.seeds import Spread
 from egma.figures.training_curves import LINE_COLORS
-from egma.study.runs import Spread
 
 Panels = Mapping[str, Mapping[str, Spread]]  # of each figure: row -> spread
 

@@ -4,9 +4,9 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from egma.evaluation.statistics.seeds import Spread
 from egma.tools.processes import ROOT, Stage, evaluation, run_stages, training
 
 CONFIGS = ROOT / "configs"
@@ -21,27 +21,6 @@ class Setting(NamedTuple):
     data: Path
     gaze_ratio: float = 1.0
     ablation: str = "unified"
-
-
-class Spread(NamedTuple):
-    """Mean over seeds and, from two seeds on, their standard deviation."""
-
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        return mean(self.values)
-
-    @property
-    def deviation(self) -> float | None:
-        return stdev(self.values) if len(self.values) > 1 else None
-
-    def to_json(self) -> dict[str, Any]:
-        return {"mean": self.mean, "deviation": self.deviation, "values": list(self.values)}
-
-    def percent(self) -> str:
-        text = f"{100 * self.mean:.1f}"
-        return text if self.deviation is None else f"{text} ± {100 * self.deviation:.1f}"
 
 
 class Study:
@@ -79,7 +58,8 @@ class Study:
         files = [self.evaluation(setting, seed, test) / "results.json" for seed in self.seeds]
         results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         found = {key: [result.get(key) for result in results] for key in keys}
-        return {key: Spread(tuple(values)) for key, values in found.items() if None not in values}
+        intervals = {key: tuple(result["intervals"].get(key) for result in results) for key in keys}
+        return {key: Spread(tuple(values), intervals[key]) for key, values in found.items() if None not in values}
 
     def baselines(self, setting: Setting, test: str) -> dict[str, dict[str, float | None]]:
         """Chance and constant predictor of the first seed's test set, and the best blind baseline of its own model."""

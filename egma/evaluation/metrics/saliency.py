@@ -8,7 +8,7 @@ heat maps that are nowhere negative. What has no answer (no fixation, an empty o
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from egma.evaluation.metrics.maps import checked_pair, is_constant, refuse
 from egma.tools.arrays import Array
@@ -121,18 +121,17 @@ def _auc(values: Array, positives: Array, negatives: Array) -> Array:
     values, positives, negatives = (part.reshape(len(part), -1) for part in (values, positives, negatives))
     if values.strides[0] == 0:  # one map, broadcast: sorted once
         return _auc_of_one(values[0], positives, negatives)
-    order = values.argsort(axis=1)
-    ordered = np.take_along_axis(values, order, axis=1)
-    starts = np.diff(ordered, axis=1, prepend=np.nan) != 0
-    group = starts.cumsum() - 1
-    above, below = (_by_group(np.take_along_axis(part, order, axis=1), group) for part in (positives, negatives))
-    # the negatives below each group of ties, counted from the start of its map
-    map_of_group = np.nonzero(starts)[0]
-    lower = below.cumsum() - below
-    first_group = np.searchsorted(map_of_group, np.arange(len(values)))
-    lower -= lower[first_group][map_of_group]
-    pairs = np.bincount(map_of_group, weights=above * (lower + below / 2), minlength=len(values))
-    return pairs / (positives.sum(axis=1) * negatives.sum(axis=1))
+    pairs = [_ordered_pairs(*row) for row in zip(values, positives, negatives, strict=True)]
+    return np.array(pairs) / (positives.sum(axis=1) * negatives.sum(axis=1))
+
+
+def _ordered_pairs(values: Array, positives: Array, negatives: Array) -> float:
+    """Of one map (cells,): only the few cells with positives are sorted, the others counted between them."""
+    marked = np.flatnonzero(positives)
+    marked = marked[values[marked].argsort()]
+    up_to = np.concatenate([[0.0], positives[marked].cumsum()])
+    lower, through = (up_to[np.searchsorted(values[marked], values, side)] for side in ("left", "right"))
+    return float(negatives @ (up_to[-1] - (lower + through) / 2))
 
 
 def _auc_of_one(values: Array, positives: Array, negatives: Array) -> Array:
@@ -143,10 +142,6 @@ def _auc_of_one(values: Array, positives: Array, negatives: Array) -> Array:
     lower = below.cumsum(axis=1) - below
     pairs = positives.sum(axis=1) * negatives.sum(axis=1)
     return np.asarray((above * (lower + below / 2)).sum(axis=1) / pairs, dtype=np.float64)
-
-
-def _by_group(weights: Array, group: NDArray[np.int64]) -> Array:
-    return np.asarray(np.bincount(group, weights=weights.ravel()), dtype=np.float64)
 
 
 def _auc_between(at_fixations: Array, elsewhere: Array) -> float:

@@ -21,7 +21,6 @@ from egma.evaluation.metrics.ranking import held_share
 from egma.evaluation.statistics.bootstrap import PatientBootstrap, median_of
 from egma.inference.embeddings import ImageBank, TextBank, rounded
 from egma.tools.arrays import Array
-from modeling_egma.losses_egma import late_interaction_logits
 
 CUTOFFS = (1, 5, 10)
 SCORES_AT_ONCE = 2**24  # patch-sentence cosines held at a time: 64 MiB in float32
@@ -94,17 +93,27 @@ def places_of_truth(scores: Array) -> tuple[Array, Array]:
 
 
 def _late_interaction(patches: Tensor, reports: Sequence[Tensor]) -> Tensor:
-    """patches (n, P, D), reports R times (m_k, D) -> (n, R)."""
-    sentences = torch.cat(list(reports))
-    sentence_to_image = torch.repeat_interleave(torch.tensor([len(report) for report in reports]))
-    padded_sentences = len(reports) * max(len(report) for report in reports)
-    tile_size = max(1, SCORES_AT_ONCE // (padded_sentences * patches.shape[1]))
+    """patches (n, P, D), reports R times (m_k, D) -> (n, R).
+
+    As `losses_egma.late_interaction_logits`, without a gradient: a sentence that many reports have is compared once.
+    """
+    place: dict[bytes, int] = {}
+    own = [[place.setdefault(row.tobytes(), len(place)) for row in report.numpy()] for report in reports]
+    distinct = torch.from_numpy(np.stack([np.frombuffer(key, dtype=np.float32) for key in place]))
+    same_length: dict[int, list[int]] = {}
+    for number, report in enumerate(own):
+        same_length.setdefault(len(report), []).append(number)
     rows = []
-    for tile in patches.split(tile_size):
-        by_patch, by_sentence = late_interaction_logits(
-            tile, sentences, sentence_to_image, logit_scale=1.0, num_reports=len(reports)
-        )
-        rows.append((by_patch + by_sentence) / 2)
+    for tile in patches.split(max(1, SCORES_AT_ONCE // (max(len(distinct), len(reports)) * patches.shape[1]))):
+        cosines = (distinct @ tile.flatten(0, 1).T).unflatten(1, tile.shape[:2])
+        best_patch, found = cosines.amax(dim=2), torch.empty(len(reports), len(tile))
+        for length, numbers in same_length.items():
+            sentences = torch.tensor([own[number] for number in numbers])
+            best_sentence = cosines[sentences[:, 0]]
+            for column in range(1, length):
+                torch.maximum(best_sentence, cosines[sentences[:, column]], out=best_sentence)
+            found[numbers] = (best_sentence.mean(dim=2) + best_patch[sentences].mean(dim=1)) / 2
+        rows.append(found.T)
     return torch.cat(rows)
 
 

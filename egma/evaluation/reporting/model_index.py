@@ -16,6 +16,8 @@ METRIC_TYPES = {
     "class_precision_at_1": "precision",
     "text_to_image_class_precision_at_1": "precision",
     "pointing_game": "pointing_game",
+    "negation": "accuracy",
+    "laterality": "accuracy",
     "linear_probe_auroc": "roc_auc",
     "fine_tuning_auroc": "roc_auc",
     "grounding_cnr": "cnr",

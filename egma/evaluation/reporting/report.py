@@ -18,6 +18,8 @@ PERCENT_LABELS = {
     "class_precision_at_1": "Image-to-text P@1 by class",
     "text_to_image_class_precision_at_1": "Text-to-image P@1 by class",
     "pointing_game": "Pointing game",
+    "negation": "Negation, accuracy",
+    "laterality": "Left and right, accuracy",
     "linear_probe_auroc": "Linear probe AUROC, 100 %",
     "fine_tuning_auroc": "Fine-tuning AUROC, 100 %",
 }
@@ -29,6 +31,7 @@ CLASS_RETRIEVAL_KEYS = {
     "class_precision_at_1": "image_to_text",
     "text_to_image_class_precision_at_1": "text_to_image",
 }
+EDITED_KEYS = ("negation", "laterality")
 PROBE_KEYS = {"linear_probe_auroc": "linear_probe", "fine_tuning_auroc": "fine_tuning"}
 MAP_KEYS = {"grounding_cnr": ("grounding", "cnr"), "gaze_nss": ("gaze_agreement", "nss")}
 WHOLE = "100 %"
@@ -68,6 +71,8 @@ def headline_figures(details: Mapping[str, Any], score: str) -> dict[str, Mappin
         figures |= {key: result[score][name]["precision_at_1"] for key, name in CLASS_RETRIEVAL_KEYS.items()}
     if "pointing_game" in (result := details.get("pointing_game", {})):
         figures["pointing_game"] = result["pointing_game"]
+    edited = details.get("edited_prompts", {})
+    figures |= {kind: edited[kind][score] for kind in EDITED_KEYS if score in edited.get(kind, {})}
     for key, task in PROBE_KEYS.items():
         if "fractions" in (result := details.get(task, {})):
             figures[key] = result["fractions"][WHOLE]["auroc"]
@@ -95,6 +100,7 @@ def headline(details: Mapping[str, Any], score: str) -> dict[str, Any]:
         baselines["chance"] |= {key: result["chance"][name] for key, name in CLASS_RETRIEVAL_KEYS.items()}
     if "pointing_game" in (result := details.get("pointing_game", {})):
         baselines["chance"]["pointing_game"] = result["chance"]["value"]
+    baselines["chance"] |= {key: details["edited_prompts"]["chance"] for key in EDITED_KEYS if key in figures}
     baselines["chance"] |= {key: details[task]["chance"]["auroc"] for key, task in PROBE_KEYS.items() if key in figures}
     return {
         **{key: figures[key]["value"] if key in figures else None for key in HEADLINE_LABELS},
@@ -171,10 +177,11 @@ def _model_name(results: Mapping[str, Any]) -> str:
 def about(results: Mapping[str, Any]) -> str:
     """What was evaluated and how, in a paragraph."""
     data, draws = results["data"], results["bootstrap"]
+    units = "seeds and patients" if "runs" in results else "patients"
     return (
         f"{'**Generated data, no patients.** ' if results['generated'] else ''}"
         f"{data['name'] or 'Rows'}, split {data['split']}: {data['readings']} readings of {data['images']} images of "
-        f"{data['patients']} patients. Percent, with {draws['confidence']:.0%} intervals over patients, closed or from "
+        f"{data['patients']} patients. Percent, with {draws['confidence']:.0%} intervals over {units}, closed or from "
         f"{draws['draws']} bootstrap draws, seed {draws['seed']}; {FEW_MARK}: fewer than {FEW_PATIENTS} patients (for "
         f"AUROC positive or negative ones). Headline score: {results['zero_shot_score']}; "
         f"protocol {results['protocol_version']}, {results['protocol'] or 'no variant'}."
@@ -196,13 +203,17 @@ def headline_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
     Below a figure that has one stands its image-dependent share.
     """
     others: Mapping[str, Any] = results.get("baselines", {})
-    header = ["figure", "model", *(column for name in others for column in (name, f"model - {name}"))]
+    runs: Mapping[str, Any] = results.get("runs", {})
+    seeds = ["mean of the seeds", "± deviation", *runs] if runs else ["model"]
+    header = ["figure", *seeds, *(column for name in others for column in (name, f"model - {name}"))]
     rows = []
     for key, label in HEADLINE_LABELS.items():
         if results.get(key) is None:
             continue
         text = percent if key in PERCENT_LABELS else _decimals
         cells = [text(results[key], results["intervals"][key]) + _mark(results["few_patients"][key])]
+        cells += [text(results["deviations"][key])] if runs else []
+        cells += [text(run[key]) for run in runs.values()]
         for other in others.values():
             difference = other["differences"].get(key)
             cells.append(text(other.get(key), other["intervals"].get(key)) + _mark(other["few_patients"].get(key)))
@@ -213,6 +224,7 @@ def headline_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]
         if key in results["image_dependent"]:
             shares = [share_cell(one, key, text) for one in (results, *others.values())]
             cells = [shares[0], *(cell for share in shares[1:] for cell in (share, ""))]
+            cells[1:1] = [""] * (len(seeds) - 1)
             empty = [""] * (len(BASELINES) + 1)
             count = str(results["image_dependent"][key]["n"])
             rows.append([f"{label}, image-dependent share", *cells, *empty, count, "", "", ""])

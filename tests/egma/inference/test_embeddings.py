@@ -14,7 +14,7 @@ from egma.evaluation.evaluate import evaluate_model
 from egma.evaluation.protocols.fine_tuning import fine_tuning
 from egma.evaluation.protocols.linear_probe import features, probe_labels
 from egma.evaluation.statistics.bootstrap import PatientBootstrap
-from egma.evaluation.tasks import TASKS, TRAINED_TASKS
+from egma.evaluation.tasks import NAMED_TASKS, TASKS
 from egma.inference.embeddings import NotFinite, encode_images, encode_texts, finite, rounded
 from egma.page.inputs import picture_of
 from egma.page.session import PageModel, Session
@@ -61,7 +61,7 @@ def test_how_many_are_broken_is_said() -> None:
     assert finite("image", "a", values[:1]).equal(values[:1])
 
 
-@pytest.mark.parametrize("task", [None, *(task for task in TASKS if task not in TRAINED_TASKS)])
+@pytest.mark.parametrize("task", [None, *(task for task in TASKS if task not in NAMED_TASKS)])
 def test_no_task_makes_a_figure_of_it(task: str | None) -> None:
     """Also where nobody asked for a task by name, and one that is impossible only gives its reason."""
     fixations = {"x": [0.5], "y": [0.5], "start": [0.0], "duration": [1.0]}
@@ -105,7 +105,7 @@ def test_the_program_ends_in_a_sentence_and_without_figures(
     for tasks in ([], ["--tasks", "retrieval"]):
         assert evaluate_egma.main([str(tmp_path / "model"), "--data", str(data), "--output", str(output), *tasks]) == 2
         said = capsys.readouterr().err.strip().splitlines()[-1]
-        assert said.startswith(f"evaluate_egma: {named}") and "is not finite" in said
+        assert said.startswith(f"error: {named}") and "is not finite" in said
     assert not list(output.rglob("*.json"))
 
 

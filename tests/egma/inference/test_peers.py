@@ -126,9 +126,59 @@ def test_embeddings_are_the_models_own_whatever_the_batch(tmp_path: Path, kind: 
         torch.testing.assert_close(found, normalize(own[batch], dim=-1), rtol=0, atol=1e-5)
     image = Image.linear_gradient("L").resize((70, 50)).convert("RGB")
     pixels = AutoImageProcessor.from_pretrained(folder)(images=[image], return_tensors="pt")["pixel_values"]
-    assert processor(images=[image])["pixel_values"].equal(pixels)
+    assert processor(images=[image])["pixel_values"][:, :3].equal(pixels)
     own = normalize(model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
     torch.testing.assert_close(peer.encode_images(pixels)[0], own, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [*MASKED, "siglip", "vit"])
+@torch.no_grad()
+def test_patches_go_the_models_own_way_into_the_common_space(tmp_path: Path, kind: str) -> None:
+    """Of CLIP's kind as the class token goes; of SigLIP's by the pool's value and output projections and its MLP."""
+    folder = save(tmp_path / kind, kind)
+    peer, processor = load_peer(str(folder))
+    model, image = AutoModel.from_pretrained(folder).eval(), Image.linear_gradient("L").resize((70, 50)).convert("RGB")
+    padded = Image.new("RGB", (70, 70))
+    padded.paste(image, (0, 10))
+    pixels = AutoImageProcessor.from_pretrained(folder)(images=[padded], return_tensors="pt")["pixel_values"]
+    pooled, patches = peer.encode_images(processor(images=[image])["pixel_values"])
+    if kind in ("dual", "vit"):
+        assert patches is None and pooled.shape == (1, 12 if kind == "dual" else 16)
+        return
+    output = model.vision_model(pixel_values=pixels)
+    if kind == "siglip":
+        head, weights = model.vision_model.head, model.vision_model.head.attention
+        values = output.last_hidden_state @ weights.in_proj_weight[-16:].T + weights.in_proj_bias[-16:]
+        found = weights.out_proj(values)
+        expected = found + head.mlp(head.layernorm(found))
+    else:
+        every = model.visual_projection(model.vision_model.post_layernorm(output.last_hidden_state))
+        torch.testing.assert_close(every[:, 0], model.get_image_features(pixel_values=pixels).pooler_output)
+        expected = every[:, 1:]
+    assert patches.shape == (1, 4, pooled.shape[1])
+    torch.testing.assert_close(patches, normalize(expected, dim=-1), rtol=0, atol=1e-5)
+
+
+def test_a_peers_map_lies_on_the_whole_picture(tmp_path: Path) -> None:
+    """A tall picture, of which the model's own cut shows the middle alone: the bright patch is at its top."""
+    peer, processor = load_peer(str(save(tmp_path / "clip", "clip")))
+    image = Image.new("RGB", (40, 80))
+    seen = processor(images=[image, *bright_corners(image)])["pixel_values"]
+    with torch.no_grad():
+        patches = peer.encode_images(seen)[1]
+    changed = (patches[1:] - patches[:1]).abs().amax(dim=-1)
+    # the padded square's corners: top left, top right, bottom left, bottom right of two by two patches
+    assert changed.argmax(dim=1).tolist() == [0, 1, 2, 3]
+    assert seen[1:, :3].equal(seen[:1, :3].expand(4, -1, -1, -1))
+
+
+def bright_corners(image: Image.Image) -> list[Image.Image]:
+    """The picture with one white corner, four times; the corners are outside of its central square."""
+    found = []
+    for x, y in ((0, 0), (20, 0), (0, 65), (20, 65)):
+        found.append(image.copy())
+        found[-1].paste((255, 255, 255), (x, y, x + 20, y + 15))
+    return found
 
 
 @pytest.mark.parametrize("kind", [*MASKED, "siglip_of_2"])
@@ -205,8 +255,10 @@ def test_a_peer_stands_beside_the_model_on_the_same_rows(
         results["details"]["zero_shot"][results["zero_shot_score"]]["auroc"]["value"] - beside["zero_shot_auroc"]
     )
     assert 0 < difference["p_value"] <= 1
-    assert "late_interaction" not in beside["details"]["zero_shot"]
-    assert "no embeddings of patches" in beside["details"]["pointing_game"]["reason"]
+    for key in ("pointing_game", "grounding_cnr"):
+        assert beside[key] is not None and beside["n"][key] == results["n"][key]
+        assert beside["differences"][key]["value"] == pytest.approx(results[key] - beside[key])
+    assert beside["image_dependent"]["pointing_game"]["n"] == 9
     assert difference["p_value"] <= difference["p_holm"] <= 1 and difference["method"] == "sign-flips over patients"
     assert not {"draws", "paired"} & beside["details"]["zero_shot"]["pooled"]["auroc"].keys()
 
@@ -235,5 +287,5 @@ def test_a_model_without_a_text_tower_is_for_the_linear_probe(tmp_path: Path) ->
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere: no model of CLIP's or SigLIP's kind"):
+    with pytest.raises(UserError, match="nowhere: no such folder; expected one with a model"):
         load_peer(str(tmp_path / "nowhere"))

@@ -30,7 +30,7 @@ def test_without_a_demo_model_it_says_what_to_run(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("no-such/model", "no EGMA model can be loaded"),
+        ("no-such/model", "no such folder, and no such model on the Hub"),
         ("no/such/model", "no such folder"),
         ("/nowhere", "no such folder"),
     ],

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -172,7 +173,21 @@ def test_another_model_is_compared_and_everything_is_drawn(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "--data", "CORPUS"], "nowhere: no EGMA model can be loaded from the Hub, and no such folder"),
+        (["nowhere", "--data", "CORPUS"], "nowhere: no such folder; expected one with a model, or an id"),
+        (["no-one/nothing", "--data", "CORPUS"], "no-one/nothing: no such folder, and no such model on the Hub ("),
+        (["MODEL", "--data", "CORPUS", "--compare", "/nowhere"], "/nowhere: no such folder; expected one with a model"),
+        (["MODEL", "--data", "CORPUS", "--compare", "x y/z"], "x y/z: no such folder, and no such model on the Hub (R"),
+        (["MODEL", "--data", "CORPUS", *["--compare", "a/b"] * 2], "a/b: 2 models have this name"),
+        (
+            ["MODEL", "--data", "CORPUS", "--compare", "MODEL/"],
+            "model: 2 models have this name; the tables could not tell them apart",
+        ),
+        (["MODEL", "a/b", "--data", "CORPUS"], "expected one model, or two runs or more with --seeds"),
+        (["MODEL", "--seeds", "--data", "CORPUS"], "expected one model, or two runs or more with --seeds"),
+        (
+            ["MODEL", "a/b", "--seeds", "--data", "CORPUS", "--compare", "c/d"],
+            "expected one model, or two runs or more with --seeds",
+        ),
         (["MODEL", "--data", "nowhere"], "nowhere: no such folder"),
         (["MODEL", "--data", "CORPUS", "--split", "validation"], "no split 'validation'"),
         (["MODEL", "--data", "CORPUS", "--tasks", "captioning"], "unknown task 'captioning'"),
@@ -184,10 +199,10 @@ def test_another_model_is_compared_and_everything_is_drawn(
 def test_bad_input_exits_with_two_and_one_sentence(
     arguments: list[str], message: str, model_folder: Path, corpus_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    places = {"MODEL": str(model_folder), "CORPUS": str(corpus_folder)}
+    places = {"MODEL": str(model_folder), "MODEL/": f"{model_folder}/", "CORPUS": str(corpus_folder)}
     assert evaluate_egma.main([places.get(argument, argument) for argument in arguments]) == 2
     said = capsys.readouterr().err.strip()
-    assert message in said and said.startswith("evaluate_egma: ") and "\n" not in said
+    assert message in said and said.startswith("error: ") and "\n" not in said
 
 
 def test_another_kind_of_model_is_refused(
@@ -206,3 +221,69 @@ def test_incomplete_weights_are_refused(
     save_file(weights, model_folder / "model.safetensors", metadata={"format": "pt"})
     assert evaluate_egma.main([str(model_folder), "--data", str(corpus_folder)]) == 2
     assert "they lack 1 tensors, such as text_projection.weight" in capsys.readouterr().err
+
+
+def test_a_damaged_configuration_is_told_to_its_end(
+    model_folder: Path, corpus_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The libraries name the field in one line, and what is wrong with it in the next."""
+    damaged = {"hidden_size": "many"}
+    edit_json(model_folder / "config.json", text_config={"model_type": "bert"} | damaged)
+    arguments = [str(model_folder), "--data", str(corpus_folder)]
+    assert evaluate_egma.main(arguments) == 2
+    said = capsys.readouterr().err.strip()
+    assert "'hidden_size'" in said and "'many'" in said and not said.endswith(":)") and "\n" not in said
+
+
+def test_the_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = []
+
+    def refuse(url: str) -> None:
+        asked.append(url)
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("egma.inference.models.get_hf_file_metadata", refuse)
+    assert evaluate_egma.main(["no-one/nothing", "--data", "nowhere"]) == 2
+    assert len(asked) == 1 and "(no network)" in capsys.readouterr().err
+
+
+def test_seeds_become_one_result(
+    model_folder: Path,
+    corpus_folder: Path,
+    tmp_path: Path,
+    tiny_config: EgmaConfig,
+    processor: EgmaProcessor,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = [model_folder]
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        runs.append(tmp_path / f"seed {seed}")
+        EgmaModel(tiny_config).save_pretrained(runs[-1])
+        processor.save_pretrained(runs[-1])
+    arguments = ["--data", str(corpus_folder), "--bootstrap", "20", "--output"]
+    alone = []
+    for run in runs:
+        assert evaluate_egma.main([str(run), *arguments, str(tmp_path / "alone")]) == 0
+        alone.append(json.loads((tmp_path / "alone" / "results.json").read_text()))
+    assert evaluate_egma.main([*map(str, runs), "--seeds", *arguments, str(tmp_path / "out")]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    for key in ("zero_shot_auroc", "pointing_game", "recall_at_1", "grounding_cnr"):
+        values = [run[key] for run in alone]
+        assert [run[key] for run in results["runs"].values()] == values
+        assert results[key] == pytest.approx(np.mean(values))
+        assert results["deviations"][key] == pytest.approx(np.std(values, ddof=1))
+        low, high = results["intervals"][key]
+        assert low <= min(np.mean([run["intervals"][key][0] for run in alone]), results[key]) and high >= results[key]
+    share = results["image_dependent"]["pointing_game"]
+    assert share["value"] == pytest.approx(np.mean([run["image_dependent"]["pointing_game"]["value"] for run in alone]))
+    assert [run["details"] for run in results["runs"].values()] == [run["details"] for run in alone]
+    report = (tmp_path / "out" / "results.md").read_text()
+    assert "| figure | mean of the seeds | ± deviation | model | seed 1 | seed 2 | chance |" in report
+    assert "intervals over seeds and patients" in report and not (tmp_path / "out" / "model_index.json").exists()
+    widths = {line.replace(r"\|", "").count("|") for line in report.splitlines() if line.startswith("|")}
+    assert len(widths) == 1
+    edit_json(runs[1] / "config.json", zero_shot_score="late_interaction", gaze_weight=0.5)
+    capsys.readouterr()
+    assert evaluate_egma.main([*map(str, runs), "--seeds", *arguments, str(tmp_path / "out")]) == 2
+    assert "seed 1: another configuration than the first run's; expected runs of one setting" in capsys.readouterr().err

@@ -9,9 +9,9 @@ import pytest
 
 from dataset_scripts.identity import corpus_identity
 from dataset_scripts.schema import ABSENT, PRESENT, load_readings
+from egma.evaluation.statistics.seeds import Spread
 from egma.study import corpora, kinds
 from egma.study.__main__ import main
-from egma.study.runs import Spread
 from tests.dataset_scripts.test_identity import write_corpus
 from tests.egma.programs.test_train import TINY
 

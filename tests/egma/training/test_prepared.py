@@ -35,7 +35,7 @@ def same(some: list[dict[str, Any]], others: list[dict[str, Any]]) -> bool:
     pairs = list(zip(some, others, strict=True))
     # frames of which some are in colours all have three channels
     tensors = all(
-        torch.equal(*torch.broadcast_tensors(value, b[name]))
+        torch.allclose(*torch.broadcast_tensors(value, b[name]), atol=1e-6)
         for a, b in pairs
         for name, value in a.items()
         if isinstance(value, torch.Tensor)
