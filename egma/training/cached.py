@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from egma.training.gather import Features, gather, join
+from egma.training.gather import Features, all_processes, join
 from egma.training.step import Batch, Pull, Terms, TrainingModule, synchronised, to_device
 
 PER_IMAGE = ("pixel_values", "gaze_mask", "report_ids", "reading_ids")
@@ -46,7 +46,7 @@ def _objective_and_pulls(training: TrainingModule, cached: list[Features]) -> tu
     features = join(cached)
     leaves = features.patches.requires_grad_(), features.sentences.requires_grad_()
     with torch.enable_grad():
-        loss, terms = training.objective(gather(features))
+        loss, terms = training.objective(features, all_processes())
         scale = training.model.logit_scale
         patches, sentences, scale_gradient = torch.autograd.grad(loss, (*leaves, scale), materialize_grads=True)
     image_parts = patches.split([len(part.patches) for part in cached])

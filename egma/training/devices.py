@@ -15,7 +15,7 @@ from dataset_scripts.schema import UserError
 from egma.training.arguments import TrainingSettings
 from egma.training.step import TrainingModule
 from modeling_egma import EgmaModel
-from modeling_egma.modeling_egma import MAX_LOGIT_SCALE
+from modeling_egma.losses_egma import MAX_LOGIT_SCALE
 
 # dense bf16 products a second, from the makers' data sheets; the longest name that fits is taken
 PEAK_FLOPS = {
@@ -59,8 +59,8 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
 def prepare_sharding(accelerator: Accelerator, model: EgmaModel) -> None:
     """What FSDP must know of the model; nothing without FSDP.
 
-    A scalar cannot be sharded. The logit scale stays whole: every process computes the loss of the joined batch, so
-    each has its whole gradient. Precision is autocast's, as with DDP: casting every input would round the gaze maps.
+    A scalar cannot be sharded. The logit scale stays whole; the join of processes adds its gradient up on each.
+    Precision is autocast's, as with DDP: casting every input would round the gaze maps.
 
     Raises:
         UserError: FSDP's first version, or its loading on one process, which would lose the scalar.
@@ -107,7 +107,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 @torch.no_grad()
 def cap_logit_scale(logit_scale: Tensor) -> None:
-    """Beyond the cap the scale would have no gradient to come back by."""
+    """Beyond the cap it has no effect; momentum alone would take it there."""
     logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
 

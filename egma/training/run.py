@@ -34,6 +34,7 @@ from egma.training.objective import check_objective, objective_notes
 from egma.training.start import build_model
 from egma.training.step import Batch, TrainingModule, to_device, whole_step
 from egma.training.watching import Speedometer, Watch, gallery_rows
+from modeling_egma.losses_egma import term_weights
 
 # what a resumed run must share with the run it goes on with
 LASTING_SETTINGS = (
@@ -234,12 +235,11 @@ class TrainingRun:
         """Mean objective on the validation split, in eval mode; keeps the model when it is the best so far."""
         self.module.eval()
         collator = ReadingCollator(self.processor)
-        # loss, its three terms, and the number of readings
-        sums = torch.zeros(5, dtype=torch.float64)
-        names: list[str] = []
+        names = ["loss", *term_weights(self.training.model.config)]
+        # loss, its terms, and the number of readings
+        sums = torch.zeros(len(names) + 1, dtype=torch.float64)
         for batch in self.data.validation_batches(collator):
             loss, terms = self.module(to_device(batch, self.accelerator.device), stage="alone")
-            names = ["loss", *terms]
             values = torch.stack([loss, *terms.values()]).double().cpu()
             sums += batch["weight"] * torch.cat([values, torch.ones(1, dtype=torch.float64)])
         totals = self.accelerator.reduce(sums.to(self.accelerator.device), reduction="sum").tolist()

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from egma.tools.running_statistics import split_statistics
-from egma.training.gather import Features, gather
+from egma.training.gather import Features, all_processes
 from modeling_egma import EgmaModel
+from modeling_egma.losses_egma import ONE_PROCESS, OneProcess
 
 Batch = Mapping[str, Any]
 Terms = dict[str, Tensor]
@@ -62,13 +63,13 @@ class TrainingModule(nn.Module):
         if stage == "features":
             return features
         if stage in ("objective", "alone"):
-            return self.objective(gather(features) if stage == "objective" else features)
+            return self.objective(features, all_processes() if stage == "objective" else ONE_PROCESS)
         assert stage == "pull" and pull is not None
         pulled = (features.patches * pull.patches).sum() + (features.sentences * pull.sentences).sum()
         return pulled + self.model.logit_scale * pull.logit_scale
 
-    def objective(self, features: Features) -> tuple[Tensor, Terms]:
-        return self.model.objective(*features)
+    def objective(self, features: Features, join: OneProcess) -> tuple[Tensor, Terms]:
+        return self.model.objective(*features, join=join)
 
     def _features(self, batch: Batch) -> Features:
         _, patches = self.model.encode_images(batch["pixel_values"])

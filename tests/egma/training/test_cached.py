@@ -7,6 +7,7 @@ from accelerate import Accelerator
 from egma.training.cached import cached_step, split
 from egma.training.gather import join
 from egma.training.step import TrainingModule, whole_step
+from modeling_egma.losses_egma import ONE_PROCESS
 
 from .batches import gradients, joined, largest_difference, make_batch, small_model
 
@@ -40,7 +41,7 @@ def test_dropout_is_the_same_in_both_passes(accelerator: Accelerator, record_dif
     model = small_model(torch.float64, dropout=0.3).train()
     module, batch = TrainingModule(model), make_batch([3, 1, 2, 5, 2], 3, torch.float64)
     torch.manual_seed(5)
-    loss, _ = module.objective(join([module(part, stage="features") for part in split(batch, 2)]))
+    loss, _ = module.objective(join([module(part, stage="features") for part in split(batch, 2)]), ONE_PROCESS)
     loss.backward()
     expected, state = gradients(model), torch.get_rng_state()
     model.zero_grad()
