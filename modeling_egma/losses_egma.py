@@ -19,13 +19,14 @@ still hangs on the graph.
 """
 
 import math
-from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from .interaction_egma import Reports, late_interaction, lay_out
 
@@ -34,6 +35,8 @@ RELATIVE_CONSTANT_RANGE = 1e-6
 MAPPING_FLOOR = 0.01
 # above it the mapping term takes a few images at a time, and makes them again in the backward pass
 MAPPING_TILE_BYTES = 2**28
+
+Joined = tuple[Reports, Tensor, Tensor | None, int]
 
 
 class OneProcess:
@@ -47,9 +50,7 @@ class OneProcess:
         """What every process holds; its gradient is the whole one on each."""
         return scale
 
-    def reports(
-        self, own: Reports, sentences: Tensor, ids: Tensor | None
-    ) -> tuple[Reports, Tensor, Tensor | None, int]:
+    def reports(self, own: Reports, sentences: Tensor, ids: Tensor | None) -> Joined:
         """Reports, sentences and ids of all processes, and the first own report; gradients go back to the sentences."""
         return own, sentences, ids, 0
 
@@ -65,7 +66,7 @@ class OneProcess:
 ONE_PROCESS = OneProcess()
 
 
-def objective_terms(
+def alignment_objective(
     config: Any,
     patches: Tensor,
     sentences: Tensor,
@@ -76,20 +77,20 @@ def objective_terms(
     report_ids: Tensor | None = None,
     sentence_ids: Tensor | None = None,
     join: OneProcess = ONE_PROCESS,
-) -> dict[str, Tensor]:
-    """The terms of the joined batch, each a scalar, whose weight in `config` is not 0; see the functions below."""
-    weighted, shares = term_weights(config), {}
-    own = _own(patches, sentences, sentence_to_image, join.shared(logit_scale))
-    if "contrastive" in weighted:
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and terms of the joined batch, see the functions below; without the terms of weight 0 in `config`."""
+    weights, shares = term_weights(config), {}
+    own = _own(patches, sentences, sentence_to_image, gaze_heatmaps, gaze_mask, join.shared(logit_scale))
+    if "contrastive" in weights:
         shares["contrastive"] = _contrastive(own, report_ids, join)
-    if "gaze" in weighted or "mapping" in weighted:
-        ground = _ground(own, gaze_heatmaps, gaze_mask)
-        if "gaze" in weighted:
-            shares["gaze"] = _gaze(own, ground, config.gaze_label_threshold, config.gaze_sentence_weight)
-        if "mapping" in weighted:
-            shares["mapping"] = _mapping(own, ground, config.mapping_threshold, sentence_ids)
+    if "gaze" in weights:
+        shares["gaze"] = _gaze(own, config.gaze_label_threshold, config.gaze_sentence_weight)
+    if "mapping" in weights:
+        shares["mapping"] = _mapping(own, config.mapping_threshold, sentence_ids)
     totals = join.total(torch.stack(list(shares.values()))) if shares else ()
-    return {name: _mean(total) for name, total in zip(shares, totals, strict=True)}
+    terms = {name: _mean(total) for name, total in zip(shares, totals, strict=True)}
+    # with no term at all, the loss still hangs on the graph
+    return sum((weights[name] * term for name, term in terms.items()), start=logit_scale * 0.0), terms
 
 
 def term_weights(config: Any) -> dict[str, float]:
@@ -137,9 +138,10 @@ def late_interaction_logits(
         `zI` (B, R), the mean over patches of the best sentence, and `zT` (B, R), the mean over sentences of the best
         patch; rows are images. The columns of a report without a sentence are 0.
     """
-    own = _own(patches, sentences, sentence_to_image, logit_scale, num_reports)
-    image_cosines, text_cosines = late_interaction(own.patches, own.sentences, own.reports)
-    return image_cosines * own.scale, text_cosines * own.scale
+    patches, sentences = _at_least_float32(patches, sentences)
+    reports = lay_out(sentence_to_image, len(patches) if num_reports is None else num_reports, patches.device)
+    image_cosines, text_cosines = late_interaction(patches, sentences, reports)
+    return image_cosines * logit_scale, text_cosines * logit_scale
 
 
 def contrastive_alignment_loss(
@@ -157,7 +159,8 @@ def contrastive_alignment_loss(
         report_ids: (B,), equal for reports of the same text, which then are not each other's negatives; None: the
             paper's diagonal, every other report is a negative.
     """
-    return _mean(_contrastive(_own(patches, sentences, sentence_to_image, logit_scale), report_ids, ONE_PROCESS))
+    own = _own(patches, sentences, sentence_to_image, None, None, logit_scale)
+    return _mean(_contrastive(own, report_ids, ONE_PROCESS))
 
 
 def gaze_alignment_loss(
@@ -179,8 +182,8 @@ def gaze_alignment_loss(
     Returns:
         A scalar, the mean over the images that have gaze and a sentence.
     """
-    own = _own(patches, sentences, sentence_to_image, logit_scale)
-    return _mean(_gaze(own, _ground(own, gaze_heatmaps, gaze_mask), threshold, sentence_weight))
+    own = _own(patches, sentences, sentence_to_image, gaze_heatmaps, gaze_mask, logit_scale)
+    return _mean(_gaze(own, threshold, sentence_weight))
 
 
 def cross_modality_mapping_loss(
@@ -203,25 +206,48 @@ def cross_modality_mapping_loss(
     Returns:
         A scalar, the mean over the images with two or more sentences.
     """
-    own = _own(patches, sentences, sentence_to_image, logit_scale)
-    return _mean(_mapping(own, _ground(own, gaze_heatmaps, gaze_mask), threshold, sentence_ids))
+    own = _own(patches, sentences, sentence_to_image, gaze_heatmaps, gaze_mask, logit_scale)
+    return _mean(_mapping(own, threshold, sentence_ids))
 
 
 class _Own(NamedTuple):
-    """Images of this process, `patches` (B, P, D), with the packed `sentences` (N, D) of their reports."""
+    """Images of this process, `patches` (B, P, D), and their reports: `sentences` packed (N, D) and `padded` (B, M, D).
+
+    On their own images: `logits` and `heatmaps` (B, M, P), `has_gaze` (B,).
+    """
 
     patches: Tensor
     sentences: Tensor
     reports: Reports
     scale: Tensor
+    padded: Tensor
+    logits: Tensor
+    heatmaps: Tensor
+    has_gaze: Tensor
 
 
 def _own(
-    patches: Tensor, sentences: Tensor, rows: Tensor, scale: Tensor | float, num_reports: int | None = None
+    patches: Tensor,
+    sentences: Tensor,
+    rows: Tensor,
+    heatmaps: Tensor | None,
+    mask: Tensor | None,
+    scale: Tensor | float,
 ) -> _Own:
-    patches, sentences = (one.to(torch.promote_types(one.dtype, torch.float32)) for one in (patches, sentences))
-    reports = lay_out(rows, len(patches) if num_reports is None else num_reports, patches.device)
-    return _Own(patches, sentences, reports, scale if isinstance(scale, Tensor) else patches.new_full((), scale))
+    if (heatmaps is None) != (mask is None):
+        raise ValueError("gaze_heatmaps and gaze_mask go together: pass both, or neither when no image has gaze")
+    patches, sentences = _at_least_float32(patches, sentences)
+    if heatmaps is None or mask is None:
+        heatmaps, mask = patches.new_zeros(len(sentences), patches.shape[1]), patches.new_zeros(len(patches))
+    scale = scale if isinstance(scale, Tensor) else patches.new_full((), scale)
+    reports = lay_out(rows, len(patches), patches.device)
+    padded, heatmaps = reports.pad(sentences), reports.pad(heatmaps.flatten(1).to(patches.dtype))
+    logits = padded @ patches.mT * scale
+    return _Own(patches, sentences, reports, scale, padded, logits, heatmaps, mask.bool())
+
+
+def _at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors)
 
 
 def _share(values: Tensor, chosen: Tensor) -> Tensor:
@@ -242,7 +268,7 @@ def _contrastive(own: _Own, report_ids: Tensor | None, join: OneProcess) -> Tens
     if ids is not None:
         taken = taken & (ids[mine, None] != ids)
     # an image without a sentence has its own, empty report alone: its cross-entropy is 0 and has no gradient
-    taken = taken | torch.eye(len(known), dtype=torch.bool, device=known.device)[mine]
+    taken.diagonal(first).fill_(True)
     cosines = late_interaction(own.patches, sentences, reports)
     image_logits, text_logits = ((side * own.scale).masked_fill(~taken, -torch.inf) for side in cosines)
     by_image = (torch.logsumexp(image_logits, dim=1) - image_logits.diagonal(first)).sum()
@@ -273,108 +299,56 @@ class _OwnColumns(torch.autograd.Function):
         return gradient * (weight * known), None, None, None
 
 
-class _Ground(NamedTuple):
-    """Own reports on their own images: `sentences` (B, M, D), `logits` and `heatmaps` (B, M, P), `has_gaze` (B,)."""
-
-    sentences: Tensor
-    logits: Tensor
-    heatmaps: Tensor
-    has_gaze: Tensor
-
-
-def _ground(own: _Own, heatmaps: Tensor | None, has_gaze: Tensor | None) -> _Ground:
-    if (heatmaps is None) != (has_gaze is None):
-        raise ValueError("gaze_heatmaps and gaze_mask go together: pass both, or neither when no image has gaze")
-    patches = own.patches
-    if heatmaps is None or has_gaze is None:
-        heatmaps = patches.new_zeros(len(own.sentences), patches.shape[1])
-        has_gaze = torch.zeros(len(patches), dtype=torch.bool, device=patches.device)
-    sentences, heatmaps = own.reports.pad(own.sentences), own.reports.pad(heatmaps.flatten(1).to(patches.dtype))
-    return _Ground(sentences, sentences @ patches.mT * own.scale, heatmaps, has_gaze.bool())
-
-
-def _gaze(own: _Own, ground: _Ground, threshold: float, sentence_weight: float) -> Tensor:
+def _gaze(own: _Own, threshold: float, sentence_weight: float) -> Tensor:
     """Share of the own images; see `gaze_alignment_loss`."""
-    logits, valid, count = ground.logits, own.reports.valid, own.reports.counts
-    labels = ground.heatmaps > threshold * ground.heatmaps.amax(dim=-1, keepdim=True)
+    logits, valid, count = own.logits, own.reports.valid, own.reports.counts
+    labels = own.heatmaps > threshold * own.heatmaps.amax(dim=-1, keepdim=True)
     by_sentence = multi_label_cross_entropy(logits, labels).masked_fill(~valid, 0.0)
     sentence_to_patch = by_sentence.sum(dim=-1) / count.clamp(min=1)
     by_patch = multi_label_cross_entropy(logits.mT, labels.mT, valid[:, None].expand_as(logits.mT))
     loss = sentence_weight * sentence_to_patch + (1 - sentence_weight) * by_patch.mean(dim=-1)
-    return _share(loss, ground.has_gaze & (count > 0))
+    return _share(loss, own.has_gaze & (count > 0))
 
 
-def _mapping(own: _Own, ground: _Ground, threshold: float, sentence_ids: Tensor | None) -> Tensor:
+def _mapping(own: _Own, threshold: float, sentence_ids: Tensor | None) -> Tensor:
     """Share of the own images; see `cross_modality_mapping_loss`."""
     valid = own.reports.valid
     pairs = valid[:, :, None] & valid[:, None]
     if sentence_ids is not None:
         ids = own.reports.pad(sentence_ids)
         pairs = pairs & (ids[:, :, None] != ids[:, None])
-    constants = (ground.heatmaps, ground.has_gaze, valid, pairs)
-    inputs = (own.patches, ground.sentences, ground.logits, own.scale)
     images, cells, width = own.patches.shape
     # logits of patches with patches, and mapped patches, with their gradients
     image_bytes = cells * (4 * cells + 5 * width) * own.patches.element_size()
     at_once = max(MAPPING_TILE_BYTES // image_bytes, 1)
+    batch = (own.patches, own.padded, own.logits, own.heatmaps, own.has_gaze, valid, pairs)
     if images <= at_once:
-        values = _mapping_of_images(threshold, constants, *inputs)
+        values = _mapping_of_images(threshold, own.scale, *batch)
     else:
-        values = _MappingTiles.apply(at_once, threshold, constants, *inputs)
+        again = partial(checkpoint, _mapping_of_images, use_reentrant=False, preserve_rng_state=False)
+        tiles = zip(*(tensor.split(at_once) for tensor in batch), strict=True)
+        values = torch.cat([again(threshold, own.scale, *tile) for tile in tiles])
     return _share(values, own.reports.counts >= 2)
 
 
-class _MappingTiles(torch.autograd.Function):
-    """`_mapping_of_images`, a few images at a time; nothing but the arguments is kept."""
-
-    @staticmethod
-    def forward(ctx: Any, at_once: int, threshold: float, constants: tuple[Tensor, ...], *inputs: Tensor) -> Tensor:
-        ctx.save_for_backward(*inputs)
-        ctx.settings = at_once, threshold, constants
-        tiles = _mapping_tiles(at_once, constants, inputs)
-        return torch.cat([_mapping_of_images(threshold, some, *leaves) for _, some, leaves in tiles])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        at_once, threshold, constants = ctx.settings
-        gradients = [torch.zeros_like(one) for one in ctx.saved_tensors]
-        for images, some, leaves in _mapping_tiles(at_once, constants, ctx.saved_tensors):
-            with torch.enable_grad():
-                values = _mapping_of_images(threshold, some, *(leaf.requires_grad_() for leaf in leaves))
-            *found, scale = torch.autograd.grad(values, leaves, gradient[images])
-            for whole, part in zip(gradients, found, strict=False):
-                whole[images] = part
-            gradients[-1] += scale
-        return None, None, None, *gradients
-
-
-def _mapping_tiles(
-    at_once: int, constants: tuple[Tensor, ...], inputs: tuple[Tensor, ...]
-) -> Iterator[tuple[slice, tuple[Tensor, ...], list[Tensor]]]:
-    *embeddings, scale = inputs
-    for start in range(0, len(embeddings[0]), at_once):
-        images = slice(start, start + at_once)
-        leaves = [one.detach() for one in (*(one[images] for one in embeddings), scale)]
-        yield images, tuple(one[images] for one in constants), leaves
-
-
 def _mapping_of_images(
-    threshold: float, constants: tuple[Tensor, ...], patches: Tensor, sentences: Tensor, logits: Tensor, scale: Tensor
+    threshold: float,
+    scale: Tensor,
+    patches: Tensor,
+    padded: Tensor,
+    logits: Tensor,
+    heatmaps: Tensor,
+    has_gaze: Tensor,
+    valid: Tensor,
+    pairs: Tensor,
 ) -> Tensor:
-    """The mapping term of each image, (B,).
-
-    Args:
-        constants: heat maps (B, M, P), whether there is gaze (B,), which sentences there are (B, M), and which of them
-            are each other's negatives (B, M, M).
-    """
-    heatmaps, has_gaze, valid, pairs = constants
+    """The mapping term of each image, (B,); `pairs` (B, M, M), sentences that are each other's negatives."""
     entries = valid[:, :, None].expand_as(logits)
     text_to_image = _mapping_weights(logits, entries, heatmaps, has_gaze, threshold, scale)
     image_to_text = _mapping_weights(logits.mT, entries.mT, heatmaps.mT, has_gaze, threshold, scale)
     mapped_sentences = F.normalize(text_to_image @ patches, dim=-1)
-    mapped_patches = F.normalize(image_to_text @ sentences, dim=-1)
-    text_logits = mapped_sentences @ sentences.mT * scale
+    mapped_patches = F.normalize(image_to_text @ padded, dim=-1)
+    text_logits = mapped_sentences @ padded.mT * scale
     # an entry that is not there keeps its diagonal, whose cross-entropy is 0 and has no gradient
     diagonal = torch.eye(pairs.shape[1], dtype=torch.bool, device=pairs.device)
     text_logits = text_logits.masked_fill(~(pairs | diagonal), -torch.inf)
@@ -412,13 +386,11 @@ def _symmetric_info_nce(logits: Tensor) -> Tensor:
     return both / 2 - logits.diagonal(dim1=1, dim2=2)
 
 
-def capped_scale(log_scale: Tensor) -> Tensor:
-    """The logit scale of its learned logarithm, at most `MAX_LOGIT_SCALE`."""
-    return _CappedScale.apply(log_scale)
+class CappedScale(torch.autograd.Function):
+    """The logit scale of its learned logarithm, at most `MAX_LOGIT_SCALE`.
 
-
-class _CappedScale(torch.autograd.Function):
-    """The logarithm is clamped; beyond the cap no gradient leads further away, but one that leads back goes through."""
+    The logarithm is clamped; beyond the cap no gradient leads further away, but one that leads back goes through.
+    """
 
     @staticmethod
     def forward(ctx: Any, log_scale: Tensor) -> Tensor:
@@ -431,8 +403,7 @@ class _CappedScale(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         log_scale, scale = ctx.saved_tensors
         # descent goes against the gradient
-        inside = (log_scale < math.log(MAX_LOGIT_SCALE)) | (gradient > 0)
-        return gradient * scale * inside
+        return gradient * scale * ((log_scale < math.log(MAX_LOGIT_SCALE)) | (gradient > 0))
 
 
 def similarity_maps(patches: Tensor, sentences: Tensor) -> Tensor:

@@ -14,15 +14,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_egma import EgmaConfig, EgmaTextConfig, EgmaVisionConfig
 from .labels_egma import classification_labels
-from .losses_egma import (
-    ONE_PROCESS,
-    OneProcess,
-    capped_scale,
-    grid_of,
-    objective_terms,
-    similarity_maps,
-    term_weights,
-)
+from .losses_egma import ONE_PROCESS, CappedScale, OneProcess, alignment_objective, grid_of, similarity_maps
 from .towers_egma import (
     check_length,
     check_patches,
@@ -300,18 +292,13 @@ class EgmaModel(EgmaPreTrainedModel):
             report_ids, sentence_ids: (B,) and (N,), equal for equal texts, which then are not each other's negatives.
             join: how the batches of several processes meet; loss and terms are those of the joined batch.
         """
+        scale = self._scale().to(patch_embeds.dtype)
+        packed, gaze = (patch_embeds, text_embeds, sentence_to_image), (gaze_heatmaps, gaze_mask)
         with torch.autocast(patch_embeds.device.type, enabled=False):
-            components = objective_terms(
-                self.config, patch_embeds, text_embeds, sentence_to_image, gaze_heatmaps, gaze_mask,
-                self._scale().to(patch_embeds.dtype), report_ids, sentence_ids, join,
-            )  # fmt: skip
-            weights = term_weights(self.config)
-            # with no term at all, the loss still hangs on the graph
-            loss = sum((weights[name] * term for name, term in components.items()), start=self.logit_scale * 0.0)
-        return loss, components
+            return alignment_objective(self.config, *packed, *gaze, scale, report_ids, sentence_ids, join)
 
     def _scale(self) -> Tensor:
-        return capped_scale(self.logit_scale)
+        return CappedScale.apply(self.logit_scale)
 
     def _zero_shot_logits(self, image_embeds: Tensor, patch_embeds: Tensor, text_embeds: Tensor) -> Tensor:
         with torch.autocast(image_embeds.device.type, enabled=False):

@@ -1,7 +1,6 @@
 """What a run asks of accelerate and the device: precision, compilation, the optimiser, and what the device can do."""
 
 import gc
-import math
 import resource
 import sys
 from typing import Any
@@ -9,13 +8,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from torch import Tensor, nn
+from torch import nn
 
 from dataset_scripts.schema import UserError
 from egma.training.arguments import TrainingSettings
 from egma.training.step import TrainingModule
 from modeling_egma import EgmaModel
-from modeling_egma.losses_egma import MAX_LOGIT_SCALE
 
 # dense bf16 products a second, from the makers' data sheets; the longest name that fits is taken
 PEAK_FLOPS = {
@@ -103,12 +101,6 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         # apart, as FSDP leaves scalars whole and one group is updated in one go
         {"params": [p for p in parameters if p.ndim == 0], "weight_decay": 0.0},
     ]
-
-
-@torch.no_grad()
-def cap_logit_scale(logit_scale: Tensor) -> None:
-    """Beyond the cap it has no effect; momentum alone would take it there."""
-    logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
 
 def peak_flops(device: torch.device) -> float | None:

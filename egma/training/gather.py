@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modeling_egma.interaction_egma import Reports, lay_out
-from modeling_egma.losses_egma import ONE_PROCESS, OneProcess
+from modeling_egma.losses_egma import ONE_PROCESS, Joined, OneProcess
 
 Message = Callable[[Tensor], Tensor]
 
@@ -65,24 +65,14 @@ class AllProcesses(OneProcess):
         return _Message.apply(scale, torch.clone, lambda gradient: _sum(gradient) / process_count())
 
     @torch.compiler.disable
-    def reports(
-        self, own: Reports, sentences: Tensor, ids: Tensor | None
-    ) -> tuple[Reports, Tensor, Tensor | None, int]:
+    def reports(self, own: Reports, sentences: Tensor, ids: Tensor | None) -> Joined:
         rank, size = dist.get_rank(), own.slots.new_tensor([[len(own.lengths), len(sentences)]])
         images, counts = torch.cat(_all_gather(size, [1] * process_count())).T.tolist()
         first = sum(images[:rank])
-        rows = own.slots // own.valid.shape[1] + first
-        numbers = [rows] if ids is None else [rows, ids.to(rows)]
-        parts = _all_gather(
-            torch.cat(numbers), [n + (len(numbers) - 1) * b for b, n in zip(images, counts, strict=True)]
-        )
-        pairs = list(zip(parts, counts, strict=True))
-        rows = torch.cat([part[:count] for part, count in pairs])
-        ids = None if ids is None else torch.cat([part[count:] for part, count in pairs])
+        rows = torch.cat(_all_gather(own.slots // own.valid.shape[1] + first, counts))
+        ids = None if ids is None else torch.cat(_all_gather(ids, images))
         gathered = _Message.apply(
-            sentences,
-            lambda own: torch.cat(_all_gather(own, counts)),
-            lambda gradient: _reduce_scatter(gradient, counts),
+            sentences, lambda own: torch.cat(_all_gather(own, counts)), lambda total: _reduce_scatter(total, counts)
         )
         return lay_out(rows, sum(images), rows.device), gathered, ids, first
 

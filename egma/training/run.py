@@ -21,7 +21,6 @@ from egma.training.cached import cached_step
 from egma.training.checkpoint import load_checkpoint, save_checkpoint
 from egma.training.data import ReadingCollator, TrainingData
 from egma.training.devices import (
-    cap_logit_scale,
     make_accelerator,
     make_module,
     make_optimizer,
@@ -173,7 +172,6 @@ class TrainingRun:
         self.speed.starts()
         loss, terms, norm = self.gradients(taken)
         self.optimizer.step()
-        cap_logit_scale(self.training.model.logit_scale)
         rate = self.schedule.get_last_lr()[0]
         if not accelerator.optimizer_step_was_skipped:
             self.schedule.step()
@@ -182,7 +180,7 @@ class TrainingRun:
         values = {
             "loss": float(loss),
             **{name: float(value.detach()) for name, value in terms.items()},
-            "logit_scale": float(self.training.model.logit_scale.detach().exp()),
+            "logit_scale": float(self.training.model._scale().detach()),
             "learning_rate": rate,
             "gradient_norm": float(norm),
         }

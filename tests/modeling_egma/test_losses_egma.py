@@ -467,7 +467,7 @@ def test_equal_sentences_of_a_report_are_not_each_others_negatives():
 def test_beyond_its_cap_the_scale_only_comes_back(log_scale, gradient, expected):
     """A gradient above 0 makes descent go down; through the cap goes that one alone."""
     leaf = torch.tensor(log_scale, requires_grad=True)
-    scale = losses.capped_scale(leaf)
+    scale = losses.CappedScale.apply(leaf)
     scale.backward(torch.tensor(gradient))
     value = torch.tensor(min(log_scale, MAXIMUM)).exp()
     assert torch.equal(scale.detach(), value)
