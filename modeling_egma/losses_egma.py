@@ -319,8 +319,7 @@ def _mapping(own: _Own, threshold: float, sentence_ids: Tensor | None) -> Tensor
         pairs = pairs & (ids[:, :, None] != ids[:, None])
     images, cells, width = own.patches.shape
     # logits of patches with patches, and mapped patches, with their gradients
-    image_bytes = cells * (4 * cells + 5 * width) * own.patches.element_size()
-    at_once = max(MAPPING_TILE_BYTES // image_bytes, 1)
+    at_once = max(MAPPING_TILE_BYTES // (cells * (4 * cells + 5 * width) * own.patches.element_size()), 1)
     batch = (own.patches, own.padded, own.logits, own.heatmaps, own.has_gaze, valid, pairs)
     if images <= at_once:
         values = _mapping_of_images(threshold, own.scale, *batch)
@@ -389,7 +388,7 @@ def _symmetric_info_nce(logits: Tensor) -> Tensor:
 class CappedScale(torch.autograd.Function):
     """The logit scale of its learned logarithm, at most `MAX_LOGIT_SCALE`.
 
-    The logarithm is clamped; beyond the cap no gradient leads further away, but one that leads back goes through.
+    The logarithm is clamped; beyond the cap a gradient that leads back (one above 0) goes through, and no other.
     """
 
     @staticmethod
@@ -402,7 +401,6 @@ class CappedScale(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         log_scale, scale = ctx.saved_tensors
-        # descent goes against the gradient
         return gradient * scale * ((log_scale < math.log(MAX_LOGIT_SCALE)) | (gradient > 0))
 
 

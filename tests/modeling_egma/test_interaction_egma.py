@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from modeling_egma import interaction_egma as interaction
 from modeling_egma import losses_egma as losses
@@ -139,3 +140,32 @@ def test_tiles_under_autocast_are_float32(tiny_model, monkeypatch):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value, _ = tiny_model.objective(*batch.packed)
     assert value.dtype == torch.float32 and torch.equal(value, expected)
+
+
+class Waits(TorchDispatchMode):
+    """Operations that make the host wait for a device: their result decides a shape or is read."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "unique", "repeat_interleave")
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        indices = args[1] if "index" in str(function) and isinstance(args[1], list | tuple) else ()
+        by_mask = any(one is not None and one.dtype == torch.bool for one in indices)
+        if by_mask or any(name in str(function) for name in self.NAMES):
+            self.seen.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_host_reads_the_lengths_of_reports_and_nothing_else(tiny_model, monkeypatch):
+    laid_out = []
+    original = losses.lay_out
+    monkeypatch.setattr(losses, "lay_out", lambda *given: laid_out.append(1) or original(*given))
+    batch = make_batch((3, 0, 2), dtype=torch.float32)
+    batch.patches.requires_grad_()
+    with Waits() as waits:
+        loss, _ = tiny_model.objective(*batch.packed, *batch.gaze, torch.arange(3), torch.arange(5))
+        loss.backward()
+    assert waits.seen == [] and len(laid_out) == 1
