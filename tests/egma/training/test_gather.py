@@ -1,5 +1,6 @@
 """Several processes, each doing its share, against one with the joined batch: loss, terms, gradients, costs."""
 
+import functools
 import os
 import socket
 from collections.abc import Callable
@@ -103,9 +104,9 @@ def spawn(function: Callable[..., None], folder: Path, world: int) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
-    folder = tmp_path_factory.mktemp(f"of_{request.param}")
-    return request.param, spawn(train_in_process, folder, request.param)
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """What so many processes wrote; they are started once."""
+    return functools.cache(lambda world: spawn(train_in_process, tmp_path_factory.mktemp(f"of_{world}"), world))
 
 
 def free_port() -> int:
@@ -115,18 +116,21 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize(
-    ("trained", "case", "term", "dtype", "micro"),
-    [(world, *run) for world in WORLDS for run in runs(world)],
-    indirect=["trained"],
+    ("world", "case", "term", "dtype", "micro"), [(world, *run) for world in WORLDS for run in runs(world)]
 )
 def test_every_number_of_processes_equals_one_with_the_joined_batch(
-    trained: tuple[int, Path], record_difference, case: str, term: str, dtype: torch.dtype, micro: int | None
+    trained: Callable[[int], Path],
+    record_difference,
+    world: int,
+    case: str,
+    term: str,
+    dtype: torch.dtype,
+    micro: int | None,
 ) -> None:
-    world, folder = trained
     model = small_model(dtype, TERMS[term]).eval()
     loss, terms = TrainingModule(model)(joined(batches_of(case, dtype, world)))
     loss.backward()
-    got = load_file(folder / f"{name_of(case, term, dtype, micro)}.safetensors")
+    got = load_file(trained(world) / f"{name_of(case, term, dtype, micro)}.safetensors")
     expected = outcome(model, loss, terms)
     values = {name for name in expected if name == "loss" or name.startswith("term ")}
     for kind, names in (("values", values), ("gradients", expected.keys() - values)):
@@ -186,16 +190,17 @@ def cost_of_a_share(processes: losses.OneProcess, *ranks: int) -> dict[str, torc
     return sums | {name: torch.tensor(sizes) for name, sizes in sent.items()}
 
 
-@pytest.mark.parametrize("trained", WORLDS, indirect=True)
-def test_a_process_does_its_share_sends_sentences_and_keeps_its_inputs(trained: tuple[int, Path]) -> None:
-    world, folder = trained
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_process_does_its_share_sends_sentences_and_keeps_its_inputs(
+    trained: Callable[[int], Path], world: int
+) -> None:
     whole = cost_of_a_share(losses.ONE_PROCESS, *range(world))
     assert whole.keys() == {"flop", "largest"}
     if world == 1:
         return
     images, sentences, width = SHARE["images"], SHARE["images"] * SHARE["sentences"], SHARE["width"]
     for rank in range(world):
-        cost = {name: value.tolist() for name, value in load_file(folder / f"cost-{rank}.safetensors").items()}
+        cost = {name: value.tolist() for name, value in load_file(trained(world) / f"cost-{rank}.safetensors").items()}
         assert cost["flop"] == pytest.approx(int(whole["flop"]) / world, rel=0.1)
         # its own patches
         assert cost["largest"] == images * SHARE["patches"] * width
