@@ -5,22 +5,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from benchmarks.parts import ROOT, run_parts
 from egma.training.sampling import EpochPlan
-from modeling_egma.losses_egma import TILE_BYTES, late_interaction_logits, pad_reports, tiled_interaction
 
 READINGS, STEPS, WARM_STEPS = 400, 12, 2
 CONTRASTIVE_BATCH, MICRO_BATCHES = 256, (None, 64, 16)
 PLAN_READINGS, PLAN_IMAGES = 400_000, 350_000
-# images, patches, embedding dimension, sentences a report: the paper preset's 40 and a batch of 256
-OBJECTIVES = ((40, 196, 512, 6), (256, 196, 512, 6))
 
 
 class Measured(NamedTuple):
@@ -72,42 +67,6 @@ def plan(folder: Path) -> None:
     print(f"plan of {PLAN_READINGS:,} readings of {PLAN_IMAGES:,} images, {len(batches)} batches: {seconds:.2f} s")
 
 
-def objective(folder: Path) -> None:
-    """Bytes that late interaction keeps for its backward pass, tiled and not, and the time of both passes."""
-    for size, patches, dimension, sentences in OBJECTIVES:
-        _late_interaction(size, patches, dimension, sentences)
-
-
-def _late_interaction(size: int, patches: int, dimension: int, sentences: int) -> None:
-    image = torch.nn.functional.normalize(torch.randn(size, patches, dimension), dim=-1).requires_grad_()
-    text = torch.nn.functional.normalize(torch.randn(size * sentences, dimension), dim=-1).requires_grad_()
-    rows = torch.arange(size).repeat_interleave(sentences)
-    plain = size * patches * size * sentences * 4
-    kept, seconds = _kept_bytes(lambda: tiled_interaction(image * 10, pad_reports(text, rows, size), TILE_BYTES))
-    print(
-        f"late interaction of {size} images of {patches} patches with {size} reports of {sentences} sentences: "
-        f"tiled keeps {kept / 2**20:.0f} MiB in {seconds:.2f} s; all similarities are {plain / 2**20:.0f} MiB"
-    )
-    if plain <= TILE_BYTES:
-        kept, seconds = _kept_bytes(lambda: late_interaction_logits(image, text, rows, 10.0))
-        print(f"  at once, as is done up to {TILE_BYTES // 2**20} MiB: keeps {kept / 2**20:.0f} MiB in {seconds:.2f} s")
-
-
-def _kept_bytes(forward: Callable[[], tuple[torch.Tensor, ...]]) -> tuple[int, float]:
-    """Distinct storages that autograd saved, and the seconds of forward and backward."""
-    storages: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    start = time.perf_counter()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = torch.stack([part.sum() for part in forward()]).sum()
-    loss.backward()
-    return sum(storages.values()), time.perf_counter() - start
-
-
 def corpus(folder: Path) -> Path:
     data = folder / "training-data"
     if not data.exists():
@@ -147,7 +106,7 @@ def _python(*arguments: str) -> None:
         sys.exit(done.stderr)
 
 
-PARTS = {"cached": cached, "throughput": throughput, "plan": plan, "objective": objective}
+PARTS = {"cached": cached, "throughput": throughput, "plan": plan}
 
 
 if __name__ == "__main__":

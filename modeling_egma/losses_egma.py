@@ -1,68 +1,102 @@
-"""The EGMA objective as pure functions on embeddings.
+"""The EGMA objective on embeddings: one implementation a term, for one process and for many.
 
 Source: Ma et al., "Eye-gaze Guided Multi-modal Alignment for Medical Representation Learning", NeurIPS 2024
-(arXiv 2403.12416), equations 1-9; `docs/method.md` settles what the paper leaves open.
+(arXiv 2403.12416), equations 1-9; `docs/method.md` settles what the paper leaves open, `docs/scaling.md` says how
+processes share it.
 
 Shapes and symbols, the same in every function:
 
 * `patches` (B, P, D) and `sentences` (N, D): L2-normalised embeddings. Sentences are packed: those of all reports
   stand one after the other, in any order.
-* `sentence_to_image` (N,): the image row, in [0, B), of every sentence.
+* `sentence_to_image` (N,): the image row, in [0, B), of every sentence; where it lies on the host, the host waits for
+  nothing.
 * `gaze_heatmaps` (N, P) or (N, G, G): row `n` is where the radiologist looked while saying sentence `n`, in [0, 1].
 * `gaze_mask` (B,) bool: this image has gaze. Heat maps of images without gaze are ignored.
-* `logit_scale`: the multiplier itself, already exponentiated.
+* `logit_scale`: the multiplier itself, already exponentiated, above 0.
 
 Half precision is computed in float32; float64 stays float64. A term that no image can contribute to is a zero that
 still hangs on the graph.
 """
 
-from collections.abc import Iterator
+import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from .interaction_egma import Reports, late_interaction, lay_out
+
+MAX_LOGIT_SCALE = 100.0
 RELATIVE_CONSTANT_RANGE = 1e-6
 MAPPING_FLOOR = 0.01
-# above it the similarities of all patches with all sentences are made tile by tile, and again in the backward pass
-TILE_BYTES = 2**26
+# above it the mapping term takes a few images at a time, and makes them again in the backward pass
+MAPPING_TILE_BYTES = 2**28
+
+Joined = tuple[Reports, Tensor, Tensor | None, int]
 
 
-class PaddedReports(NamedTuple):
-    """Packed sentences laid out by report, M being the longest report.
+class OneProcess:
+    """How the batches of all processes meet: here there is one, whose batch is the joined one.
 
-    `sentences` (R, M, D), zero where a report has no such sentence; `valid` (R, M) bool; `slot` (N,) the place of
-    every packed sentence inside its report; `sentence_to_report` (N,).
+    A join of several processes has the same four methods. The gradient that each of them then has towards its own
+    patches and sentences is that of the joined batch times the number of processes, as DDP and FSDP take means.
     """
 
-    sentences: Tensor
-    valid: Tensor
-    slot: Tensor
-    sentence_to_report: Tensor
+    def shared(self, scale: Tensor) -> Tensor:
+        """What every process holds; its gradient is the whole one on each."""
+        return scale
 
-    def pad(self, values: Tensor) -> Tensor:
-        """(N, ...) packed -> (R, M, ...) with zeros where there is no sentence."""
-        padded = values.new_zeros(*self.valid.shape, *values.shape[1:])
-        return padded.index_put((self.sentence_to_report, self.slot), values)
+    def reports(self, own: Reports, sentences: Tensor, ids: Tensor | None) -> Joined:
+        """Reports, sentences and ids of all processes, and the first own report; gradients go back to the sentences."""
+        return own, sentences, ids, 0
 
-    def pack(self, padded: Tensor) -> Tensor:
-        """(R, M, ...) -> (N, ...) in the order of the packed sentences."""
-        return padded[self.sentence_to_report, self.slot]
+    def log_sum_exp(self, logits: Tensor) -> Tensor:
+        """(...) of every process -> (...), without a gradient."""
+        return logits
+
+    def total(self, shares: Tensor) -> Tensor:
+        """(...) of every process -> their sum."""
+        return shares
 
 
-def pad_reports(sentences: Tensor, sentence_to_report: Tensor, num_reports: int) -> PaddedReports:
-    """Lay packed sentences (N, D) out as (R, M, D)."""
-    counts = torch.bincount(sentence_to_report, minlength=num_reports)
-    longest = max(int(counts.max()), 1) if len(sentence_to_report) else 1
-    order = torch.argsort(sentence_to_report, stable=True)
-    first = torch.cumsum(counts, 0) - counts
-    slot = torch.empty_like(sentence_to_report)
-    slot[order] = torch.arange(len(order), device=order.device) - first[sentence_to_report[order]]
-    valid = torch.arange(longest, device=counts.device) < counts[:, None]
-    empty = PaddedReports(sentences, valid, slot, sentence_to_report)
-    return empty._replace(sentences=empty.pad(sentences))
+ONE_PROCESS = OneProcess()
+
+
+def alignment_objective(
+    config: Any,
+    patches: Tensor,
+    sentences: Tensor,
+    sentence_to_image: Tensor,
+    gaze_heatmaps: Tensor | None,
+    gaze_mask: Tensor | None,
+    logit_scale: Tensor,
+    report_ids: Tensor | None = None,
+    sentence_ids: Tensor | None = None,
+    join: OneProcess = ONE_PROCESS,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and terms of the joined batch, see the functions below; without the terms of weight 0 in `config`."""
+    weights, shares = term_weights(config), {}
+    own = _own(patches, sentences, sentence_to_image, gaze_heatmaps, gaze_mask, join.shared(logit_scale))
+    if "contrastive" in weights:
+        shares["contrastive"] = _contrastive(own, report_ids, join)
+    if "gaze" in weights:
+        shares["gaze"] = _gaze(own, config.gaze_label_threshold, config.gaze_sentence_weight)
+    if "mapping" in weights:
+        shares["mapping"] = _mapping(own, config.mapping_threshold, sentence_ids)
+    totals = join.total(torch.stack(list(shares.values()))) if shares else ()
+    terms = {name: _mean(total) for name, total in zip(shares, totals, strict=True)}
+    # with no term at all, the loss still hangs on the graph
+    return sum((weights[name] * term for name, term in terms.items()), start=logit_scale * 0.0), terms
+
+
+def term_weights(config: Any) -> dict[str, float]:
+    """Weights of the terms that are computed: those above 0."""
+    weights = {name: getattr(config, f"{name}_weight") for name in ("contrastive", "gaze", "mapping")}
+    return {name: weight for name, weight in weights.items() if weight}
 
 
 def multi_label_cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -105,95 +139,9 @@ def late_interaction_logits(
         patch; rows are images. The columns of a report without a sentence are 0.
     """
     patches, sentences = _at_least_float32(patches, sentences)
-    reports = pad_reports(sentences, sentence_to_image, len(patches) if num_reports is None else num_reports)
-    if patches[..., 0].numel() * reports.valid.numel() * patches.element_size() > TILE_BYTES:
-        return tiled_interaction(patches * logit_scale, reports, TILE_BYTES)
-    count = reports.valid.sum(dim=1)
-    similarity = torch.einsum("bpd,rmd->brpm", patches, reports.sentences) * logit_scale
-    best_sentence = similarity.masked_fill(~reports.valid[:, None], -torch.inf).amax(dim=-1)
-    image_logits = best_sentence.mean(dim=-1).masked_fill(count == 0, 0.0)
-    best_patch = similarity.amax(dim=-2).masked_fill(~reports.valid, 0.0)
-    text_logits = best_patch.sum(dim=-1) / count.clamp(min=1)
-    return image_logits, text_logits
-
-
-@torch.compiler.disable
-def tiled_interaction(patches: Tensor, reports: PaddedReports, tile_bytes: int) -> tuple[Tensor, Tensor]:
-    """`late_interaction_logits` without its (B, R, P, M) similarities: tiles of at most about `tile_bytes` are made,
-    reduced, and made again in the backward pass. Nothing but the inputs is kept.
-
-    At an exact tie of a maximum the first entry takes the gradient. There is no second derivative.
-
-    Args:
-        patches: (B, P, D), already times the logit scale.
-    """
-    return _TiledInteraction.apply(patches, reports.sentences, reports.valid.sum(dim=1), tile_bytes)
-
-
-class _Tile(NamedTuple):
-    """Some images against some reports of like length; `similarity` (b, P, r, m), -inf where there is no sentence."""
-
-    images: slice
-    reports: Tensor
-    sentences: Tensor
-    lengths: Tensor
-    valid: Tensor
-    similarity: Tensor
-
-
-def _tiles(patches: Tensor, sentences: Tensor, count: Tensor, tile_bytes: int) -> Iterator[_Tile]:
-    images, cells, width = patches.shape
-    order = torch.argsort(count, stable=True)
-    lengths = count[order].tolist()
-    entries = max(tile_bytes // patches.element_size(), 1)
-    end = len(lengths)
-    # from the longest report on, so that the first of a tile is as long as any of it
-    while end and lengths[end - 1]:
-        longest = lengths[end - 1]
-        # square tiles: as many sentences as patches
-        height = min(max(round((entries**0.5) / longest), 1), end)
-        rows = order[end - height : end]
-        chosen, valid = sentences[rows, :longest], torch.arange(longest, device=count.device) < count[rows, None]
-        step = max(entries // (cells * height * longest), 1)
-        for start in range(0, images, step):
-            some = slice(start, start + step)
-            similarity = (patches[some].reshape(-1, width) @ chosen.reshape(-1, width).T).unflatten(1, valid.shape)
-            similarity = similarity.masked_fill_(~valid, -torch.inf).unflatten(0, (-1, cells))
-            yield _Tile(some, rows, chosen, count[rows], valid, similarity)
-        end -= height
-
-
-class _TiledInteraction(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, patches: Tensor, sentences: Tensor, count: Tensor, tile_bytes: int) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(patches, sentences, count)
-        ctx.tile_bytes = tile_bytes
-        image_logits = patches.new_zeros(len(patches), len(count))
-        text_logits = torch.zeros_like(image_logits)
-        for tile in _tiles(patches, sentences, count, tile_bytes):
-            image_logits[tile.images, tile.reports] = tile.similarity.amax(dim=-1).mean(dim=1)
-            best_patch = tile.similarity.amax(dim=1).masked_fill(~tile.valid, 0.0)
-            text_logits[tile.images, tile.reports] = best_patch.sum(dim=-1) / tile.lengths
-        return image_logits, text_logits
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, image_gradient: Tensor, text_gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        patches, sentences, count = ctx.saved_tensors
-        patch_gradient, sentence_gradient = torch.zeros_like(patches), torch.zeros_like(sentences)
-        for tile in _tiles(patches, sentences, count, ctx.tile_bytes):
-            some, rows, similarity = tile.images, tile.reports, tile.similarity
-            best_sentence, best_patch = similarity.argmax(dim=-1, keepdim=True), similarity.argmax(dim=1, keepdim=True)
-            by_patch = (image_gradient[some, rows] / patches.shape[1])[:, None, :, None].expand(best_sentence.shape)
-            by_sentence = (text_gradient[some, rows] / tile.lengths)[:, None, :, None] * tile.valid
-            # the tile's memory becomes its gradient
-            gradient = similarity.zero_().scatter_(-1, best_sentence, by_patch).scatter_add_(1, best_patch, by_sentence)
-            gradient = gradient.flatten(2).flatten(0, 1)
-            patch_gradient[some] += (gradient @ tile.sentences.flatten(0, 1)).view_as(patches[some])
-            longest = tile.valid.shape[1]
-            own = (gradient.T @ patches[some].flatten(0, 1)).view_as(tile.sentences)
-            sentence_gradient[rows, :longest] += own
-        return patch_gradient, sentence_gradient, None, None
+    reports = lay_out(sentence_to_image, len(patches) if num_reports is None else num_reports, patches.device)
+    image_cosines, text_cosines = late_interaction(patches, sentences, reports)
+    return image_cosines * logit_scale, text_cosines * logit_scale
 
 
 def contrastive_alignment_loss(
@@ -211,17 +159,8 @@ def contrastive_alignment_loss(
         report_ids: (B,), equal for reports of the same text, which then are not each other's negatives; None: the
             paper's diagonal, every other report is a negative.
     """
-    image_logits, text_logits = late_interaction_logits(patches, sentences, sentence_to_image, logit_scale)
-    has_report = torch.bincount(sentence_to_image, minlength=len(patches)) > 0
-    kept = has_report.nonzero().squeeze(1)
-    target = torch.arange(len(kept), device=kept.device)
-    image_logits, text_logits = image_logits[kept][:, kept], text_logits[kept][:, kept]
-    if report_ids is not None:
-        same = _same_but_not_itself(report_ids[kept])
-        image_logits, text_logits = (logits.masked_fill(same, -torch.inf) for logits in (image_logits, text_logits))
-    by_image = F.cross_entropy(image_logits, target, reduction="sum")
-    by_text = F.cross_entropy(text_logits.T, target, reduction="sum")
-    return (by_image + by_text) / 2 / max(len(kept), 1)
+    own = _own(patches, sentences, sentence_to_image, None, None, logit_scale)
+    return _mean(_contrastive(own, report_ids, ONE_PROCESS))
 
 
 def gaze_alignment_loss(
@@ -243,22 +182,8 @@ def gaze_alignment_loss(
     Returns:
         A scalar, the mean over the images that have gaze and a sentence.
     """
-    patches, sentences = _at_least_float32(patches, sentences)
-    _check_gaze_pair(gaze_heatmaps, gaze_mask)
-    if gaze_heatmaps is None or gaze_mask is None:
-        return (patches.sum() + sentences.sum()) * logit_scale * 0.0
-    reports = pad_reports(sentences, sentence_to_image, len(patches))
-    logits = _own_similarity(patches, reports) * logit_scale
-    heatmaps = reports.pad(gaze_heatmaps.flatten(1).to(logits.dtype))
-    labels = heatmaps > threshold * heatmaps.amax(dim=-1, keepdim=True)
-    count = reports.valid.sum(dim=1)
-    by_sentence = multi_label_cross_entropy(logits, labels).masked_fill(~reports.valid, 0.0)
-    sentence_to_patch = by_sentence.sum(dim=-1) / count.clamp(min=1)
-    valid_by_patch = reports.valid[:, None].expand(-1, logits.shape[-1], -1)
-    by_patch = multi_label_cross_entropy(logits.mT, labels.mT, valid_by_patch)
-    patch_to_sentence = by_patch.mean(dim=-1)
-    loss = sentence_weight * sentence_to_patch + (1 - sentence_weight) * patch_to_sentence
-    return _mean_over(loss, gaze_mask.bool() & (count > 0))
+    own = _own(patches, sentences, sentence_to_image, gaze_heatmaps, gaze_mask, logit_scale)
+    return _mean(_gaze(own, threshold, sentence_weight))
 
 
 def cross_modality_mapping_loss(
@@ -281,50 +206,154 @@ def cross_modality_mapping_loss(
     Returns:
         A scalar, the mean over the images with two or more sentences.
     """
+    own = _own(patches, sentences, sentence_to_image, gaze_heatmaps, gaze_mask, logit_scale)
+    return _mean(_mapping(own, threshold, sentence_ids))
+
+
+class _Own(NamedTuple):
+    """Images of this process, `patches` (B, P, D), and their reports: `sentences` packed (N, D) and `padded` (B, M, D).
+
+    On their own images: `logits` and `heatmaps` (B, M, P), `has_gaze` (B,).
+    """
+
+    patches: Tensor
+    sentences: Tensor
+    reports: Reports
+    scale: Tensor
+    padded: Tensor
+    logits: Tensor
+    heatmaps: Tensor
+    has_gaze: Tensor
+
+
+def _own(
+    patches: Tensor,
+    sentences: Tensor,
+    rows: Tensor,
+    heatmaps: Tensor | None,
+    mask: Tensor | None,
+    scale: Tensor | float,
+) -> _Own:
+    if (heatmaps is None) != (mask is None):
+        raise ValueError("gaze_heatmaps and gaze_mask go together: pass both, or neither when no image has gaze")
     patches, sentences = _at_least_float32(patches, sentences)
-    reports = pad_reports(sentences, sentence_to_image, len(patches))
-    logits = _own_similarity(patches, reports) * logit_scale
-    valid = reports.valid[:, :, None].expand_as(logits)
-    heatmaps, has_gaze = None, None
-    _check_gaze_pair(gaze_heatmaps, gaze_mask)
-    if gaze_heatmaps is not None and gaze_mask is not None:
-        heatmaps, has_gaze = reports.pad(gaze_heatmaps.flatten(1).to(logits.dtype)), gaze_mask.bool()
-    omega_text = _suppressed_min_max(logits, valid, threshold, logit_scale)
-    omega_image = _suppressed_min_max(logits.mT, valid.mT, threshold, logit_scale)
-    text_to_image = _mapping_weights(omega_text, valid, heatmaps, has_gaze)
-    image_to_text = _mapping_weights(omega_image, valid.mT, None if heatmaps is None else heatmaps.mT, has_gaze)
-    mapped_sentences = F.normalize(text_to_image @ patches, dim=-1)
-    mapped_patches = F.normalize(image_to_text @ reports.sentences, dim=-1)
-    every_patch = torch.ones(patches.shape[:2], dtype=torch.bool, device=patches.device)
-    same = None if sentence_ids is None else _same_but_not_itself(reports.pad(sentence_ids))
-    text_loss = _symmetric_info_nce(mapped_sentences, reports.sentences, reports.valid, logit_scale, same)
-    image_loss = _symmetric_info_nce(mapped_patches, patches, every_patch, logit_scale)
-    return _mean_over((text_loss + image_loss) / 2, reports.valid.sum(dim=1) >= 2)
+    if heatmaps is None or mask is None:
+        heatmaps, mask = patches.new_zeros(len(sentences), patches.shape[1]), patches.new_zeros(len(patches))
+    scale = scale if isinstance(scale, Tensor) else patches.new_full((), scale)
+    reports = lay_out(rows, len(patches), patches.device)
+    padded, heatmaps = reports.pad(sentences), reports.pad(heatmaps.flatten(1).to(patches.dtype))
+    logits = padded @ patches.mT * scale
+    return _Own(patches, sentences, reports, scale, padded, logits, heatmaps, mask.bool())
 
 
 def _at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors)
 
 
-def _check_gaze_pair(gaze_heatmaps: Tensor | None, gaze_mask: Tensor | None) -> None:
-    if (gaze_heatmaps is None) != (gaze_mask is None):
-        raise ValueError("gaze_heatmaps and gaze_mask go together: pass both, or neither when no image has gaze")
+def _share(values: Tensor, chosen: Tensor) -> Tensor:
+    """(2,), the sum of `values` (B,) over the `chosen` (B,) ones, and their number."""
+    return torch.stack([values.masked_fill(~chosen, 0.0).sum(), chosen.sum().to(values.dtype)])
 
 
-def _mean_over(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean of `values` (B,) over the `chosen` (B,) ones; 0 on the graph when there is none."""
-    return values.masked_fill(~chosen, 0.0).sum() / chosen.sum().clamp(min=1)
+def _mean(share: Tensor) -> Tensor:
+    """A mean from its `_share`; 0 on the graph when there is none."""
+    return share[0] / share[1].clamp(min=1)
 
 
-def _same_but_not_itself(ids: Tensor) -> Tensor:
-    """(..., K) -> (..., K, K) bool: pairs of different places with the same id."""
-    same = ids[..., :, None] == ids[..., None, :]
-    return same & ~torch.eye(ids.shape[-1], dtype=torch.bool, device=ids.device)
+def _contrastive(own: _Own, report_ids: Tensor | None, join: OneProcess) -> Tensor:
+    """Share of the own images' rows and the own reports' columns; see `contrastive_alignment_loss`."""
+    reports, sentences, ids, first = join.reports(own.reports, own.sentences, report_ids)
+    mine, known = slice(first, first + len(own.patches)), reports.counts > 0
+    taken = known[mine, None] & known
+    if ids is not None:
+        taken = taken & (ids[mine, None] != ids)
+    # an image without a sentence has its own, empty report alone: its cross-entropy is 0 and has no gradient
+    taken.diagonal(first).fill_(True)
+    cosines = late_interaction(own.patches, sentences, reports)
+    image_logits, text_logits = ((side * own.scale).masked_fill(~taken, -torch.inf) for side in cosines)
+    by_image = (torch.logsumexp(image_logits, dim=1) - image_logits.diagonal(first)).sum()
+    by_text = _OwnColumns.apply(text_logits, known, first, join)
+    return torch.stack([(by_image + by_text) / 2, known[mine].sum().to(by_text.dtype)])
 
 
-def _own_similarity(patches: Tensor, reports: PaddedReports) -> Tensor:
-    """Cosines of every image's sentences with its own patches, (B, M, P)."""
-    return reports.sentences @ patches.mT
+class _OwnColumns(torch.autograd.Function):
+    """Sum of the cross-entropies of the own reports over the images of all processes; its gradient is that of all.
+
+    All processes add up their sums and weigh them alike. Each so knows, without a message, the gradient of every
+    report's cross-entropy towards the logits (B own images, reports of all) that it has.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, known: Tensor, first: int, join: OneProcess) -> Tensor:
+        columns = join.log_sum_exp(torch.logsumexp(logits, dim=0))
+        ctx.save_for_backward(logits, columns, known)
+        ctx.first = first
+        return (columns[first : first + len(logits)] - logits.diagonal(first)).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor, None, None, None]:
+        logits, columns, known = ctx.saved_tensors
+        gradient = (logits - columns).exp()
+        gradient.diagonal(ctx.first).sub_(1)
+        return gradient * (weight * known), None, None, None
+
+
+def _gaze(own: _Own, threshold: float, sentence_weight: float) -> Tensor:
+    """Share of the own images; see `gaze_alignment_loss`."""
+    logits, valid, count = own.logits, own.reports.valid, own.reports.counts
+    labels = own.heatmaps > threshold * own.heatmaps.amax(dim=-1, keepdim=True)
+    by_sentence = multi_label_cross_entropy(logits, labels).masked_fill(~valid, 0.0)
+    sentence_to_patch = by_sentence.sum(dim=-1) / count.clamp(min=1)
+    by_patch = multi_label_cross_entropy(logits.mT, labels.mT, valid[:, None].expand_as(logits.mT))
+    loss = sentence_weight * sentence_to_patch + (1 - sentence_weight) * by_patch.mean(dim=-1)
+    return _share(loss, own.has_gaze & (count > 0))
+
+
+def _mapping(own: _Own, threshold: float, sentence_ids: Tensor | None) -> Tensor:
+    """Share of the own images; see `cross_modality_mapping_loss`."""
+    valid = own.reports.valid
+    pairs = valid[:, :, None] & valid[:, None]
+    if sentence_ids is not None:
+        ids = own.reports.pad(sentence_ids)
+        pairs = pairs & (ids[:, :, None] != ids[:, None])
+    images, cells, width = own.patches.shape
+    # logits of patches with patches, and mapped patches, with their gradients
+    at_once = max(MAPPING_TILE_BYTES // (cells * (4 * cells + 5 * width) * own.patches.element_size()), 1)
+    batch = (own.patches, own.padded, own.logits, own.heatmaps, own.has_gaze, valid, pairs)
+    if images <= at_once:
+        values = _mapping_of_images(threshold, own.scale, *batch)
+    else:
+        again = partial(checkpoint, _mapping_of_images, use_reentrant=False, preserve_rng_state=False)
+        tiles = zip(*(tensor.split(at_once) for tensor in batch), strict=True)
+        values = torch.cat([again(threshold, own.scale, *tile) for tile in tiles])
+    return _share(values, own.reports.counts >= 2)
+
+
+def _mapping_of_images(
+    threshold: float,
+    scale: Tensor,
+    patches: Tensor,
+    padded: Tensor,
+    logits: Tensor,
+    heatmaps: Tensor,
+    has_gaze: Tensor,
+    valid: Tensor,
+    pairs: Tensor,
+) -> Tensor:
+    """The mapping term of each image, (B,); `pairs` (B, M, M), sentences that are each other's negatives."""
+    entries = valid[:, :, None].expand_as(logits)
+    text_to_image = _mapping_weights(logits, entries, heatmaps, has_gaze, threshold, scale)
+    image_to_text = _mapping_weights(logits.mT, entries.mT, heatmaps.mT, has_gaze, threshold, scale)
+    mapped_sentences = F.normalize(text_to_image @ patches, dim=-1)
+    mapped_patches = F.normalize(image_to_text @ padded, dim=-1)
+    text_logits = mapped_sentences @ padded.mT * scale
+    # an entry that is not there keeps its diagonal, whose cross-entropy is 0 and has no gradient
+    diagonal = torch.eye(pairs.shape[1], dtype=torch.bool, device=pairs.device)
+    text_logits = text_logits.masked_fill(~(pairs | diagonal), -torch.inf)
+    text_loss = _symmetric_info_nce(text_logits).sum(dim=-1) / valid.sum(dim=1).clamp(min=1)
+    image_loss = _symmetric_info_nce(mapped_patches @ patches.mT * scale).mean(dim=-1)
+    return (text_loss + image_loss) / 2
 
 
 def _suppressed_min_max(logits: Tensor, valid: Tensor, threshold: float, logit_scale: Tensor | float) -> Tensor:
@@ -339,34 +368,40 @@ def _suppressed_min_max(logits: Tensor, valid: Tensor, threshold: float, logit_s
     return omega.masked_fill(omega < threshold, 0.0)
 
 
-def _mapping_weights(omega: Tensor, valid: Tensor, heatmaps: Tensor | None, has_gaze: Tensor | None) -> Tensor:
+def _mapping_weights(
+    logits: Tensor, valid: Tensor, heatmaps: Tensor, has_gaze: Tensor, threshold: float, scale: Tensor
+) -> Tensor:
     """Row-normalised weights of the cross mapping, (B, rows, columns); rows without a valid entry are 0."""
-    if heatmaps is not None and has_gaze is not None:
-        omega = torch.where(has_gaze[:, None, None], (omega + heatmaps) / 2, omega)
+    omega = _suppressed_min_max(logits, valid, threshold, scale)
+    omega = torch.where(has_gaze[:, None, None], (omega + heatmaps) / 2, omega)
     weights = (omega + MAPPING_FLOOR).masked_fill(~valid, 0.0)
     total = weights.sum(dim=-1, keepdim=True)
     return weights / total.masked_fill(total == 0, 1.0)
 
 
-def _symmetric_info_nce(
-    mapped: Tensor, original: Tensor, valid: Tensor, logit_scale: Tensor | float, same: Tensor | None = None
-) -> Tensor:
-    """Per image, InfoNCE both ways between `mapped` and `original` (B, K, D) over the valid entries; (B,).
+def _symmetric_info_nce(logits: Tensor) -> Tensor:
+    """(B, K, K) -> (B, K), the mean of the cross-entropies of a row and a column with their diagonal entry."""
+    both = torch.logsumexp(logits, dim=2) + torch.logsumexp(logits, dim=1)
+    return both / 2 - logits.diagonal(dim1=1, dim2=2)
 
-    Args:
-        same: (B, K, K) bool, pairs that are no negatives.
+
+class CappedScale(torch.autograd.Function):
+    """The logit scale of its learned logarithm, at most `MAX_LOGIT_SCALE`.
+
+    The logarithm is clamped; beyond the cap a gradient that leads back (one above 0) goes through, and no other.
     """
-    logits = mapped @ original.mT * logit_scale
-    pairs = valid[:, :, None] & valid[:, None, :]
-    if same is not None:
-        pairs = pairs & ~same
-    # an entry that is not there keeps its diagonal, whose cross-entropy is 0 and has no gradient
-    diagonal = torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
-    logits = logits.masked_fill(~(pairs | diagonal), -torch.inf)
-    matched = logits.diagonal(dim1=1, dim2=2)
-    rows = torch.logsumexp(logits, dim=2) - matched
-    columns = torch.logsumexp(logits, dim=1) - matched
-    return (rows + columns).sum(dim=-1) / 2 / valid.sum(dim=1).clamp(min=1)
+
+    @staticmethod
+    def forward(ctx: Any, log_scale: Tensor) -> Tensor:
+        scale = log_scale.clamp(max=math.log(MAX_LOGIT_SCALE)).exp()
+        ctx.save_for_backward(log_scale, scale)
+        return scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        log_scale, scale = ctx.saved_tensors
+        return gradient * scale * ((log_scale < math.log(MAX_LOGIT_SCALE)) | (gradient > 0))
 
 
 def similarity_maps(patches: Tensor, sentences: Tensor) -> Tensor:

@@ -16,13 +16,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_egma import EgmaConfig, EgmaTextConfig, EgmaVisionConfig
 from .labels_egma import classification_labels
-from .losses_egma import (
-    contrastive_alignment_loss,
-    cross_modality_mapping_loss,
-    gaze_alignment_loss,
-    grid_of,
-    similarity_maps,
-)
+from .losses_egma import ONE_PROCESS, CappedScale, OneProcess, alignment_objective, grid_of, similarity_maps
 from .towers_egma import (
     check_length,
     check_patches,
@@ -35,8 +29,6 @@ from .towers_egma import (
     width,
 )
 
-MAX_LOGIT_SCALE = 100.0
-
 
 @dataclass
 class EgmaOutput(ModelOutput):
@@ -44,7 +36,8 @@ class EgmaOutput(ModelOutput):
 
     Args:
         loss: scalar, when asked for.
-        loss_components: `contrastive`, `gaze` and `mapping`, each an unweighted scalar; with the loss.
+        loss_components: those of `contrastive`, `gaze` and `mapping` whose weight is not 0, each an unweighted scalar;
+            with the loss.
         logits_per_image: (B, N) score of every image with every sentence (`config.zero_shot_score`), scaled.
         logits_per_text: (N, B), its transpose.
         image_embeds: (B, D), L2-normalised projection of the mean patch token.
@@ -312,34 +305,27 @@ class EgmaModel(EgmaPreTrainedModel):
         gaze_mask: Tensor | None = None,
         report_ids: Tensor | None = None,
         sentence_ids: Tensor | None = None,
+        join: OneProcess = ONE_PROCESS,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss and its unweighted terms (METHOD "Total"), in float32 or better under any autocast.
 
+        A term of weight 0 is not computed and is not among the terms.
+
         Args:
             report_ids, sentence_ids: (B,) and (N,), equal for equal texts, which then are not each other's negatives.
+            join: how the batches of several processes meet; loss and terms are those of the joined batch.
         """
         scale = self._scale().to(patch_embeds.dtype)
-        packed = (patch_embeds, text_embeds, sentence_to_image)
-        gaze = (gaze_heatmaps, gaze_mask)
-        config = self.config
+        packed, gaze = (patch_embeds, text_embeds, sentence_to_image), (gaze_heatmaps, gaze_mask)
         with torch.autocast(patch_embeds.device.type, enabled=False):
-            components = {
-                "contrastive": contrastive_alignment_loss(*packed, scale, report_ids),
-                "gaze": gaze_alignment_loss(
-                    *packed, *gaze, scale, config.gaze_label_threshold, config.gaze_sentence_weight
-                ),
-                "mapping": cross_modality_mapping_loss(*packed, *gaze, scale, config.mapping_threshold, sentence_ids),
-            }
-            weights = {name: getattr(config, f"{name}_weight") for name in components}
-            loss = sum((weights[name] * components[name] for name in components), start=scale.new_zeros(()))
-        return loss, components
+            return alignment_objective(self.config, *packed, *gaze, scale, report_ids, sentence_ids, join)
 
     def _image_embeds(self, features: BaseModelOutputWithPooling) -> tuple[Tensor, Tensor]:
         patches = self.visual_projection(features.last_hidden_state)
         return _normalised(cast(Tensor, features.pooler_output)), _normalised(patches)
 
     def _scale(self) -> Tensor:
-        return self.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+        return CappedScale.apply(self.logit_scale)
 
     def _zero_shot_logits(self, image_embeds: Tensor, patch_embeds: Tensor, text_embeds: Tensor) -> Tensor:
         with torch.autocast(image_embeds.device.type, enabled=False):

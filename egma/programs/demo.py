@@ -160,7 +160,7 @@ The same sentences without gaze in training:
 
 ## Training
 
-`no_gaze` has no gaze term: its line lies at 0 there.
+`no_gaze` has no gaze term: it has no line there.
 
 ![losses of both runs](training_curves.png)
 """

@@ -11,9 +11,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from egma.inference.texts import TEXT_INPUTS
-from egma.training.gather import gather
+from egma.training.gather import all_processes
 from egma.training.random_states import random_states, restore_random_states
 from egma.training.step import Batch, Pull, Terms, TrainingModule, synchronised, to_device
+from modeling_egma.losses_egma import ONE_PROCESS
 
 ENCODED = ("pixel_values", "text_lengths", *TEXT_INPUTS)
 # what is moved to the device, finished and encoded part by part
@@ -58,7 +59,7 @@ def validation_objective(
     parts = split(batch, min(-(-most // (micro_batch_size or most)), least))
     encoded = [module(to_device(part, accelerator.device), stage="embeddings") for part in parts]
     features = training.features(compared(batch, accelerator.device), *map(torch.cat, zip(*encoded, strict=True)))
-    return training.objective(features if alone else gather(features))
+    return training.objective(features, ONE_PROCESS if alone else all_processes())
 
 
 def _objective_and_pulls(
@@ -66,7 +67,7 @@ def _objective_and_pulls(
 ) -> tuple[Tensor, Terms, list[Pull]]:
     leaves = [torch.cat(column).requires_grad_() for column in zip(*cached, strict=True)]
     with torch.enable_grad():
-        loss, terms = training.objective(gather(training.features(batch, *leaves)))
+        loss, terms = training.objective(training.features(batch, *leaves), all_processes())
         scale = training.model.logit_scale
         patches, texts, scale_gradient = torch.autograd.grad(loss, (*leaves, scale), materialize_grads=True)
     image_parts = patches.split([len(part) for part, _ in cached])

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from torch import Tensor, nn
+from torch import nn
 
 from dataset_scripts.schema import UserError
 from egma.training.arguments import TrainingSettings
 from egma.training.step import TrainingModule
 from modeling_egma import EgmaModel
-from modeling_egma.modeling_egma import MAX_LOGIT_SCALE
 
 # dense bf16 products a second, from the makers' data sheets; the longest name that fits is taken
 PEAK_FLOPS = {
@@ -61,8 +60,8 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
 def prepare_sharding(accelerator: Accelerator, model: EgmaModel) -> None:
     """What FSDP must know of the model; nothing without FSDP. A layer of either tower is a unit of its own.
 
-    A scalar cannot be sharded. The logit scale stays whole: every process computes the loss of the joined batch, so
-    each has its whole gradient. Precision is autocast's, as with DDP: casting every input would round the gaze maps.
+    A scalar cannot be sharded. The logit scale stays whole; the join of processes adds its gradient up on each.
+    Precision is autocast's, as with DDP: casting every input would round the gaze maps.
 
     Raises:
         UserError: FSDP's first version, or its loading on one process, which would lose the scalar.
@@ -121,12 +120,6 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         # apart, as FSDP leaves scalars whole and one group is updated in one go
         {"params": [p for p in parameters if p.ndim == 0], "weight_decay": 0.0},
     ]
-
-
-@torch.no_grad()
-def cap_logit_scale(logit_scale: Tensor) -> None:
-    """Beyond the cap the scale would have no gradient to come back by."""
-    logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
 
 def peak_flops(device: torch.device) -> float | None:

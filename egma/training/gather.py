@@ -1,16 +1,21 @@
-"""Embeddings of all processes as one batch, with their gradients.
+"""The objective of the batches of all processes, each process doing its own share.
 
-Every process computes the same objective of the same joined batch, so the gradient of its own rows is complete where
-they were made: nothing is sent in the backward pass. DDP and FSDP take the mean over processes; times the number of
-processes it is the gradient that one process with the joined batch would have.
+Sentences travel, patches stay: every process compares its own images with the reports of all. `docs/scaling.md` counts
+the messages.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
+
+from modeling_egma.interaction_egma import Reports, lay_out
+from modeling_egma.losses_egma import ONE_PROCESS, Joined, OneProcess
+
+Message = Callable[[Tensor], Tensor]
 
 
 class Features(NamedTuple):
@@ -33,45 +38,77 @@ def process_count() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def gather(own: Features) -> Features:
-    """The features of all processes in their order; these keep their gradients, and so does nothing else's copy."""
-    world = process_count()
-    if world == 1:
-        return own
-    sizes = torch.tensor([len(own.patches), len(own.sentences)], device=own.patches.device)
-    images, sentences = _all_gather(sizes[None], [1] * world).T.tolist()
-    starts = torch.tensor([sum(images[:rank]) for rank in range(world)], device=sizes.device)
-    rows = own.sentence_to_image + starts[dist.get_rank()]
-    return Features(
-        patches=_GatherRows.apply(own.patches, images),
-        sentences=_GatherRows.apply(own.sentences, sentences),
-        sentence_to_image=_all_gather(rows, sentences),
-        heatmaps=_all_gather(own.heatmaps, sentences),
-        gaze_mask=_all_gather(own.gaze_mask.to(torch.uint8), images).bool(),
-        report_ids=None if own.report_ids is None else _all_gather(own.report_ids, images),
-        sentence_ids=None if own.sentence_ids is None else _all_gather(own.sentence_ids, sentences),
-    )
+def all_processes() -> OneProcess:
+    """The join of the processes that there are."""
+    return AllProcesses() if process_count() > 1 else ONE_PROCESS
 
 
-class _GatherRows(torch.autograd.Function):
+class AllProcesses(OneProcess):
+    """The join of a group of processes, in their order."""
+
+    @torch.compiler.disable
+    def shared(self, scale: Tensor) -> Tensor:
+        return _Message.apply(scale, torch.clone, lambda gradient: _sum(gradient) / process_count())
+
+    @torch.compiler.disable
+    def reports(self, own: Reports, sentences: Tensor, ids: Tensor | None) -> Joined:
+        rank, size = dist.get_rank(), own.slots.new_tensor([[len(own.lengths), len(sentences)]])
+        images, counts = torch.cat(_all_gather(size, [1] * process_count())).T.tolist()
+        first = sum(images[:rank])
+        rows = torch.cat(_all_gather(own.slots // own.valid.shape[1] + first, counts))
+        ids = None if ids is None else torch.cat(_all_gather(ids, images))
+        gathered = _Message.apply(
+            sentences, lambda own: torch.cat(_all_gather(own, counts)), lambda total: _reduce_scatter(total, counts)
+        )
+        return lay_out(rows, sum(images), rows.device), gathered, ids, first
+
+    @torch.compiler.disable
+    def log_sum_exp(self, logits: Tensor) -> Tensor:
+        highest = _sum(logits, dist.ReduceOp.MAX)
+        return highest + _sum((logits - highest).exp()).log()
+
+    @torch.compiler.disable
+    def total(self, shares: Tensor) -> Tensor:
+        return _Message.apply(shares, _sum, lambda gradient: gradient * process_count())
+
+
+class _Message(torch.autograd.Function):
+    """`forth(value)`, whose gradient is `back` of what comes."""
+
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
-        rank = dist.get_rank()
-        ctx.start, ctx.count, ctx.world = sum(counts[:rank]), counts[rank], len(counts)
-        return _all_gather(rows, counts)
+    def forward(ctx: Any, value: Tensor, forth: Message, back: Message) -> Tensor:
+        ctx.back = back
+        return forth(value)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient[ctx.start : ctx.start + ctx.count] * ctx.world, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.back(gradient), None, None
 
 
-def _all_gather(rows: Tensor, counts: list[int]) -> Tensor:
-    """(n, ...) of every process, n being `counts` -> (sum of counts, ...)."""
-    longest = max(counts)
-    # collectives want one size; what is padded is cut off again
-    padding = [0, 0] * (rows.ndim - 1) + [0, longest - len(rows)]
-    padded = F.pad(rows.detach(), padding).contiguous()
+def _sum(values: Tensor, operation: Any = dist.ReduceOp.SUM) -> Tensor:
+    total = values.clone()
+    dist.all_reduce(total, operation)
+    return total
+
+
+def _all_gather(rows: Tensor, counts: list[int]) -> list[Tensor]:
+    """(n, ...) of every process, n being `counts`."""
+    padded = _padded(rows, max(counts))
     gathered = [torch.empty_like(padded) for _ in counts]
-    if longest:
+    if len(padded):
         dist.all_gather(gathered, padded)
-    return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+    return [part[:count] for part, count in zip(gathered, counts, strict=True)]
+
+
+def _reduce_scatter(rows: Tensor, counts: list[int]) -> Tensor:
+    """(sum of counts, ...) of every process -> the sum over processes of the own (n, ...)."""
+    parts = [_padded(part, max(counts)) for part in rows.split(counts)]
+    own = torch.empty_like(parts[0])
+    if len(own):
+        dist.reduce_scatter(own, parts)
+    return own[: counts[dist.get_rank()]]
+
+
+def _padded(rows: Tensor, longest: int) -> Tensor:
+    """Collectives want one size; what is padded is cut off again."""
+    return F.pad(rows, [0, 0] * (rows.ndim - 1) + [0, longest - len(rows)]).contiguous()

@@ -23,7 +23,6 @@ from egma.training.cached import cached_step, validation_objective
 from egma.training.checkpoint import FINISHED, export_best, load_checkpoint, save_checkpoint
 from egma.training.data import ReadingCollator, TrainingData
 from egma.training.devices import (
-    cap_logit_scale,
     check_windows,
     make_accelerator,
     make_module,
@@ -188,13 +187,12 @@ class TrainingRun:
         self.speed.starts()
         loss, terms, norm = self.gradients(taken)
         self.optimizer.step()
-        cap_logit_scale(self.training.model.logit_scale)
         rate, waited = self.optimizer.param_groups[0]["lr"], self.speed.waited_seconds
         if not accelerator.optimizer_step_was_skipped:
             self.schedule.step()
         self.optimizer.zero_grad()
         self.step += 1
-        scale = self.training.model.logit_scale.detach().exp()
+        scale = self.training.model._scale().detach()
         on_device = {"loss": loss, **terms, "logit_scale": scale, "gradient_norm": norm}
         on_host = {"learning_rate": rate, "data_wait_seconds": waited}
         self.unread.append(Step(self.step, on_device, on_host, self.speed.ends(), _reading_ids(taken)))

@@ -11,8 +11,9 @@ from torch.distributed.fsdp import FSDPModule
 
 from egma.inference.texts import Block, encode_blocks, length_blocks, text_inputs
 from egma.tools.running_statistics import split_statistics
-from egma.training.gather import Features, gather
+from egma.training.gather import Features, all_processes
 from modeling_egma import EgmaModel
+from modeling_egma.losses_egma import ONE_PROCESS, OneProcess
 
 Batch = Mapping[str, Any]
 Terms = dict[str, Tensor]
@@ -63,10 +64,10 @@ class TrainingModule(nn.Module):
         features = self.features(batch, patches, texts)
         if stage == "features":
             return features
-        return self.objective(gather(features) if stage == "objective" else features)
+        return self.objective(features, all_processes() if stage == "objective" else ONE_PROCESS)
 
-    def objective(self, features: Features) -> tuple[Tensor, Terms]:
-        return self.model.objective(*features)
+    def objective(self, features: Features, join: OneProcess) -> tuple[Tensor, Terms]:
+        return self.model.objective(*features, join=join)
 
     def _embeddings(self, batch: Batch) -> tuple[Tensor, Tensor]:
         _, patches = self.model.encode_images(batch["pixel_values"])

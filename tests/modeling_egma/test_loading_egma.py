@@ -124,6 +124,7 @@ def test_every_file_of_the_package_travels_with_the_weights(saved):
         "configuration_egma.py",
         "gaze_egma.py",
         "image_processing_egma.py",
+        "interaction_egma.py",
         "labels_egma.py",
         "losses_egma.py",
         "modeling_egma.py",

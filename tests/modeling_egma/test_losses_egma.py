@@ -1,5 +1,6 @@
 """The objective against loops over scalars, its symmetries, and its behaviour at the edges."""
 
+import math
 from dataclasses import dataclass, replace
 
 import pytest
@@ -14,6 +15,7 @@ from . import naive_objective as naive
 
 TOLERANCE = 1e-8
 SCALE = 1 / 0.07
+MAXIMUM = math.log(100)
 
 
 @dataclass
@@ -200,7 +202,30 @@ def test_total_is_the_weighted_sum_and_its_gradient_reaches_the_log_scale(tiny_m
     record_difference("loss gradients to loops over scalars", difference(gradient, expected_gradient))
     assert torch.allclose(loss, expected, rtol=0, atol=TOLERANCE)
     assert torch.allclose(gradient, expected_gradient, rtol=0, atol=TOLERANCE)
-    assert all(difference(components[name].detach(), terms[name].detach()) < TOLERANCE for name in TERMS)
+    assert set(components) == {name for name, weight in zip(TERMS, weights, strict=True) if weight}
+    assert all(difference(value.detach(), terms[name].detach()) < TOLERANCE for name, value in components.items())
+
+
+@pytest.mark.parametrize("unweighted", TERMS)
+def test_a_term_of_weight_0_is_not_computed(tiny_model, monkeypatch, unweighted):
+    """Nor is what only it needs: an input that would spoil it does nothing."""
+
+    def refused(*_arguments):
+        raise AssertionError(f"{unweighted} was computed")
+
+    setattr(tiny_model.config, f"{unweighted}_weight", 0)
+    monkeypatch.setattr(losses, f"_{unweighted}", refused)
+    batch = make_batch((3, 2), dtype=torch.float32)
+    loss, components = tiny_model.objective(*batch.packed, *batch.gaze)
+    assert set(components) == TERMS.keys() - {unweighted} and torch.isfinite(loss)
+
+
+def test_without_any_weight_the_loss_is_a_zero_on_the_graph(tiny_model):
+    for name in TERMS:
+        setattr(tiny_model.config, f"{name}_weight", 0)
+    loss, components = tiny_model.objective(*make_batch((3, 2), dtype=torch.float32).packed)
+    loss.backward()
+    assert components == {} and float(loss.detach()) == 0 and float(tiny_model.logit_scale.grad) == 0
 
 
 def test_multi_label_cross_entropy_equals_loops_and_skips_masked_entries():
@@ -401,74 +426,6 @@ def test_contrastive_term_makes_the_own_report_the_best():
     assert torch.equal(text_logits.argmax(dim=0), torch.arange(3))
 
 
-@pytest.mark.parametrize("tile_bytes", [1, 400, 3000])
-@pytest.mark.parametrize("case", CASES)
-def test_tiles_equal_loops_over_scalars(case, tile_bytes, monkeypatch, record_difference):
-    monkeypatch.setattr(losses, "TILE_BYTES", tile_bytes)
-    batch = CASES[case]
-    value, gradients = with_gradients(TERMS["contrastive"], batch)
-    naive_value, naive_gradients = with_gradients(lambda b, scale: naive_term("contrastive", b, scale), batch)
-    error = difference(value, naive_value) + difference(gradients[2], naive_gradients[2])
-    vectors = (batch.patches.flatten(0, 1), batch.sentences)
-    for fast, slow, vector in zip(gradients[:2], naive_gradients[:2], vectors, strict=True):
-        fast, slow = (tied_sum(gradient.reshape(vector.shape), vector) for gradient in (fast, slow))
-        error = max(error, difference(fast, slow))
-    record_difference("tiled late interaction to loops over scalars", error)
-    assert error < TOLERANCE
-
-
-def test_tiles_pass_gradcheck(monkeypatch):
-    monkeypatch.setattr(losses, "TILE_BYTES", 200)
-    test_gradients_pass_gradcheck("contrastive")
-
-
-def bytes_kept_for_backward(function, leaves):
-    """Bytes of the distinct storages that autograd keeps, the leaves' own apart."""
-    kept = {}
-
-    def pack(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = (tensor, tensor.untyped_storage().nbytes())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        value = function()
-    own = {leaf.untyped_storage().data_ptr() for leaf in leaves}
-    return value, sum(size for pointer, (_, size) in kept.items() if pointer not in own)
-
-
-def test_tiles_keep_the_embeddings_and_no_similarity(monkeypatch, record_difference):
-    counts = tuple(1 + k % 8 for k in range(64))
-    batch = make_batch(counts, cells=49, width=32, dtype=torch.float32)
-    leaves = [batch.patches.requires_grad_(), batch.sentences.requires_grad_(), torch.tensor(SCALE).requires_grad_()]
-
-    def run(tile_bytes):
-        monkeypatch.setattr(losses, "TILE_BYTES", tile_bytes)
-        function = lambda: losses.contrastive_alignment_loss(*batch.packed, leaves[2])  # noqa: E731
-        value, kept = bytes_kept_for_backward(function, leaves)
-        return value.detach(), kept, torch.autograd.grad(value, leaves)
-
-    dense, dense_bytes, dense_gradients = run(2**40)
-    tiled, tiled_bytes, tiled_gradients = run(2**16)
-    similarities = 64 * 64 * 49 * 8 * 4
-    embeddings = 4 * (batch.patches.numel() + 64 * 8 * 32)
-    assert dense_bytes > similarities
-    # beside the scaled patches and the padded sentences: logits of 64 x 64 and what the cross-entropies keep of them
-    assert embeddings <= tiled_bytes < embeddings + 16 * 64 * 64 * 4 < dense_bytes / 8
-    assert abs(float(dense - tiled)) < 1e-6
-    error = max(difference(a, b) for a, b in zip(dense_gradients, tiled_gradients, strict=True))
-    record_difference("tiled late interaction to the dense one, float32 gradients", error)
-    assert error < 1e-6
-
-
-def test_tiles_under_autocast_are_float32(tiny_model, monkeypatch):
-    monkeypatch.setattr(losses, "TILE_BYTES", 1)
-    batch = make_batch((3, 2), cells=4, width=3, dtype=torch.float32)
-    expected, _ = tiny_model.objective(*batch.packed)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value, _ = tiny_model.objective(*batch.packed)
-    assert value.dtype == torch.float32 and torch.equal(value, expected)
-
-
 def without_equal_texts(logits, ids):
     """Cross-entropy of each row with its own column, other columns of the same id left out; the mean."""
     terms = []
@@ -502,7 +459,16 @@ def test_equal_sentences_of_a_report_are_not_each_others_negatives():
         *batch.packed, *batch.gaze, SCALE, 2 / 7, torch.tensor([1, 1, 1, 1, 1])
     )
     assert equal < diagonal and torch.equal(equal, image_side)
-    same = torch.ones(1, 3, 3, dtype=torch.bool) & ~torch.eye(3, dtype=torch.bool)
-    sentences = batch.sentences[None, :3]
-    valid = torch.ones(1, 3, dtype=torch.bool)
-    assert float(losses._symmetric_info_nce(sentences, sentences, valid, SCALE, same)) == 0
+
+
+@pytest.mark.parametrize(("log_scale", "gradient", "expected"), [
+    (3.0, 1.0, 1.0), (3.0, -1.0, 1.0), (MAXIMUM, 1.0, 1.0), (MAXIMUM, -1.0, 0.0), (6.0, 1.0, 1.0), (6.0, -1.0, 0.0),
+])  # fmt: skip
+def test_beyond_its_cap_the_scale_only_comes_back(log_scale, gradient, expected):
+    """A gradient above 0 makes descent go down; through the cap goes that one alone."""
+    leaf = torch.tensor(log_scale, requires_grad=True)
+    scale = losses.CappedScale.apply(leaf)
+    scale.backward(torch.tensor(gradient))
+    value = torch.tensor(min(log_scale, MAXIMUM)).exp()
+    assert torch.equal(scale.detach(), value)
+    assert torch.equal(leaf.grad, expected * gradient * value)

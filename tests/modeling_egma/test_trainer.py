@@ -4,12 +4,13 @@ import copy
 import json
 import random
 import socket
+from dataclasses import replace
 
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoConfig, AutoModel, Trainer, TrainingArguments
+from transformers import AutoConfig, AutoModel, Trainer, TrainerCallback, TrainingArguments
 
 from modeling_egma import EgmaConfig, EgmaModel
 
@@ -53,6 +54,32 @@ def test_trainer_trains_saves_and_loads(tiny_model, tmp_path):
     inputs = collate([Pairs()[n] for n in range(3)])
     tiny_model.eval()
     assert torch.equal(again(**inputs).logits_per_image, tiny_model(**inputs).logits_per_image)
+
+
+class PulledScale(EgmaModel):
+    """Its loss asks for a larger scale in the first half of the steps and for a smaller one then."""
+
+    def forward(self, **inputs):
+        output = super().forward(**inputs)
+        self.calls = getattr(self, "calls", 0) + 1
+        output.loss = output.logits_per_image.sum() * 0 + self._scale() * (-1 if self.calls <= 10 else 1)
+        return output
+
+
+def test_a_logit_scale_at_its_cap_comes_back_under_the_trainer(tiny_config, tmp_path):
+    model = PulledScale(tiny_config)
+    model.logit_scale.data.fill_(4.59)
+    settings = replace(arguments(tmp_path), max_steps=20, lr_scheduler_type="constant")
+    scales = []
+
+    class Read(TrainerCallback):
+        def on_step_end(self, *_arguments, **_known):
+            scales.append(float(model._scale().detach()))
+
+    Trainer(model, settings, data_collator=collate, train_dataset=Pairs(), callbacks=[Read()]).train()
+    assert max(scales) == scales[9] == pytest.approx(100, rel=1e-6)
+    # momentum takes it beyond; what pushes on adds nothing
+    assert scales[-1] < 99
 
 
 def test_a_lora_adapter_trains_alone_saves_and_loads(tiny_model, tmp_path):

@@ -7,6 +7,7 @@ from accelerate import Accelerator
 from egma.inference.texts import distinct_texts
 from egma.training.cached import cached_step, split
 from egma.training.step import TrainingModule, whole_step
+from modeling_egma.losses_egma import ONE_PROCESS
 
 from .batches import gradients, joined, largest_difference, make_batch, small_model
 
@@ -41,7 +42,7 @@ def test_dropout_is_the_same_in_both_passes(accelerator: Accelerator, record_dif
     module, batch = TrainingModule(model), make_batch([3, 1, 2, 5, 2], 3, torch.float64)
     torch.manual_seed(5)
     patches, texts = zip(*(module(part, stage="embeddings") for part in split(batch, 3)), strict=True)
-    loss, _ = module.objective(module.features(batch, torch.cat(patches), torch.cat(texts)))
+    loss, _ = module.objective(module.features(batch, torch.cat(patches), torch.cat(texts)), ONE_PROCESS)
     loss.backward()
     expected, state = gradients(model), torch.get_rng_state()
     model.zero_grad()

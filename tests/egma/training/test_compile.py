@@ -9,8 +9,8 @@ from egma.training.step import TrainingModule
 
 from .batches import gradients, largest_difference, make_batch, small_model
 
-# of other lengths and numbers of sentences, in the same bucket
-BATCHES = [([3, 1, 2], 6), ([2, 2, 1], 9)]
+# of other lengths and numbers of sentences, in the same bucket; no two sizes are equal by chance
+BATCHES = [([3, 1, 2, 1, 4], 6), ([2, 2, 1, 3, 1], 9)]
 
 
 @pytest.mark.timeout(600)
