@@ -95,7 +95,10 @@ def frame_values(frames: Tensor, settings: Mapping[str, Any]) -> Tensor:
     if settings["do_convert_rgb"] and frames.shape[1] == 1:
         frames = frames.expand(-1, 3, -1, -1)
     if settings["do_normalize"]:
-        mean, std = (_by_channel(str(frames.device), *np.ravel(settings[name])) for name in ("image_mean", "image_std"))
+        for name in (names := ("image_mean", "image_std")):
+            if np.ndim(settings[name]) and len(settings[name]) != frames.shape[1]:
+                raise ValueError(f"{name} has {len(settings[name])} value(s), expected {frames.shape[1]}")
+        mean, std = (_by_channel(str(frames.device), *np.ravel(settings[name])) for name in names)
         frames = (frames - mean) / std
     return frames
 

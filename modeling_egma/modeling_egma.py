@@ -22,6 +22,7 @@ from .towers_egma import (
     check_patches,
     entry_modules,
     patch_tokens,
+    selected_states,
     takes_token_types,
     text_positions,
     tower_from_config,
@@ -57,7 +58,6 @@ class EgmaOutput(ModelOutput):
     text_model_output: BaseModelOutputWithPooling | None = None
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """As in SigLIP, the towers' outputs as tuples, too."""
         return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
 
 
@@ -193,8 +193,8 @@ class EgmaModel(EgmaPreTrainedModel):
         if input_ids.shape[0] == 0:
             # encoders refuse an empty batch; the result hangs on the graph all the same
             alone = self.get_text_features(input_ids.new_zeros(1, max(input_ids.shape[1], 1)), **kwargs)
-            return cast(BaseModelOutputWithPooling, tree_map(lambda rows: rows[:0], alone))
-        asked = kwargs.pop("output_hidden_states", None)
+            return cast(BaseModelOutputWithPooling, tree_map(lambda rows: None if rows is None else rows[:0], alone))
+        asked = kwargs.pop("output_hidden_states", self.text_model.config.output_hidden_states)
         if token_type_ids is not None and self.takes_token_types:
             kwargs["token_type_ids"] = token_type_ids
         if attention_mask is None:
@@ -206,8 +206,7 @@ class EgmaModel(EgmaPreTrainedModel):
         tokens = torch.stack(tuple(layers)).mean(dim=0)
         real = attention_mask[..., None].to(tokens.dtype)
         pooled = (tokens * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
-        if not (self.text_model.config.output_hidden_states if asked is None else asked):
-            output.hidden_states = None
+        output.hidden_states = selected_states(states, asked)
         return _with_pooling(tokens, self.text_projection(pooled), output)
 
     def encode_images(self, pixel_values: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:

@@ -183,6 +183,16 @@ def patch_tokens(vision_model: PreTrainedModel, pixel_values: Tensor, **kwargs: 
     return tokens, output
 
 
+def selected_states(
+    states: tuple[Tensor, ...], asked: bool | int | list[int] | None
+) -> tuple[Tensor | None, ...] | None:
+    """What `output_hidden_states` asks for: all, none, or those of its numbers, with None for the others."""
+    if asked is None or isinstance(asked, bool):
+        return states if asked else None
+    kept = [number % len(states) for number in ([asked] if isinstance(asked, int) else asked)]
+    return tuple(state if number in kept else None for number, state in enumerate(states))
+
+
 def entry_modules(tower: nn.Module) -> list[nn.Module]:
     """The modules through which an encoder's input enters: token embeddings, or the patch convolution."""
     kinds = (nn.Embedding, nn.Conv2d)

@@ -52,14 +52,13 @@ def validation_objective(
 ) -> tuple[Tensor, Terms]:
     """Loss and terms of a batch of `TrainingData.validation_batches`, over all processes, a micro batch at a time."""
     training: TrainingModule = accelerator.unwrap_model(module)
-    readings, images, world = batch["weight"], len(batch["pixel_values"]), accelerator.num_processes
-    alone = images == readings
+    world = 1 if len(batch["pixel_values"]) == batch["weight"] else accelerator.num_processes
     # shares differ by an image, numbers of parts must not
-    most, least = (images, images) if alone else (-(-readings // world), readings // world)
+    most, least = -(-batch["weight"] // world), batch["weight"] // world
     parts = split(batch, min(-(-most // (micro_batch_size or most)), least))
     encoded = [module(to_device(part, accelerator.device), stage="embeddings") for part in parts]
     features = training.features(compared(batch, accelerator.device), *map(torch.cat, zip(*encoded, strict=True)))
-    return training.objective(features, ONE_PROCESS if alone else all_processes())
+    return training.objective(features, ONE_PROCESS if world == 1 else all_processes())
 
 
 def _objective_and_pulls(

@@ -21,8 +21,7 @@ Pull = tuple[Tensor, Tensor, Tensor]  # gradients towards patches (B, P, D), tex
 
 # with torch.compile, tokens a sentence are padded to multiples, so that shapes are few
 TOKEN_BUCKET = 16
-# every process gathers what others hold of the text encoder once a block, so that all have as many
-SHARDED_BLOCKS = 2
+SHARDED_BLOCKS = 2  # the same everywhere, as every process gathers the text encoder's layers once a block
 
 
 class TrainingModule(nn.Module):

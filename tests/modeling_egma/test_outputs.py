@@ -47,6 +47,17 @@ def test_hidden_states_are_given_when_asked_for(tiny_model, inputs):
     assert tiny_model.get_text_features(inputs["input_ids"], output_hidden_states=False).hidden_states is None
 
 
+@pytest.mark.parametrize(("asked", "kept"), [([0, -1], [0, 2]), (1, [1]), ([], [])])
+def test_hidden_states_of_some_layers_keep_their_places(tiny_model, inputs, asked, kept):
+    whole = tiny_model.get_text_features(inputs["input_ids"], output_hidden_states=True)
+    some = tiny_model.get_text_features(inputs["input_ids"], output_hidden_states=asked)
+    assert [n for n, state in enumerate(some.hidden_states) if state is not None] == kept
+    assert all(torch.equal(some.hidden_states[n], whole.hidden_states[n]) for n in kept)
+    assert torch.equal(some.pooler_output, whole.pooler_output)
+    none = tiny_model.get_text_features(inputs["input_ids"][:0], output_hidden_states=asked)
+    assert [n for n, state in enumerate(none.hidden_states) if state is not None] == kept
+
+
 def test_tuples_hold_tuples(tiny_model, inputs):
     output = tiny_model(**inputs)
     plain = tiny_model(**inputs, return_dict=False)

@@ -116,7 +116,7 @@ SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
         _edited("processor_config.json", grid_size=14),
         "a grid of 14, expected 112 x 112 px and 7",
     ),
-    "one mean": (_image_settings(image_mean=[0.5]), "its image processor takes no picture: mean must have 3"),
+    "one mean": (_image_settings(image_mean=[0.5]), "its image processor takes no picture: image_mean has 1 value"),
     "mean in words": (_image_settings(image_mean="x"), "its image processor takes no picture"),
     "unknown resampling": (_image_settings(resample=99), "its image processor takes no picture"),
     "no deviation": (

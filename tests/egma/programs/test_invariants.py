@@ -20,12 +20,10 @@ from .test_resume import ENVIRONMENT, launched
 from .test_train import TINY
 
 STEPS, CUT = 50, 20
-# of every value, and of the mean over the steps: a drift to one side shows there first. The mapping term jumps where a
-# similarity that rounding moves crosses its threshold
-SMOOTH = {name: (5e-5, 2e-6) for name in ("contrastive", "gaze")}
-JUMPING = {name: (1e-3, 3e-5) for name in ("loss", "mapping")}
-EXACT = SMOOTH | JUMPING | {f"validation_{name}": bounds for name, bounds in (SMOOTH | JUMPING).items()}
-ROUNDED = dict.fromkeys(EXACT, (0.3, 0.02))
+# of every value, and of the mean over the steps: a drift to one side shows there first
+TERMS = ("loss", "contrastive", "gaze", "mapping")
+EXACT = dict.fromkeys([*TERMS, *(f"validation_{name}" for name in TERMS)], (2e-5, 2e-6))
+ROUNDED = dict.fromkeys(EXACT, (0.06, 0.003))
 OFF = ("brightness", "contrast", "rotation_degrees", "shift_fraction", "flip_probability")
 
 
@@ -35,6 +33,9 @@ def arguments(tmp_path_factory: pytest.TempPathFactory, phantom_data: Path) -> l
     fields["egma_config"]["text_config"] |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     fields["egma_config"]["vision_config"]["drop_path_rate"] = 0.0
     fields |= {"max_steps": STEPS, "evaluation_steps": 25, "heat_map_cases": 0, "report_to": "none"}
+    # a similarity that rounding moves across a threshold, or past another one as the best, parts two runs for good: no
+    # threshold, and so small steps that it shows little
+    fields["egma_config"]["mapping_threshold"], fields["learning_rate"] = 0, 1e-4
     # one bucket of lengths where they are in buckets, so that little is compiled
     fields["max_length"] = 16
     preset = tmp_path_factory.mktemp("preset") / "tiny.yaml"
@@ -149,6 +150,6 @@ def test_nearly_one_trajectory(
 def test_a_drift_to_one_side_is_seen(whole: dict[str, np.ndarray]) -> None:
     """Which the largest difference alone would let pass."""
     drifted = {name: values + EXACT[name][0] / 2 for name, values in whole.items()}
-    with pytest.raises(AssertionError, match="contrastive"):
+    with pytest.raises(AssertionError, match="mean"):
         assert_near(drifted, whole, EXACT, lambda *_: None)
-    assert whole["loss"][-5:].mean() < whole["loss"][:5].mean() - 0.3
+    assert whole["loss"][-5:].mean() < whole["loss"][:5].mean() - 0.1
