@@ -26,7 +26,7 @@ from transformers import set_seed
 
 from benchmarks.parts import ROOT
 from egma.training.arguments import parse_settings
-from egma.training.devices import cap_logit_scale, check_windows, parameter_groups
+from egma.training.devices import check_windows, parameter_groups
 from egma.training.gather import Features
 from egma.training.step import TrainingModule, whole_step
 from modeling_egma import EgmaConfig, EgmaModel
@@ -137,7 +137,6 @@ def _towers_and_step(size: Size, batch_size: int, device: torch.device) -> dict[
     def update() -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        cap_logit_scale(model.logit_scale)
         optimizer.zero_grad()
 
     def step() -> None:

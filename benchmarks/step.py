@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.parts import ROOT, run_parts
-from benchmarks.training import _corpus
+from benchmarks.training import corpus
 from egma.inference.texts import encode_blocks, text_inputs
 from egma.training.arguments import TrainingSettings, parse_settings
 from egma.training.data import ReadingCollator, TrainingData
@@ -22,6 +22,7 @@ from egma.training.devices import make_optimizer
 from egma.training.start import build_model
 from egma.training.step import TrainingModule, to_device
 from modeling_egma import EgmaModel
+from modeling_egma.losses_egma import ONE_PROCESS
 
 TERMS = ("contrastive", "gaze", "mapping")
 # steps that are timed, after one that warms up
@@ -68,7 +69,7 @@ def base(folder: Path) -> None:
 
 
 def _settings(folder: Path, *extra: str) -> TrainingSettings:
-    return parse_settings([*extra, "--data", str(_corpus(folder)), "--output_dir", str(folder / "unused")])
+    return parse_settings([*extra, "--data", str(corpus(folder)), "--output_dir", str(folder / "unused")])
 
 
 def _measure(name: str, settings: TrainingSettings) -> None:
@@ -112,7 +113,7 @@ def _parts(
         patches, sentences = (part.clone().requires_grad_() for part in (features.patches, features.sentences))
         leaves = features._replace(patches=patches, sentences=sentences)
         with _only(model, term):
-            watch(term, lambda leaves=leaves: module.objective(leaves)[0].backward())
+            watch(term, lambda leaves=leaves: module.objective(leaves, ONE_PROCESS)[0].backward())
     watch("optimiser", optimizer.step)
     watch("whole step", lambda: _update(optimizer, module(batch)[0]))
     watch("plain CLIP step", lambda: _update(optimizer, _clip_loss(module, batch)))

@@ -11,7 +11,8 @@ from dataset_scripts import build
 from dataset_scripts.output.card import DATASETS_VERSIONS
 from dataset_scripts.phantom import write_phantom
 from dataset_scripts.schema import ARROW_SCHEMA, FEATURES, SPLITS, load_readings
-from egma.training.streaming import _stream
+from egma.training.arguments import TrainingSettings
+from egma.training.streaming import StreamedReadings
 
 
 def test_opening_a_corpus_asks_no_other_host(phantom_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +22,8 @@ def test_opening_a_corpus_asks_no_other_host(phantom_data: Path, monkeypatch: py
     monkeypatch.setattr("socket.getaddrinfo", lambda *address, **_: asked.append(address))
     for split in SPLITS:
         assert len(load_readings(phantom_data, split)) > 0
-    assert next(iter(_stream([str(path) for path in phantom_data.glob("data/train-*.parquet")])))["reading_id"]
+    settings = TrainingSettings(data=str(phantom_data), output_dir="unused", model="unread", batch_size=2)
+    assert StreamedReadings(settings, [phantom_data], None, 0, 1)[0]["reading_id"]
     assert asked == []
 
 

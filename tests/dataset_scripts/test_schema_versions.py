@@ -25,7 +25,7 @@ from egma.evaluation.corpus import Corpus as EvaluatedCorpus
 from egma.page.corpus import Corpus
 from egma.study.corpora import edited_copy
 from egma.training.arguments import TrainingSettings
-from egma.training.streaming import StreamedBatches
+from egma.training.streaming import StreamedReadings
 
 
 def rewritten(source: Path, output: Path, change: Any) -> Path:
@@ -80,8 +80,9 @@ def test_old_and_new_corpora_come_through_every_door(old: Path, phantom_data: Pa
     evaluated = EvaluatedCorpus.read(old, "test", None, None)
     assert {reading["age_years"] for reading in [*evaluated.test, *evaluated.training]} == {None}
     settings = TrainingSettings(data=str(old), output_dir=str(tmp_path), model="unread", batch_size=2)
-    streamed = StreamedBatches(settings, [old, phantom_data], None, 0, 1)
-    assert len(next(streamed.joined_batches(0))) == 2
+    streamed = StreamedReadings(settings, [old, phantom_data], None, 0, 1)
+    _, rows = next(streamed.batches(0))
+    assert len(rows) == 2 and all(streamed[int(row)]["reading_id"] for row in rows)
     copy = edited_copy(old, tmp_path / "copy", {"train": lambda row, _: row}, "as it is")
     assert load_readings(copy, "train").features == FEATURES
 
@@ -90,7 +91,7 @@ def test_a_newer_corpus_is_one_sentence_at_every_door(newer: Path, tmp_path: Pat
     settings = TrainingSettings(data=str(newer), output_dir=str(tmp_path), model="unread", batch_size=2)
     doors = (
         lambda: load_readings(newer, "train"),
-        lambda: StreamedBatches(settings, [newer], None, 0, 1),
+        lambda: StreamedReadings(settings, [newer], None, 0, 1),
         lambda: Corpus(newer).examples,
         lambda: EvaluatedCorpus.read(newer, "test", None, None),
         lambda: edited_copy(newer, tmp_path / "copy", {"train": lambda row, _: row}, "as it is"),
