@@ -115,17 +115,25 @@ class _LateInteraction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, image_gradient: Tensor, text_gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         patches, sentences = ctx.saved_tensors
-        patch_gradient, sentence_gradient = torch.zeros_like(patches), torch.zeros_like(sentences)
-        for tile in _tiles(patches, sentences, ctx.reports):
-            some, rows, similarity = tile.images, tile.reports, tile.similarity
-            best_sentence, best_patch = similarity.argmax(dim=-1, keepdim=True), similarity.argmax(dim=1, keepdim=True)
-            by_patch = (image_gradient[some, rows] / patches.shape[1])[:, None, :, None].expand(best_sentence.shape)
-            by_sentence = (text_gradient[some, rows] / tile.lengths)[:, None, :, None] * tile.valid
-            # the tile's memory becomes its gradient
-            gradient = similarity.zero_().scatter_(-1, best_sentence, by_patch).scatter_add_(1, best_patch, by_sentence)
-            gradient = gradient.flatten(2).flatten(0, 1)
-            patch_gradient[some] += (gradient @ tile.sentences.flatten(0, 1)).view_as(patches[some])
-            # a place without a sentence points to the first one and has no gradient
-            own = gradient.T @ patches[some].flatten(0, 1)
-            sentence_gradient.index_add_(0, tile.places.flatten(), own)
-        return patch_gradient, sentence_gradient, None
+        # whoever goes backward under autocast did not mean these products
+        with torch.autocast(patches.device.type, enabled=False):
+            return *_gradients(patches, sentences, ctx.reports, image_gradient, text_gradient), None
+
+
+def _gradients(
+    patches: Tensor, sentences: Tensor, reports: Reports, image_gradient: Tensor, text_gradient: Tensor
+) -> tuple[Tensor, Tensor]:
+    patch_gradient, sentence_gradient = torch.zeros_like(patches), torch.zeros_like(sentences)
+    for tile in _tiles(patches, sentences, reports):
+        some, rows, similarity = tile.images, tile.reports, tile.similarity
+        best_sentence, best_patch = similarity.argmax(dim=-1, keepdim=True), similarity.argmax(dim=1, keepdim=True)
+        by_patch = (image_gradient[some, rows] / patches.shape[1])[:, None, :, None].expand(best_sentence.shape)
+        by_sentence = (text_gradient[some, rows] / tile.lengths)[:, None, :, None] * tile.valid
+        # the tile's memory becomes its gradient
+        gradient = similarity.zero_().scatter_(-1, best_sentence, by_patch).scatter_add_(1, best_patch, by_sentence)
+        gradient = gradient.flatten(2).flatten(0, 1)
+        patch_gradient[some] += (gradient @ tile.sentences.flatten(0, 1)).view_as(patches[some])
+        # a place without a sentence points to the first one and has no gradient
+        own = gradient.T @ patches[some].flatten(0, 1)
+        sentence_gradient.index_add_(0, tile.places.flatten(), own)
+    return patch_gradient, sentence_gradient

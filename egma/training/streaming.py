@@ -70,7 +70,7 @@ class StreamedReadings(RowReader):
         sizes = [sum(unit.rows for unit in self.units if unit.corpus == number) for number in range(len(shards))]
         shares = weights or sizes
         self.passes = [total * share / sum(shares) / size for share, size in zip(shares, sizes, strict=True)]
-        self.rows = Dataset(pa.concat_tables([_first_rows(paths) for paths in shards]))
+        self.rows = Dataset(pa.concat_tables([_first_rows(paths) for paths in shards], promote_options="default"))
         self.has_gaze = settings.gaze_ratio > 0 and any(_has_fixations(path) for paths in shards for path in paths)
         self.summary = f"{total} training readings, streamed, about {settings.gaze_ratio:.0%} of the gaze kept"
 
@@ -177,7 +177,8 @@ def _units(shards: list[list[Path]], largest: int) -> list[Unit]:
 
 def _first_rows(paths: list[Path]) -> pa.Table:
     batches = itertools.chain.from_iterable(pq.ParquetFile(path).iter_batches(100) for path in paths)
-    return pa.Table.from_batches(itertools.islice(batches, SAMPLE // 100))
+    tables = [pa.Table.from_batches([batch]) for batch in itertools.islice(batches, SAMPLE // 100)]
+    return pa.concat_tables(tables, promote_options="default")
 
 
 def _has_fixations(path: Path) -> bool:

@@ -169,3 +169,13 @@ def test_the_host_reads_the_lengths_of_reports_and_nothing_else(tiny_model, monk
         loss, _ = tiny_model.objective(*batch.packed, *batch.gaze, torch.arange(3), torch.arange(5))
         loss.backward()
     assert waits.seen == [] and len(laid_out) == 1
+
+
+def test_going_backward_under_autocast_is_the_same(tiny_model):
+    batch = make_batch((3, 2), cells=4, width=3, dtype=torch.float32)
+    patches, *rest = batch.packed
+    patches = patches.clone().requires_grad_()
+    expected = torch.autograd.grad(tiny_model.objective(patches, *rest)[0], patches)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.autograd.grad(tiny_model.objective(patches, *rest)[0], patches)[0]
+    assert torch.allclose(found, expected, atol=0.02) and found.dtype == torch.float32

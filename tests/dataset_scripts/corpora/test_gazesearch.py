@@ -66,7 +66,9 @@ def test_who_needs_images_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"not packed", gzip.compress(b"[")[:-9], gzip.compress(b"{}"), gzip.compress(b"[")]
+    "content",
+    [b"not packed", gzip.compress(b"[")[:-9], gzip.compress(b"{}"), gzip.compress(b"[")],
+    ids=["not packed", "cut off", "an object", "half a list"],
 )
 def test_what_is_no_list_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "scanpaths.json.gz").write_bytes(content)
