@@ -82,9 +82,9 @@ def load_whole_model(
 def require_findable(name: str) -> None:
     """Raise UserError for a name that means a folder, where there is none: the Hub is not asked for `runs/typo`."""
     folder = Path(name)
-    if folder.is_dir() or isinstance(try_to_load_from_cache(name, CONFIG_NAME), str):
-        return
     no_id = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if folder.is_dir() or (not no_id and isinstance(try_to_load_from_cache(name, CONFIG_NAME), str)):
+        return
     if no_id or ("/" in name and folder.parent.is_dir()):
         hint = ", or an id on the Hub, OWNER/NAME" if no_id else f", or one that `hf download {name}` has fetched"
         raise UserError(f"{name}: no such folder; expected one with a model{hint}")

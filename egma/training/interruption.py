@@ -37,7 +37,7 @@ class Interruption:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.signal == 0:
             self.signal, self._received = number, time.monotonic()
-        elif number == signal.SIGINT and time.monotonic() - self._received > ECHO_SECONDS:
+        elif number == signal.SIGINT and time.monotonic() - self._received >= ECHO_SECONDS:
             self._restore()
             signal.raise_signal(number)
 

@@ -74,7 +74,9 @@ def test_what_was_encoded_is_not_encoded_again(
 ) -> None:
     calls: list[int] = []
     encode_text, encode_image = model.model.encode_text, model.model.encode_images
-    monkeypatch.setattr(model.model, "encode_text", lambda ids, mask: calls.append(len(ids)) or encode_text(ids, mask))
+    monkeypatch.setattr(
+        model.model, "encode_text", lambda **inputs: calls.append(len(inputs["input_ids"])) or encode_text(**inputs)
+    )
     monkeypatch.setattr(model.model, "encode_images", lambda pixels: calls.append(-1) or encode_image(pixels))
     first = align_view(model, session)
     assert calls == [-1, len(SENTENCES)]
@@ -121,7 +123,8 @@ def test_a_finding_has_the_score_of_its_best_prompt(model: PageModel, session: S
     for line in shown["lines"]:
         candidates = [alone[prompt] for prompt in prompts[line["text"]]]
         winner = max(candidates, key=lambda one: one["scores"][0]["value"])
-        assert line["detail"].startswith(winner["text"]) and line["map"] == winner["map"]
+        # rounded to four digits, of sentences that were encoded with others
+        assert line["detail"].startswith(winner["text"]) and line["map"] == pytest.approx(winner["map"], abs=1.5e-4)
         for kind in range(2):
             assert line["scores"][kind]["value"] == max(one["scores"][kind]["value"] for one in candidates)
 
