@@ -1,6 +1,7 @@
 """Any EGMA model by its name, whole and fitting its processor, or a sentence on why it cannot be had."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,11 +84,17 @@ def require_findable(name: str) -> None:
     """Raise UserError for a name that means a folder, where there is none: the Hub is not asked for `runs/typo`."""
     folder = Path(name)
     no_id = name.startswith((".", "/", "~")) or name.count("/") > 1
-    if folder.is_dir() or (not no_id and isinstance(try_to_load_from_cache(name, CONFIG_NAME), str)):
+    if folder.is_dir() or (not no_id and _is_cached(name)):
         return
     if no_id or ("/" in name and folder.parent.is_dir()):
         hint = ", or an id on the Hub, OWNER/NAME" if no_id else f", or one that `hf download {name}` has fetched"
         raise UserError(f"{name}: no such folder; expected one with a model{hint}")
+
+
+def _is_cached(name: str) -> bool:
+    with suppress(ValueError):  # no id at all
+        return isinstance(try_to_load_from_cache(name, CONFIG_NAME), str)
+    return False
 
 
 def require_model(name: str) -> None:
@@ -97,7 +104,7 @@ def require_model(name: str) -> None:
         UserError: neither a folder, nor a model on the Hub or in its cache.
     """
     require_findable(name)
-    if Path(name).is_dir() or isinstance(try_to_load_from_cache(name, CONFIG_NAME), str):
+    if Path(name).is_dir() or _is_cached(name):
         return
     if name.count("/") != 1:
         raise UserError(f"{name}: no such folder; expected one with a model, or an id on the Hub, OWNER/NAME")

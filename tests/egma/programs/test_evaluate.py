@@ -56,7 +56,7 @@ def test_program_writes_every_figure(
     assert results["seen"] == "unknown" and results["protocol"] is None
     assert evaluate_egma.main([*arguments, "--protocol", "gloria"]) == 0
     named = json.loads((output / "results.json").read_text())
-    assert named["protocol"] == "gloria" and "protocol 3, gloria." in (output / "results.md").read_text()
+    assert named["protocol"] == "gloria" and "protocol 4, gloria." in (output / "results.md").read_text()
     assert named["zero_shot_auroc"] == pytest.approx(results["zero_shot_auroc"])
     assert named["zero_shot_accuracy"] != results["zero_shot_accuracy"]  # no finished task of the other is taken
 
