@@ -75,7 +75,9 @@ def test_finished_tasks_survive_and_are_the_models_own(
         with pytest.raises(KeyboardInterrupt):
             evaluate_egma.main(arguments)
     assert not (output / "results.json").exists()
-    assert {path.stem for path in (output / "tasks").iterdir()} == {"zero_shot", "retrieval", "class_retrieval"}
+    assert {path.stem for path in (output / "tasks").iterdir()} == {
+        *("zero_shot", "decisions", "prompt_sensitivity", "retrieval", "class_retrieval"),
+    }
     with monkeypatch.context() as patch:
         patch.setattr("egma.evaluation.tasks.Tasks.zero_shot", interrupted)
         assert evaluate_egma.main(arguments) == 0
