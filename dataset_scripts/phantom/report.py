@@ -8,7 +8,7 @@ from dataset_scripts.phantom.anatomy import Body, heart_ellipse, hilum_point
 from dataset_scripts.phantom.findings import Finding
 from dataset_scripts.phantom.geometry import Ellipse, Side
 from dataset_scripts.phantom.wording import said, short
-from dataset_scripts.phantom.world import Style, Wording
+from dataset_scripts.phantom.world import World
 
 NOT_MENTIONED_SHARE, ENDS_EARLY_SHARE, ABNORMAL_FIRST_SHARE = 0.04, 0.08, 0.4
 
@@ -261,17 +261,15 @@ def anatomy(body: Body) -> dict[str, tuple[Ellipse, ...]]:
     }
 
 
-def compose(
-    findings: tuple[Finding, ...], body: Body, wording: Wording, style: Style, rng: np.random.Generator
-) -> tuple[Spoken, ...]:
+def compose(findings: tuple[Finding, ...], body: Body, world: World, rng: np.random.Generator) -> tuple[Spoken, ...]:
     """The sentences of one dictation, in the order in which they are said; at least one."""
     regions = anatomy(body)
-    abnormal = [_abnormal(finding, wording, rng) for finding in findings if rng.random() >= NOT_MENTIONED_SHARE]
+    abnormal = [_abnormal(finding, world, rng) for finding in findings if rng.random() >= NOT_MENTIONED_SHARE]
     normal = _normal_sentences(findings, regions, rng)
     sentences = abnormal + normal
     if rng.random() >= ABNORMAL_FIRST_SHARE:
         sentences = [sentences[index] for index in rng.permutation(len(sentences))]
-    sentences = [replace(one, text=said(one.text, wording, style, rng)) for one in sentences]
+    sentences = [replace(one, text=said(one.text, world, rng)) for one in sentences]
     if not findings and rng.random() < 0.35:
         sentences.append(Spoken(_pick(NOTHING_FOUND, rng), regions["lungs"] + regions["heart"]))
     if rng.random() < ENDS_EARLY_SHARE:
@@ -279,12 +277,12 @@ def compose(
     return tuple(sentences)
 
 
-def _abnormal(finding: Finding, wording: Wording, rng: np.random.Generator) -> Spoken:
+def _abnormal(finding: Finding, world: World, rng: np.random.Generator) -> Spoken:
     words = SIZE_WORDS if finding.kind in SIZED_KINDS else SEVERITY_WORDS
     text = _pick(ABNORMAL[finding.kind], rng).format(
         severity=_pick(words[finding.severity], rng), side=finding.side, zone=finding.zone
     )
-    return Spoken(short(finding.kind, wording, rng) or text, finding.places, finding)
+    return Spoken(short(finding.kind, world, rng) or text, finding.places, finding)
 
 
 def _normal_sentences(
@@ -340,13 +338,13 @@ def transcript(words: tuple[tuple[Word, ...], ...]) -> str:
 
 
 def written_report(
-    findings: tuple[Finding, ...], body: Body, wording: Wording, style: Style, rng: np.random.Generator
+    findings: tuple[Finding, ...], body: Body, world: World, rng: np.random.Generator
 ) -> tuple[list[str], list[str]]:
     """Sentences of the FINDINGS and of the IMPRESSION of the written report."""
     described = [sentence.text for sentence in _normal_sentences(findings, anatomy(body), rng)]
-    described += [_abnormal(finding, wording, rng).text for finding in findings]
-    impression = [_abnormal(finding, wording, rng).text for finding in findings] or [_pick(NOTHING_FOUND, rng)]
-    written = [[said(text, wording, style, rng) for text in part] for part in (described, impression)]
+    described += [_abnormal(finding, world, rng).text for finding in findings]
+    impression = [_abnormal(finding, world, rng).text for finding in findings] or [_pick(NOTHING_FOUND, rng)]
+    written = [[said(text, world, rng) for text in part] for part in (described, impression)]
     return [_as_written(text) for text in written[0]], [_as_written(text) for text in written[1]]
 
 

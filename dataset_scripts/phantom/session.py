@@ -181,7 +181,7 @@ def _scattered(number: int, seed: int, first: int, count: int = 9_999_991) -> in
 
 def _study(plan: PatientPlan, position: int, body: Body, world: World, rng: np.random.Generator) -> Study:
     findings = sample_findings(rng, body)
-    findings_text, impression_text = written_report(findings, body, world.wording, world.style, rng)
+    findings_text, impression_text = written_report(findings, body, world, rng)
     stay = int(rng.integers(30_000_000, 40_000_000))
     year, month, day = int(rng.integers(2110, 2205)), int(rng.integers(1, 13)), int(rng.integers(1, 29))
     hour, minute, second = (int(rng.integers(limit)) for limit in (24, 60, 60))
@@ -237,7 +237,7 @@ def _reading(
     corpus: Corpus, reader: Reader, reading_id: str, findings: tuple[Finding, ...], body: Body, pose: Pose,
     world: World, rng: np.random.Generator,
 ) -> SpokenReading:  # fmt: skip
-    sentences = compose(findings, body, world.wording, world.style, rng)
+    sentences = compose(findings, body, world, rng)
     words = time_words(sentences, reader.words_per_second * rng.uniform(0.9, 1.1), rng.uniform(1.5, 5.0), rng)
     start_seconds = float(rng.uniform(-0.4, 0.1)) if corpus == "reflacx" else float(rng.uniform(0.01, 0.05))
     discarded = rng.random() < DISCARDED_SHARE

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dataset_scripts.phantom.world import Style, Wording
+from dataset_scripts.phantom.world import Style, World
 
 OPENING_SHARE, ENDING_SHARE, SHORT_SHARE = 0.32, 0.4, 0.12
 
@@ -54,20 +54,21 @@ SHORT: dict[str, tuple[str, ...]] = {
 }
 
 
-def short(kind: str, wording: Wording, rng: np.random.Generator) -> str | None:
+def short(kind: str, world: World, rng: np.random.Generator) -> str | None:
     """An abstract sentence about a finding, now and then."""
-    if wording == "fixed" or rng.random() >= SHORT_SHARE:
+    if world.wording == "fixed" or rng.random() >= SHORT_SHARE:
         return None
     return SHORT[kind][int(rng.integers(len(SHORT[kind])))]
 
 
-def said(text: str, wording: Wording, style: Style, rng: np.random.Generator) -> str:
+def said(text: str, world: World, rng: np.random.Generator) -> str:
     """The sentence as it is said: as it is, or with an opening, an ending, or both."""
-    if wording == "fixed" and style == "a":
+    if world.wording == "fixed" and world.style == "a":
         return text
+    openings, endings = OPENINGS[world.style], ENDINGS[world.style]
     opens, ends = rng.random(2) < (OPENING_SHARE, ENDING_SHARE)
     if opens:
-        text = f"{OPENINGS[style][int(rng.integers(len(OPENINGS[style])))]} {text}"
+        text = f"{openings[int(rng.integers(len(openings)))]} {text}"
     if ends:
-        text += ENDINGS[style][int(rng.integers(len(ENDINGS[style])))].format(size=int(rng.integers(2, 60)))
+        text += endings[int(rng.integers(len(endings)))].format(size=int(rng.integers(2, 60)))
     return text

@@ -68,7 +68,7 @@ class World:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise UserError(f"--seed {self.seed}: expected 0 or more")
-        self._share()
+        self.own_share  # noqa: B018  raises where it is none
         for name, known in (("places", tuple(FRAMINGS)), ("wording", ("real", "fixed")), ("style", ("a", "b"))):
             if getattr(self, name) not in known:
                 raise UserError(f"--{name} {getattr(self, name)}: expected one of {', '.join(known)}")
@@ -76,13 +76,6 @@ class World:
     @property
     def own_share(self) -> float:
         """Of the looks while something is said, the share that belongs to it."""
-        return self._share()
-
-    @property
-    def framing(self) -> Framing:
-        return FRAMINGS[self.places]
-
-    def _share(self) -> float:
         if self.gaze in GAZE_SHARES:
             return GAZE_SHARES[str(self.gaze)]
         try:
@@ -92,6 +85,10 @@ class World:
         if not 0.0 <= share <= 1.0:
             raise UserError(f"--gaze {self.gaze}: expected {', '.join(GAZE_SHARES)} or a share from 0 to 1")
         return share
+
+    @property
+    def framing(self) -> Framing:
+        return FRAMINGS[self.places]
 
     def readers(self) -> tuple[Reader, ...]:
         """The radiologists of this world; the voice follows the eye by another time with each."""

@@ -9,7 +9,7 @@ from dataset_scripts.schema import PRESENT, Reading, Split, UserError, is_genera
 from egma.evaluation.corpus import Corpus, describe_data
 from egma.evaluation.protocols.published import few_positives
 from egma.evaluation.protocols.subgroups import check_groups
-from egma.evaluation.protocols.variants import PROJECT, VARIANTS, filled
+from egma.evaluation.protocols.variants import PROJECT, VARIANTS, Variant, filled
 from egma.evaluation.reporting.comparable import published_figures
 from egma.evaluation.reporting.report import HEADLINE_LABELS, headline, headline_figures
 from egma.evaluation.statistics.bootstrap import PatientBootstrap, without_draws
@@ -70,11 +70,7 @@ def evaluate_model(
         UserError: what was asked for and the data or the prompts do not hold.
     """
     _check_numbers(tasks, batch_size, bootstrap)
-    if protocol is not None and protocol not in VARIANTS:
-        raise UserError(f"unknown protocol '{protocol}'; expected {', '.join(VARIANTS)}")
-    variant = PROJECT if protocol is None else VARIANTS[protocol]
-    if prompts is not None and variant.positive is not None:
-        raise UserError(f"protocol '{protocol}' makes its own prompts; expected none beside it")
+    variant = _variant(protocol, prompts)
     options = Options(split, pooling, batch_size, bootstrap, seed, variant, laterals, tuple(groups))
     corpus = Corpus.read(data, split, training_rows, validation_rows)
     check_groups(groups, corpus.test)
@@ -89,8 +85,7 @@ def evaluate_model(
     def programs(model: ImageTextModel, processor: Processor) -> Tasks:
         return Tasks(model, processor, corpus, chosen, named is not None, few, options, resampling, tasks)
 
-    caches = caches or {}
-    generated = is_generated(data) if isinstance(data, str | Path) else None
+    caches, generated = caches or {}, is_generated(data) if isinstance(data, str | Path) else None
     own = programs(model, processor)
     details = own.run(caches.get(None), asked=tasks is not None)
     if figures is not None:
@@ -109,12 +104,22 @@ def evaluate_model(
         "data": describe_data(data, corpus.test, split),
     }
     results["published"] = published_figures(results | {"details": details}, corpus.test)
+    beside = {}
     for name, (other, other_processor) in (others or {}).items():
         found = programs(other, other_processor).run(caches.get(name), asked=False)
-        beside = _beside(details, score, found, other.config.zero_shot_score, resampling)
-        results.setdefault("baselines", {})[name] = beside
-    correct_for_many(results.get("baselines", {}))
-    return results | {"details": without_draws(details)}
+        beside[name] = _beside(details, score, found, other.config.zero_shot_score, resampling)
+    correct_for_many(beside)
+    return results | ({"baselines": beside} if beside else {}) | {"details": without_draws(details)}
+
+
+def _variant(protocol: str | None, prompts: Mapping[str, Sequence[str]] | None) -> Variant:
+    if protocol is None:
+        return PROJECT
+    if protocol not in VARIANTS:
+        raise UserError(f"unknown protocol '{protocol}'; expected {', '.join(VARIANTS)}")
+    if prompts is not None and VARIANTS[protocol].positive is not None:
+        raise UserError(f"protocol '{protocol}' makes its own prompts; expected none beside it")
+    return VARIANTS[protocol]
 
 
 def _prompts_of(
