@@ -190,10 +190,8 @@ class ReadingCollator:
         counts = torch.tensor([len(report) for report in texts])
         tokens["sentence_to_image"] = torch.repeat_interleave(torch.arange(len(texts)), counts)
         # counted here, as a worker's processor is a copy
-        return distinct_texts(tokens) | {
-            "sentence_to_image": tokens["sentence_to_image"],
-            "truncated_sentences": self.processor.truncated_sentences - before,
-        }
+        cut = self.processor.truncated_sentences - before
+        return tokens | distinct_texts(tokens) | {"truncated_sentences": cut}
 
     def _frames(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """uint8 frames, or their places where the device has them, and how the images lie in them."""
