@@ -22,7 +22,7 @@ from egma.training.devices import make_optimizer
 from egma.training.start import build_model
 from egma.training.step import TrainingModule, to_device
 from modeling_egma import EgmaModel
-from modeling_egma.losses_egma import ONE_PROCESS
+from modeling_egma.interaction_egma import ONE_PROCESS
 
 TERMS = ("contrastive", "gaze", "mapping")
 # steps that are timed, after one that warms up

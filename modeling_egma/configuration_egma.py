@@ -48,7 +48,11 @@ class EgmaConfig(PreTrainedConfig):
         gaze_sentence_weight: share of sentence-to-patch in the gaze term; the rest is patch-to-sentence.
         gaze_label_threshold: a cell counts as looked at above this fraction of its map's maximum.
         mapping_threshold: min-max scaled similarities below it are suppressed in the cross mapping.
-        zero_shot_score: what `logits_per_image` holds, `"pooled"` or `"late_interaction"`.
+        interaction: how the contrastive term compares images and text: `"filip"`, with whole reports by late
+            interaction, as the paper does; `"cabs"`, with sentences that weigh the patches which are pooled.
+        gaze_target: what the gaze term wants: `"labels"`, the paper's; `"soft"`, the map itself as a distribution.
+        mapping: `"within"` the report, the paper's; `"batch"`, gazed patches against all sentences of the batch.
+        zero_shot_score: what `logits_per_image` holds, `"pooled"`, `"late_interaction"` or `"cabs"`.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: a value out of range or of the wrong type.
@@ -74,7 +78,10 @@ class EgmaConfig(PreTrainedConfig):
     gaze_sentence_weight: float | int = 0.5
     gaze_label_threshold: float | int = 0.1
     mapping_threshold: float | int = 2 / 7
-    zero_shot_score: Literal["pooled", "late_interaction"] = "pooled"
+    interaction: Literal["filip", "cabs"] = "filip"
+    gaze_target: Literal["labels", "soft"] = "labels"
+    mapping: Literal["within", "batch"] = "within"
+    zero_shot_score: Literal["pooled", "late_interaction", "cabs"] = "pooled"
     initializer_range: float | int = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Late interaction of images with reports (FILIP), and how the sentences of reports are laid out.
+"""Late interaction of images with reports (FILIP); how sentences of reports are laid out, and processes join theirs.
 
 Source: Ma et al., NeurIPS 2024 (arXiv 2403.12416), equations 3 and 4; `docs/method.md`.
 """
@@ -30,6 +30,50 @@ class Reports(NamedTuple):
         """(N, ...) packed -> (R, M, ...) with zeros where there is no sentence."""
         flat = values.new_zeros(self.valid.numel(), *values.shape[1:])
         return flat.index_copy(0, self.slots, values).unflatten(0, self.valid.shape)
+
+
+class Joined(NamedTuple):
+    """Reports of all processes, and their packed `sentences` (N, D).
+
+    `report_ids` (R,) and `sentence_ids` (N,): equal for equal texts, or None. `first_report` and `first_sentence` are
+    where the own ones begin.
+    """
+
+    reports: Reports
+    sentences: Tensor
+    report_ids: Tensor | None
+    sentence_ids: Tensor | None
+    first_report: int
+    first_sentence: int
+
+
+class OneProcess:
+    """How the batches of all processes meet: here there is one, whose batch is the joined one.
+
+    A join of several processes has the same four methods. The gradient that each of them then has towards its own
+    patches and sentences is that of the joined batch times the number of processes, as DDP and FSDP take means.
+    """
+
+    def shared(self, scale: Tensor) -> Tensor:
+        """What every process holds; its gradient is the whole one on each."""
+        return scale
+
+    def reports(
+        self, own: Reports, sentences: Tensor, report_ids: Tensor | None, sentence_ids: Tensor | None
+    ) -> Joined:
+        """Reports, sentences and ids of all processes; gradients go back to the sentences."""
+        return Joined(own, sentences, report_ids, sentence_ids, 0, 0)
+
+    def log_sum_exp(self, logits: Tensor) -> Tensor:
+        """(...) of every process -> (...), without a gradient."""
+        return logits
+
+    def total(self, shares: Tensor) -> Tensor:
+        """(...) of every process -> their sum."""
+        return shares
+
+
+ONE_PROCESS = OneProcess()
 
 
 @torch.compiler.disable

@@ -26,44 +26,22 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from .interaction_egma import Reports, late_interaction, lay_out
+from .interaction_egma import ONE_PROCESS, Joined, OneProcess, Reports, late_interaction, lay_out
+from .matching_egma import (
+    OwnColumns,
+    by_image,
+    gazed_patches,
+    in_tiles,
+    matching_share,
+    pairs_of,
+    pooled_cosines,
+    soft_gaze_share,
+)
 
 MAX_LOGIT_SCALE = 100.0
 RELATIVE_CONSTANT_RANGE = 1e-6
 MAPPING_FLOOR = 0.01
-# above it the mapping term takes a few images at a time, and makes them again in the backward pass
-MAPPING_TILE_BYTES = 2**28
-
-Joined = tuple[Reports, Tensor, Tensor | None, int]
-
-
-class OneProcess:
-    """How the batches of all processes meet: here there is one, whose batch is the joined one.
-
-    A join of several processes has the same four methods. The gradient that each of them then has towards its own
-    patches and sentences is that of the joined batch times the number of processes, as DDP and FSDP take means.
-    """
-
-    def shared(self, scale: Tensor) -> Tensor:
-        """What every process holds; its gradient is the whole one on each."""
-        return scale
-
-    def reports(self, own: Reports, sentences: Tensor, ids: Tensor | None) -> Joined:
-        """Reports, sentences and ids of all processes, and the first own report; gradients go back to the sentences."""
-        return own, sentences, ids, 0
-
-    def log_sum_exp(self, logits: Tensor) -> Tensor:
-        """(...) of every process -> (...), without a gradient."""
-        return logits
-
-    def total(self, shares: Tensor) -> Tensor:
-        """(...) of every process -> their sum."""
-        return shares
-
-
-ONE_PROCESS = OneProcess()
 
 
 def alignment_objective(
@@ -81,14 +59,20 @@ def alignment_objective(
     """Loss and terms of the joined batch, see the functions below; without the terms of weight 0 in `config`."""
     weights, shares = term_weights(config), {}
     own = _own(patches, sentences, sentence_to_image, gaze_heatmaps, gaze_mask, join.shared(logit_scale))
+    pooled, in_batch = config.interaction == "cabs", config.mapping == "batch"
+    if "contrastive" in weights or ("mapping" in weights and in_batch):
+        ids = sentence_ids if pooled or in_batch else None
+        joined = join.reports(own.reports, own.sentences, None if pooled else report_ids, ids)
     if "contrastive" in weights:
-        shares["contrastive"] = _contrastive(own, report_ids, join)
-    if "gaze" in weights:
+        shares["contrastive"] = _pooled_contrastive(own, joined, join) if pooled else _contrastive(own, joined, join)
+    if "gaze" in weights and config.gaze_target == "soft":
+        shares["gaze"] = soft_gaze_share(own.logits, own.heatmaps, own.looked)
+    elif "gaze" in weights:
         shares["gaze"] = _gaze(own, config.gaze_label_threshold, config.gaze_sentence_weight)
     if "mapping" in weights:
-        shares["mapping"] = _mapping(own, config.mapping_threshold, sentence_ids)
-    totals = join.total(torch.stack(list(shares.values()))) if shares else ()
-    terms = {name: _mean(total) for name, total in zip(shares, totals, strict=True)}
+        within = config.mapping_threshold, sentence_ids
+        shares["mapping"] = _batch_mapping(own, joined, join) if in_batch else _mapping(own, *within)
+    terms = _terms(shares, join)
     # with no term at all, the loss still hangs on the graph
     return sum((weights[name] * term for name, term in terms.items()), start=logit_scale * 0.0), terms
 
@@ -97,6 +81,15 @@ def term_weights(config: Any) -> dict[str, float]:
     """Weights of the terms that are computed: those above 0."""
     weights = {name: getattr(config, f"{name}_weight") for name in ("contrastive", "gaze", "mapping")}
     return {name: weight for name, weight in weights.items() if weight}
+
+
+def _terms(shares: dict[str, Tensor], join: OneProcess) -> dict[str, Tensor]:
+    """Terms of the joined batch from the `_share`s of this process; of several shares, the mean of their means."""
+    if not shares:
+        return {}
+    flat = [share.reshape(-1, 2) for share in shares.values()]
+    totals = join.total(torch.cat(flat)).split([len(share) for share in flat])
+    return {name: _mean(total.T).mean() for name, total in zip(shares, totals, strict=True)}
 
 
 def multi_label_cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -160,7 +153,8 @@ def contrastive_alignment_loss(
             paper's diagonal, every other report is a negative.
     """
     own = _own(patches, sentences, sentence_to_image, None, None, logit_scale)
-    return _mean(_contrastive(own, report_ids, ONE_PROCESS))
+    joined = ONE_PROCESS.reports(own.reports, own.sentences, report_ids, None)
+    return _mean(_contrastive(own, joined, ONE_PROCESS))
 
 
 def gaze_alignment_loss(
@@ -225,6 +219,11 @@ class _Own(NamedTuple):
     heatmaps: Tensor
     has_gaze: Tensor
 
+    @property
+    def looked(self) -> Tensor:
+        """(B, M) bool: the sentence has a map of gaze."""
+        return self.reports.valid & self.has_gaze[:, None] & (self.heatmaps.amax(dim=-1) > 0)
+
 
 def _own(
     patches: Tensor,
@@ -260,43 +259,38 @@ def _mean(share: Tensor) -> Tensor:
     return share[0] / share[1].clamp(min=1)
 
 
-def _contrastive(own: _Own, report_ids: Tensor | None, join: OneProcess) -> Tensor:
+def _contrastive(own: _Own, joined: Joined, join: OneProcess) -> Tensor:
     """Share of the own images' rows and the own reports' columns; see `contrastive_alignment_loss`."""
-    reports, sentences, ids, first = join.reports(own.reports, own.sentences, report_ids)
-    mine, known = slice(first, first + len(own.patches)), reports.counts > 0
+    first, known, ids = joined.first_report, joined.reports.counts > 0, joined.report_ids
+    mine = slice(first, first + len(own.patches))
+    positive = torch.zeros(len(own.patches), len(known), dtype=torch.bool, device=known.device)
+    positive.diagonal(first).fill_(True)
     taken = known[mine, None] & known
     if ids is not None:
         taken = taken & (ids[mine, None] != ids)
     # an image without a sentence has its own, empty report alone: its cross-entropy is 0 and has no gradient
-    taken.diagonal(first).fill_(True)
-    cosines = late_interaction(own.patches, sentences, reports)
+    taken = taken | positive
+    cosines = late_interaction(own.patches, joined.sentences, joined.reports)
     image_logits, text_logits = ((side * own.scale).masked_fill(~taken, -torch.inf) for side in cosines)
     by_image = (torch.logsumexp(image_logits, dim=1) - image_logits.diagonal(first)).sum()
-    by_text = _OwnColumns.apply(text_logits, known, first, join)
+    by_text = OwnColumns.apply(text_logits, positive, known, join)
     return torch.stack([(by_image + by_text) / 2, known[mine].sum().to(by_text.dtype)])
 
 
-class _OwnColumns(torch.autograd.Function):
-    """Sum of the cross-entropies of the own reports over the images of all processes; its gradient is that of all.
+def _pooled_contrastive(own: _Own, joined: Joined, join: OneProcess) -> Tensor:
+    """Shares of images against sentences by `pooled_cosines`, in place of the paper's late interaction."""
+    pairs, images = pairs_of(own.reports, joined), len(own.patches)
+    logits = pooled_cosines(own.patches, joined.sentences, own.scale) * own.scale
+    positive, equal = (by_image(values, pairs.image, images) for values in (pairs.own, pairs.equal))
+    return matching_share(logits, positive, equal, own.reports.counts > 0, join)
 
-    All processes add up their sums and weigh them alike. Each so knows, without a message, the gradient of every
-    report's cross-entropy towards the logits (B own images, reports of all) that it has.
-    """
 
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, known: Tensor, first: int, join: OneProcess) -> Tensor:
-        columns = join.log_sum_exp(torch.logsumexp(logits, dim=0))
-        ctx.save_for_backward(logits, columns, known)
-        ctx.first = first
-        return (columns[first : first + len(logits)] - logits.diagonal(first)).sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor, None, None, None]:
-        logits, columns, known = ctx.saved_tensors
-        gradient = (logits - columns).exp()
-        gradient.diagonal(ctx.first).sub_(1)
-        return gradient * (weight * known), None, None, None
+def _batch_mapping(own: _Own, joined: Joined, join: OneProcess) -> Tensor:
+    """Shares of `gazed_patches` against the sentences of the batch, in place of the paper's mapping."""
+    pairs, slots = pairs_of(own.reports, joined), own.reports.slots
+    gazed = gazed_patches(own.patches, own.heatmaps).flatten(0, 1)[slots]
+    logits = gazed @ joined.sentences.T * own.scale
+    return matching_share(logits, pairs.own, pairs.equal, own.looked.flatten()[slots], join)
 
 
 def _gaze(own: _Own, threshold: float, sentence_weight: float) -> Tensor:
@@ -317,16 +311,11 @@ def _mapping(own: _Own, threshold: float, sentence_ids: Tensor | None) -> Tensor
     if sentence_ids is not None:
         ids = own.reports.pad(sentence_ids)
         pairs = pairs & (ids[:, :, None] != ids[:, None])
-    images, cells, width = own.patches.shape
+    cells, width = own.patches.shape[1:]
     # logits of patches with patches, and mapped patches, with their gradients
-    at_once = max(MAPPING_TILE_BYTES // (cells * (4 * cells + 5 * width) * own.patches.element_size()), 1)
+    size = cells * (4 * cells + 5 * width) * own.patches.element_size()
     batch = (own.patches, own.padded, own.logits, own.heatmaps, own.has_gaze, valid, pairs)
-    if images <= at_once:
-        values = _mapping_of_images(threshold, own.scale, *batch)
-    else:
-        again = partial(checkpoint, _mapping_of_images, use_reentrant=False, preserve_rng_state=False)
-        tiles = zip(*(tensor.split(at_once) for tensor in batch), strict=True)
-        values = torch.cat([again(threshold, own.scale, *tile) for tile in tiles])
+    values = in_tiles(partial(_mapping_of_images, threshold, own.scale), size, *batch)
     return _share(values, own.reports.counts >= 2)
 
 

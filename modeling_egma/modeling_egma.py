@@ -15,8 +15,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClass
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_egma import EgmaConfig, EgmaTextConfig, EgmaVisionConfig
+from .interaction_egma import ONE_PROCESS, OneProcess
 from .labels_egma import classification_labels
-from .losses_egma import ONE_PROCESS, CappedScale, OneProcess, alignment_objective, grid_of, similarity_maps
+from .losses_egma import CappedScale, alignment_objective, grid_of, similarity_maps
+from .matching_egma import pooled_cosines
 from .towers_egma import (
     check_length,
     check_patches,
@@ -330,6 +332,8 @@ class EgmaModel(EgmaPreTrainedModel):
         with torch.autocast(image_embeds.device.type, enabled=False):
             if self.config.zero_shot_score == "pooled":
                 cosines = image_embeds @ text_embeds.T
+            elif self.config.zero_shot_score == "cabs":
+                cosines = pooled_cosines(patch_embeds, text_embeds, self._scale().to(patch_embeds.dtype))
             else:
                 cosines = (text_embeds @ patch_embeds.mT).amax(dim=-1)
             return cosines * self._scale().to(cosines.dtype)

@@ -55,11 +55,15 @@ class ImageTextModel(Protocol):
 
 @dataclass(frozen=True)
 class ImageBank:
-    """Embeddings by image id: `pooled` (I, D) and `patches` (I, P, D), or None, float32 on the CPU."""
+    """Embeddings by image id: `pooled` (I, D) and `patches` (I, P, D), or None, float32 on the CPU.
+
+    `pooling_scale`: see `pooling_scale`.
+    """
 
     place: Mapping[str, int]
     pooled: Tensor
     patches: Tensor | None
+    pooling_scale: float | None = None
 
     def places(self, readings: Iterable[Reading]) -> list[int]:
         return [self.place[reading["image_id"]] for reading in readings]
@@ -132,7 +136,13 @@ def encode_images(
             if patch_embeds is not None:
                 patches.append(patch_embeds)
     places = {image_id: place for place, image_id in enumerate(order)}
-    return ImageBank(places, torch.cat(pooled), torch.cat(patches) if patches else None)
+    return ImageBank(places, torch.cat(pooled), torch.cat(patches) if patches else None, pooling_scale(model))
+
+
+def pooling_scale(model: Any) -> float | None:
+    """The logit scale by which sentences weigh patches, of a model that pools them so (`interaction: cabs`)."""
+    settings = getattr(model.config, "interaction", None), model.config.zero_shot_score
+    return float(model._scale()) if "cabs" in settings else None
 
 
 def encode_texts(

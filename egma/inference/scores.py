@@ -7,6 +7,7 @@ import numpy as np
 
 from egma.inference.embeddings import IMAGES_AT_ONCE, ImageBank, TextBank, rounded
 from egma.tools.arrays import Array
+from modeling_egma.matching_egma import pooled_cosines
 
 Pooling = Literal["max", "mean"]
 
@@ -26,10 +27,12 @@ def class_scores(
 
 
 def sentence_scores(images: ImageBank, texts: TextBank, sentences: Sequence[str]) -> dict[str, Array]:
-    """(I, N) cosines of each kind of score; `pooled` alone for a model without patch embeddings."""
+    """(I, N) cosines of each kind of score; `pooled` alone without patch embeddings, `cabs` where there is a scale."""
     embeddings = texts.of(sentences)
     scores = {"pooled": rounded(images.pooled @ embeddings.T)}
     if images.patches is not None:
         tiles = images.patches.split(IMAGES_AT_ONCE)
         scores["late_interaction"] = np.concatenate([rounded((tile @ embeddings.T).amax(dim=1)) for tile in tiles])
+        if images.pooling_scale is not None:
+            scores["cabs"] = rounded(pooled_cosines(images.patches, embeddings, images.pooling_scale))
     return scores

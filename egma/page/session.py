@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from dataset_scripts.schema import Reading, Recording, UserError
-from egma.inference.embeddings import ImageBank, TextBank, batches, image_embeddings, inference, text_embeddings
+from egma.inference.embeddings import (
+    ImageBank,
+    TextBank,
+    batches,
+    image_embeddings,
+    inference,
+    pooling_scale,
+    text_embeddings,
+)
 from egma.page.inputs import Picture
 
 SENTENCES_AT_ONCE = 8
@@ -78,13 +86,14 @@ class Sessions:
 class PageModel:
     """A model with its processor and what the page says of it.
 
-    `score` is the model's own zero-shot score, `pooled` or `late_interaction`; `trained_on` says on what.
+    `score` is the model's own zero-shot score (`EgmaConfig.zero_shot_score`); `trained_on` says on what.
     """
 
     def __init__(self, model: Any, processor: Any, name: str, trained_on: str) -> None:
         self.model, self.processor, self.name, self.trained_on = model, processor, name, trained_on
         self.grid: int = processor.grid_size
         self.score: str = model.config.zero_shot_score
+        self.pooling_scale = pooling_scale(model)
         self.sigma: float = processor.gaze_kwargs["sigma"]
         self.lead_seconds: float = processor.gaze_kwargs["lead"]
 
@@ -99,7 +108,9 @@ class PageModel:
         if session.image is None:
             with inference(self.model):
                 pixels = self.processor(images=[session.picture.image])["pixel_values"]
-                session.image = ImageBank({IMAGE_ID: 0}, *image_embeddings(self.model, pixels, [IMAGE_ID]))
+                session.image = ImageBank(
+                    {IMAGE_ID: 0}, *image_embeddings(self.model, pixels, [IMAGE_ID]), self.pooling_scale
+                )
         return session.image
 
     def text_bank(self, session: Session, sentences: Sequence[str]) -> TextBank:

@@ -27,7 +27,7 @@ from egma.tools.arrays import Array
 from modeling_egma.gaze_egma import gaze_matrix, sentence_windows, square_frame, transform_fixations
 
 MAP_DECIMALS, SCORE_DECIMALS = 4, 3
-SCORE_TITLES = {"pooled": "whole image", "late_interaction": "best patch"}
+SCORE_TITLES = {"pooled": "whole image", "late_interaction": "best patch", "cabs": "patches that the sentence weighs"}
 SHOWN_METRICS = ("nss", "cc")
 
 Json = dict[str, Any]

@@ -23,7 +23,11 @@ _FREE = """output_dir config resume extend dry_run report_to push_to_hub log_ste
 heat_map_cases data model vision_model text_model egma_config checkpoint_steps checkpoint_minutes evaluation_steps
 early_stopping_patience"""
 FREE_SETTINGS = {*_FREE.split(), *OBJECTIVE_WEIGHTS}
-OBJECTIVE_FIELDS = (*OBJECTIVE_WEIGHTS, "gaze_sentence_weight", "gaze_label_threshold", "mapping_threshold")
+OBJECTIVE_KINDS = ("interaction", "gaze_target", "mapping")
+OBJECTIVE_FIELDS = (
+    *(*OBJECTIVE_WEIGHTS, *OBJECTIVE_KINDS),
+    *("gaze_sentence_weight", "gaze_label_threshold", "mapping_threshold"),
+)
 
 
 @dataclass

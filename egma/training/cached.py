@@ -14,7 +14,7 @@ from egma.inference.texts import TEXT_INPUTS
 from egma.training.gather import all_processes
 from egma.training.random_states import random_states, restore_random_states
 from egma.training.step import Batch, Pull, Terms, TrainingModule, synchronised, to_device
-from modeling_egma.losses_egma import ONE_PROCESS
+from modeling_egma.interaction_egma import ONE_PROCESS
 
 ENCODED = ("pixel_values", "text_lengths", *TEXT_INPUTS)
 # what is moved to the device, finished and encoded part by part

@@ -12,8 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from modeling_egma.interaction_egma import Reports, lay_out
-from modeling_egma.losses_egma import ONE_PROCESS, Joined, OneProcess
+from modeling_egma.interaction_egma import ONE_PROCESS, Joined, OneProcess, Reports, lay_out
 
 Message = Callable[[Tensor], Tensor]
 
@@ -51,20 +50,25 @@ class AllProcesses(OneProcess):
         return _Message.apply(scale, torch.clone, lambda gradient: _sum(gradient) / process_count())
 
     @torch.compiler.disable
-    def reports(self, own: Reports, sentences: Tensor, ids: Tensor | None) -> Joined:
+    def reports(
+        self, own: Reports, sentences: Tensor, report_ids: Tensor | None, sentence_ids: Tensor | None
+    ) -> Joined:
         rank, size = dist.get_rank(), own.slots.new_tensor([[len(own.lengths), len(sentences)]])
         images, counts = torch.cat(_all_gather(size, [1] * process_count())).T.tolist()
         first = sum(images[:rank])
         rows = torch.cat(_all_gather(own.slots // own.valid.shape[1] + first, counts))
-        ids = None if ids is None else torch.cat(_all_gather(ids, images))
+        report_ids = None if report_ids is None else torch.cat(_all_gather(report_ids, images))
+        sentence_ids = None if sentence_ids is None else torch.cat(_all_gather(sentence_ids, counts))
         gathered = _Message.apply(
             sentences, lambda own: torch.cat(_all_gather(own, counts)), lambda total: _reduce_scatter(total, counts)
         )
-        return lay_out(rows, sum(images), rows.device), gathered, ids, first
+        reports = lay_out(rows, sum(images), rows.device)
+        return Joined(reports, gathered, report_ids, sentence_ids, first, sum(counts[:rank]))
 
     @torch.compiler.disable
     def log_sum_exp(self, logits: Tensor) -> Tensor:
-        highest = _sum(logits, dist.ReduceOp.MAX)
+        # where nobody has a logit, the sum is that of nothing and no NaN
+        highest = _sum(logits, dist.ReduceOp.MAX).clamp(min=torch.finfo(logits.dtype).min)
         return highest + _sum((logits - highest).exp()).log()
 
     @torch.compiler.disable

@@ -36,7 +36,7 @@ def objective_notes(settings: TrainingSettings, config: Any, has_gaze: bool) -> 
         }
         others = [name for name in OBJECTIVE_FIELDS if getattr(stored, name) != getattr(config, name)]
         changes = [
-            f"{name} {getattr(config, name):g} (there {getattr(stored, name):g})"
+            f"{name} {_plain(getattr(config, name))} (there {_plain(getattr(stored, name))})"
             for name in others
             if name not in given
         ]
@@ -48,3 +48,7 @@ def objective_notes(settings: TrainingSettings, config: Any, has_gaze: bool) -> 
     if config.gaze_weight and not has_gaze:
         notes.append("no training reading has gaze: the gaze term is 0")
     return notes
+
+
+def _plain(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"

@@ -13,7 +13,7 @@ from egma.inference.texts import Block, encode_blocks, length_blocks, text_input
 from egma.tools.running_statistics import split_statistics
 from egma.training.gather import Features, all_processes
 from modeling_egma import EgmaModel
-from modeling_egma.losses_egma import ONE_PROCESS, OneProcess
+from modeling_egma.interaction_egma import ONE_PROCESS, OneProcess
 
 Batch = Mapping[str, Any]
 Terms = dict[str, Tensor]

@@ -114,3 +114,54 @@ def mapping(images, reports, heatmaps, has_gaze, scale, threshold=2 / 7):
         image_term = info_nce(mapped_patches, patches, scale)
         terms.append((image_term + text_term) / 2)
     return mean(terms) if terms else torch.zeros((), dtype=torch.float64)
+
+
+def pooled_cosine(patches, sentence, scale):
+    """Patches are pooled as the sentence weighs them, and the mean is compared with the sentence."""
+    weights = [torch.exp(scale * dot(sentence, p)) for p in patches]
+    return dot(sentence, blend([weight / sum(weights) for weight in weights], patches))
+
+
+def alone(positive, negatives):
+    """One positive against its negatives."""
+    return log_sum_exp([positive, *negatives]) - positive
+
+
+def matching(logits, own, texts):
+    """Rows against sentences, both ways; `own[r]` are the sentences of row r, None where it takes no part."""
+    rows = [r for r in range(len(logits)) if own[r]]
+    if not rows:
+        return torch.zeros((), dtype=torch.float64)
+    by_row, by_sentence = [], []
+    for r in rows:
+        mine = {texts[n] for n in own[r]}
+        negatives = [logits[r][n] for n in range(len(texts)) if texts[n] not in mine]
+        by_row.append(mean([alone(logits[r][n], negatives) for n in own[r]]))
+        for n in own[r]:
+            others = [logits[q][n] for q in rows if texts[n] not in {texts[m] for m in own[q]}]
+            by_sentence.append(alone(logits[r][n], others))
+    return mean(by_row) / 2 + mean(by_sentence) / 2
+
+
+def pooled_contrastive(images, sentences, rows, texts, scale):
+    logits = [[scale * pooled_cosine(patches, s, scale) for s in sentences] for patches in images]
+    own = [[n for n in range(len(rows)) if rows[n] == k] for k in range(len(images))]
+    return matching(logits, own, texts)
+
+
+def soft_gaze(images, sentences, rows, heatmaps, looked, scale):
+    terms = []
+    for n in range(len(rows)):
+        if looked[n]:
+            x = [scale * dot(sentences[n], p) for p in images[rows[n]]]
+            share = [h / sum(heatmaps[n]) for h in heatmaps[n]]
+            terms.append(sum(q * (log_sum_exp(x) - value) for q, value in zip(share, x, strict=True)))
+    return mean(terms) if terms else torch.zeros((), dtype=torch.float64)
+
+
+def batch_mapping(images, sentences, rows, texts, heatmaps, looked, scale):
+    logits = []
+    for n in range(len(rows)):
+        gazed = blend([h / sum(heatmaps[n]) for h in heatmaps[n]], images[rows[n]]) if looked[n] else None
+        logits.append([scale * dot(gazed, s) if looked[n] else None for s in sentences])
+    return matching(logits, [[n] if looked[n] else [] for n in range(len(rows))], texts)

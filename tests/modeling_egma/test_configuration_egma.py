@@ -46,7 +46,7 @@ def test_a_stage_of_a_backbone_without_stages_is_refused():
         ("gaze_wieght", "gaze_weight"),
         ("proj_dim", "projection_dim"),
         ("visionconfig", "vision_config"),
-        ("threshold_mapping", "mapping_threshold"),
+        ("mapping_thresold", "mapping_threshold"),
     ],
 )
 def test_an_unknown_field_warns_and_names_the_nearest(library_warnings, unknown, nearest):

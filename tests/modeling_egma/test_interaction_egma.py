@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from modeling_egma import interaction_egma as interaction
 from modeling_egma import losses_egma as losses
+from modeling_egma import matching_egma
 
 from . import test_losses_egma as terms
 from .test_losses_egma import (
@@ -91,12 +92,12 @@ def test_the_contrastive_term_keeps_no_similarity_whatever_the_tile(monkeypatch,
 
 @pytest.mark.parametrize("case", CASES)
 def test_mapping_of_one_image_at_a_time_equals_loops_over_scalars(case, monkeypatch, record_difference):
-    monkeypatch.setattr(losses, "MAPPING_TILE_BYTES", 1)
+    monkeypatch.setattr(matching_egma, "TILE_BYTES", 1)
     terms.test_term_equals_loops_over_scalars(case, "mapping", record_difference)
 
 
 def test_mapping_of_some_images_at_a_time_passes_gradcheck(monkeypatch):
-    monkeypatch.setattr(losses, "MAPPING_TILE_BYTES", 1)
+    monkeypatch.setattr(matching_egma, "TILE_BYTES", 1)
     terms.test_gradients_pass_gradcheck("mapping")
 
 
@@ -105,7 +106,7 @@ def test_mapping_in_tiles_keeps_its_arguments_alone(monkeypatch):
     leaves = [batch.patches.requires_grad_(), batch.sentences.requires_grad_(), torch.tensor(SCALE).requires_grad_()]
     kept, values = [], []
     for tile_bytes in (2**28, 1):
-        monkeypatch.setattr(losses, "MAPPING_TILE_BYTES", tile_bytes)
+        monkeypatch.setattr(matching_egma, "TILE_BYTES", tile_bytes)
         function = lambda: losses.cross_modality_mapping_loss(*batch.packed, *batch.gaze, leaves[2])  # noqa: E731
         value, size = bytes_kept_for_backward(function, leaves)
         kept.append(size)

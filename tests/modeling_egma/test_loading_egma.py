@@ -127,6 +127,7 @@ def test_every_file_of_the_package_travels_with_the_weights(saved):
         "interaction_egma.py",
         "labels_egma.py",
         "losses_egma.py",
+        "matching_egma.py",
         "modeling_egma.py",
         "pictures_egma.py",
         "pipeline_egma.py",

@@ -21,6 +21,7 @@ from egma.evaluation.metrics.ranking import held_share
 from egma.evaluation.statistics.bootstrap import PatientBootstrap, median_of
 from egma.inference.embeddings import ImageBank, TextBank, rounded
 from egma.tools.arrays import Array
+from modeling_egma.matching_egma import pooled_cosines
 
 CUTOFFS = (1, 5, 10)
 SCORES_AT_ONCE = 2**24  # patch-sentence cosines held at a time: 64 MiB in float32
@@ -70,19 +71,27 @@ def report_scores(pairs: Sequence[Reading], images: ImageBank, texts: TextBank) 
     """(n, n) of each score, rows images, columns reports.
 
     `pooled` is the cosine of the image and the mean of the sentences; `late_interaction` is (zI + zT) / 2, in which
-    every patch finds its best sentence and every sentence its best patch; only `pooled` without patches.
+    every patch finds its best sentence and every sentence its best patch; `cabs`, of a model that has it, the mean over
+    sentences; only `pooled` without patches.
     """
     places = images.places(pairs)
     patches = None if images.patches is None else images.patches[places]
-    return embedding_scores(images.pooled[places], patches, [texts.of(report_sentences(reading)) for reading in pairs])
+    reports = [texts.of(report_sentences(reading)) for reading in pairs]
+    return embedding_scores(images.pooled[places], patches, reports, images.pooling_scale)
 
 
-def embedding_scores(pooled: Tensor, patches: Tensor | None, reports: Sequence[Tensor]) -> dict[str, Array]:
+def embedding_scores(
+    pooled: Tensor, patches: Tensor | None, reports: Sequence[Tensor], pooling_scale: float | None = None
+) -> dict[str, Array]:
     """(n, R) of each score of `report_scores`, for n images, (n, D) and (n, P, D), and R reports (m_k, D)."""
     means = normalize(torch.stack([report.mean(dim=0) for report in reports]), dim=-1)
     scores = {"pooled": rounded(pooled @ means.T)}
     if patches is not None:
         scores["late_interaction"] = rounded(_late_interaction(patches, reports))
+        if pooling_scale is not None:
+            cosines = pooled_cosines(patches, torch.cat([*reports]), pooling_scale)
+            parts = cosines.split([len(report) for report in reports], dim=1)
+            scores["cabs"] = rounded(torch.stack([part.mean(dim=1) for part in parts], dim=1))
     return scores
 
 

@@ -36,7 +36,7 @@ PROBE_KEYS = {"linear_probe_auroc": "linear_probe", "fine_tuning_auroc": "fine_t
 MAP_KEYS = {"grounding_cnr": ("grounding", "cnr"), "gaze_nss": ("gaze_agreement", "nss")}
 WHOLE = "100 %"
 PROBE_TITLES = {"linear_probe": "Linear probe", "fine_tuning": "Fine-tuning"}
-SCORES = ("pooled", "late_interaction")
+SCORES = ("pooled", "late_interaction", "cabs")
 BASELINES = ("chance", "constant_predictor")
 # made of the training split, or of another patient's image: blind to the image that is scored
 POINTING_BLIND = ("finding_prior", "other_image", "centre_gaussian")

@@ -8,8 +8,10 @@ from modeling_egma import EgmaConfig, EgmaModel
 GRID = 7
 
 
-def small_model(dtype: torch.dtype, weights: tuple[float, float, float] = (1, 1, 1), dropout: float = 0.0) -> EgmaModel:
-    """The same weights at every call."""
+def small_model(
+    dtype: torch.dtype, weights: tuple[float, float, float] = (1, 1, 1), dropout: float = 0.0, **kinds: str
+) -> EgmaModel:
+    """The same weights at every call; `kinds` of the objective's terms, the paper's where none is given."""
     torch.manual_seed(0)
     vision = SwinConfig(
         image_size=56, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=7,
@@ -19,7 +21,7 @@ def small_model(dtype: torch.dtype, weights: tuple[float, float, float] = (1, 1,
         vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
         max_position_embeddings=32, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
     )  # fmt: skip
-    fields = dict(zip(("contrastive_weight", "gaze_weight", "mapping_weight"), weights, strict=True))
+    fields = dict(zip(("contrastive_weight", "gaze_weight", "mapping_weight"), weights, strict=True)) | kinds
     config = EgmaConfig(vision_config=vision.to_dict(), text_config=text.to_dict(), projection_dim=12, **fields)
     return EgmaModel(config).to(dtype)
 

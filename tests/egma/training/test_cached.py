@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from egma.inference.texts import distinct_texts
 from egma.training.cached import cached_step, split
 from egma.training.step import TrainingModule, whole_step
-from modeling_egma.losses_egma import ONE_PROCESS
+from modeling_egma.interaction_egma import ONE_PROCESS
 
 from .batches import gradients, joined, largest_difference, make_batch, small_model
 

@@ -20,6 +20,7 @@ from egma.training.cached import cached_step
 from egma.training.devices import part_processes
 from egma.training.gather import AllProcesses, Features, all_processes
 from egma.training.step import TrainingModule, whole_step
+from modeling_egma import EgmaModel
 from modeling_egma import losses_egma as losses
 
 from .batches import gradients, joined, largest_difference, make_batch, small_model
@@ -27,6 +28,9 @@ from .batches import gradients, joined, largest_difference, make_batch, small_mo
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
 WORLDS = (1, 2, 3, 4)
 TERMS = {"contrastive": (1, 0, 0), "gaze": (0, 1, 0), "mapping": (0, 0, 1), "all": (1, 1, 1)}
+# the same names with this before them: the terms beyond the paper
+BEYOND = "beyond, "
+KINDS = {"interaction": "cabs", "gaze_target": "soft", "mapping": "batch"}
 # sentence counts, gaze and token length of each process; fewer processes take the first ones
 CASES = {
     "ragged": [([3, 1, 4], True, 6), ([2, 2, 1], True, 9), ([1, 2], True, 6), ([5, 1, 1, 2], True, 7)],
@@ -60,6 +64,11 @@ def outcome(model: torch.nn.Module, loss: torch.Tensor, terms: dict[str, torch.T
     return {"loss": loss.detach().reshape(1), **values, **gradients(model)}
 
 
+def model_of(term: str, dtype: torch.dtype) -> EgmaModel:
+    kinds = KINDS if term.startswith(BEYOND) else {}
+    return small_model(dtype, TERMS[term.removeprefix(BEYOND)], **kinds).eval()
+
+
 def name_of(case: str, term: str, dtype: torch.dtype, micro: int | None) -> str:
     return f"{case}-{term}-{dtype}-{micro}".replace(" ", "_")
 
@@ -68,7 +77,8 @@ def runs(world: int) -> list[tuple[str, str, torch.dtype, int | None]]:
     """Each term alone on two processes; all together, and with cached gradients, on any number."""
     alone = [(case, term, torch.float64, None) for case in CASES for term in TERMS if world == 2 and term != "all"]
     cached = [(case, "all", dtype, 2) for case in CACHED for dtype in TOLERANCE]
-    return alone + [(case, "all", dtype, None) for case in CASES for dtype in TOLERANCE] + cached
+    paper = alone + [(case, "all", dtype, None) for case in CASES for dtype in TOLERANCE] + cached
+    return paper + [(case, BEYOND + term, dtype, micro) for case, term, dtype, micro in paper]
 
 
 def train_in_process(rank: int, folder: str, world: int) -> None:
@@ -78,7 +88,7 @@ def train_in_process(rank: int, folder: str, world: int) -> None:
     accelerator = Accelerator()
     assert accelerator.num_processes == world
     for case, term, dtype, micro in runs(world):
-        model = small_model(dtype, TERMS[term]).eval()
+        model = model_of(term, dtype)
         module = accelerator.prepare(TrainingModule(model))
         batch = batches_of(case, dtype, world)[rank]
         if micro is None:
@@ -127,7 +137,7 @@ def test_every_number_of_processes_equals_one_with_the_joined_batch(
     dtype: torch.dtype,
     micro: int | None,
 ) -> None:
-    model = small_model(dtype, TERMS[term]).eval()
+    model = model_of(term, dtype)
     loss, terms = TrainingModule(model)(joined(batches_of(case, dtype, world)))
     loss.backward()
     got = load_file(trained(world) / f"{name_of(case, term, dtype, micro)}.safetensors")

@@ -23,6 +23,9 @@ OTHERS = {
     "gaze_sentence_weight": 0.75,
     "gaze_label_threshold": 0.3,
     "mapping_threshold": 0.6,
+    "interaction": "cabs",
+    "gaze_target": "soft",
+    "mapping": "batch",
 }
 LEAD_SECONDS, SIGMA, MEAN = 0.7, 0.11, [0.25, 0.25, 0.25]
 
