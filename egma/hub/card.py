@@ -23,6 +23,8 @@ SHOWN_SETTINGS = (
     *(
         "weight_decay",
         "warmup_fraction",
+        "learning_rate_schedule",
+        "ema_decay",
         "gaze_ratio",
         "positives",
         "gaze_sigma",

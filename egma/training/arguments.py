@@ -17,6 +17,7 @@ from dataset_scripts.schema import UserError
 from modeling_egma import EgmaConfig
 
 POSITIVES = ("diagonal", "text_match")
+SCHEDULES = ("cosine", "constant_with_warmup")
 OBJECTIVE_WEIGHTS = ("contrastive_weight", "gaze_weight", "mapping_weight")
 # what a run that goes on may set anew; its start's content and the model's configuration are compared themselves
 _FREE = """output_dir config resume extend dry_run report_to push_to_hub log_steps num_workers prepared keep_on_device
@@ -78,7 +79,14 @@ class TrainingSettings:
     )
     learning_rate: float = field(default=1e-5, metadata={"help": "peak, after warm-up"})
     weight_decay: float = field(default=1e-4, metadata={"help": "not on norms, biases and the logit scale"})
-    warmup_fraction: float = field(default=0.1, metadata={"help": "share of the steps; then cosine decay to 0"})
+    warmup_fraction: float = field(default=0.1, metadata={"help": "share of the steps"})
+    learning_rate_schedule: str = field(
+        default="cosine", metadata={"help": "after warm-up: 'cosine' to 0, or 'constant_with_warmup'"}
+    )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={"help": "validate and export an exponential moving average of the weights, as .99; without: none"},
+    )
     max_grad_norm: float = field(default=1.0, metadata={"help": "gradient clipping"})
     gradient_checkpointing: bool = field(default=False, metadata={"help": "recompute activations to save memory"})
     torch_compile: bool = field(default=False, metadata={"help": "compile encoders and objective; lengths in buckets"})
@@ -143,8 +151,9 @@ class TrainingSettings:
         _check_ranges(self)
         if (self.prepared and self.streaming) or (self.keep_on_device and not self.prepared):
             raise UserError("prepared needs the index that streaming does without, and keep_on_device needs prepared")
-        if self.positives not in POSITIVES:
-            raise UserError(f"positives is '{self.positives}', expected {' or '.join(POSITIVES)}")
+        for name, known in (("positives", POSITIVES), ("learning_rate_schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise UserError(f"{name} is '{getattr(self, name)}', expected {' or '.join(known)}")
         _check_known("egma_config", self.egma_config, _names(EgmaConfig))
         if self.micro_batch_size is not None and self.gradient_accumulation_steps > 1:
             raise UserError(
@@ -267,6 +276,7 @@ def _check_ranges(settings: TrainingSettings) -> None:
         **dict.fromkeys(counts, (1, math.inf)),
         **dict.fromkeys((*amounts, *OBJECTIVE_WEIGHTS), (0, math.inf)),
         **dict.fromkeys(("scale_fraction", "crop_fraction"), (0, 0.9)),
+        "ema_decay": (0, 0.999999),
         **dict.fromkeys(("epochs", "gaze_sigma"), (1e-9, math.inf)),
         "rotation_degrees": (0, 180),
         "max_grad_norm": (1e-12, math.inf),

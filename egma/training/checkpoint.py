@@ -32,6 +32,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from dataset_scripts.schema import UserError
+from egma.training.averaging import averages
 from egma.training.random_states import random_states, restore_random_states
 from egma.training.together import on_first
 
@@ -152,7 +153,9 @@ def read_finished(output: Path) -> dict[str, Any] | None:
 
 
 def export_best(folder: Path, model: PreTrainedModel, processor: Any, output: Path) -> None:
-    """Model and processor of a checkpoint as others load them: written beside their place, then moved.
+    """Model and processor of a checkpoint as others load them, with the averaged weights where a run keeps them.
+
+    Written beside their place, then moved.
 
     Raises:
         UserError: they cannot be written, or the checkpoint is damaged.
@@ -160,7 +163,8 @@ def export_best(folder: Path, model: PreTrainedModel, processor: Any, output: Pa
     check_checkpoint(folder)
     partial = output / f"{PARTIAL}model"
     try:
-        model.save_pretrained(partial, state_dict=load_file(folder / "model.safetensors"))
+        weights = load_file(folder / "model.safetensors")
+        model.save_pretrained(partial, state_dict=weights | averages(load_file(folder / "optimizer.safetensors")))
         processor.save_pretrained(partial)
         shutil.copytree(partial, output, dirs_exist_ok=True, copy_function=os.replace)
     except (OSError, SafetensorError) as error:

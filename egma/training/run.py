@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor
-from transformers import get_cosine_schedule_with_warmup
+from transformers import get_scheduler
 
 from dataset_scripts.identity import corpus_identity, model_identity
 from dataset_scripts.schema import UserError
 from egma.tools.processes import write_json
 from egma.training.arguments import FREE_SETTINGS, TrainingSettings
 from egma.training.augmentation import text_number
+from egma.training.averaging import WeightAverage
 from egma.training.cached import cached_step, validation_objective
 from egma.training.checkpoint import FINISHED, export_best, load_checkpoint, save_checkpoint
 from egma.training.data import ReadingCollator, TrainingData
@@ -66,7 +68,8 @@ class TrainingRun:
         self.total_steps = settings.max_steps or whole_steps(settings.epochs * steps_per_epoch)
         self.evaluation_steps = settings.evaluation_steps or whole_steps(steps_per_epoch)
         warmup = round(settings.warmup_fraction * self.total_steps)
-        self.schedule = get_cosine_schedule_with_warmup(optimizer, warmup, self.total_steps)
+        self.schedule = get_scheduler(settings.learning_rate_schedule, optimizer, warmup, self.total_steps)
+        self.average = None if settings.ema_decay is None else WeightAverage(optimizer, settings.ema_decay)
         self.watch = Watch(accelerator, settings.output, settings.log_steps)
         self.speed = Speedometer(accelerator)
         self.unread: list[Step] = []
@@ -112,6 +115,8 @@ class TrainingRun:
         self.step, self.best_step = state["step"], state["best_step"]
         self.best_loss = math.inf if state["best_loss"] is None else state["best_loss"]
         self.validations_without_gain = state["validations_without_gain"]
+        if self.average is not None:
+            self.average.steps = self.step
         if folder.resolve().parent != self.settings.output.resolve():
             # the best model so far stays where it is
             self.best_loss, self.best_step, self.validations_without_gain = math.inf, 0, 0
@@ -261,8 +266,23 @@ class TrainingRun:
 
     @torch.no_grad()
     def _validate(self) -> None:
-        """Mean objective on the validation split, in eval mode; keeps the model when it is the best so far."""
+        """Mean objective on the validation split, in eval mode; keeps the model when it is the best so far.
+
+        Where an average of the weights is kept, it is what is validated.
+        """
         self._fetch()
+        with nullcontext() if self.average is None else self.average.in_use():
+            means = self._validation_means()
+        self.watch.validation(self.step, means)
+        if not math.isfinite(means["validation_loss"]):
+            raise UserError(f"step {self.step}: the validation loss is {means['validation_loss']}")
+        if means["validation_loss"] < self.best_loss:
+            self.best_loss, self.best_step = means["validation_loss"], self.step
+            self.validations_without_gain = 0
+        else:
+            self.validations_without_gain += 1
+
+    def _validation_means(self) -> dict[str, float]:
         self.module.eval()
         collator = ReadingCollator(self.processor)
         names: list[str] = []
@@ -274,16 +294,8 @@ class TrainingRun:
             weights.append(batch["weight"])
         # the same on every process but for rounding, and all shall decide alike
         totals = self.accelerator.reduce(torch.stack(values).sum(dim=0), reduction="mean").tolist()
-        means = {f"validation_{name}": total / sum(weights) for name, total in zip(names, totals, strict=True)}
-        self.watch.validation(self.step, means)
         self._draw_heat_maps(collator)
-        if not math.isfinite(means["validation_loss"]):
-            raise UserError(f"step {self.step}: the validation loss is {means['validation_loss']}")
-        if means["validation_loss"] < self.best_loss:
-            self.best_loss, self.best_step = means["validation_loss"], self.step
-            self.validations_without_gain = 0
-        else:
-            self.validations_without_gain += 1
+        return {f"validation_{name}": total / sum(weights) for name, total in zip(names, totals, strict=True)}
 
     def _draw_heat_maps(self, collator: ReadingCollator) -> None:
         rows = self.data.fixed_cases(self.settings.heat_map_cases)
