@@ -1,0 +1,238 @@
+"""What gaze buys, under which gaze and where findings vary how much: the runs behind docs/evidence.md.
+
+    python -m egma.study.evidence worth [--seeds 0 1 2] [--worlds real] [--output runs/evidence]
+    python -m egma.study.evidence --tables
+
+A seed is a world, an initialisation and an order. Every evaluation is a line of docs/evidence/STUDY.jsonl as it comes;
+tables and figures are made of these lines alone. The same command goes on after an interruption.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dataset_scripts.identity import corpus_identity, program_identity
+from dataset_scripts.output.resume import fingerprint
+from dataset_scripts.schema import UserError
+from egma.evaluation.reporting.tables import markdown_table
+from egma.evaluation.statistics.seeds import Spread
+from egma.study.corpora import edited_copy, shuffled_sentences
+from egma.study.plots import bars
+from egma.study.pooled_gaze import PooledGaze
+from egma.study.runs import BOOTSTRAP_DRAWS, CONFIGS
+from egma.tools.processes import ROOT, TRAINING_SOURCES, Stage, evaluation, run_stages
+
+EVIDENCE = ROOT / "docs" / "evidence"
+READINGS, IMAGE_SIZE = 5500, 128
+# gaze and places of `dataset_scripts.phantom`
+WORLDS = {"real": ("real", "real"), "clear": ("clear", "fixed"), "uniform": ("real", "uniform")}
+FIGURES = {"auroc": "AUROC", "pointing": "Pointing game", "above_blind": "Pointing above blind", "recall": "Recall@1"}
+# of a line, as results.json calls them
+FIGURES_OF = {"auroc": "zero_shot_auroc", "pointing": "pointing_game", "recall": "text_to_image_recall_at_1"}
+TASKS = ("zero_shot", "pointing_game", "retrieval")
+
+
+class Arm(NamedTuple):
+    """What a model learns from: an objective of `configs/ablations`, an edit of the training gaze, and its rate."""
+
+    title: str
+    objective: str = "plus"
+    gaze: str = "own"
+    gaze_ratio: float = 1.0
+    learning_rate: float = 1.5e-3
+    kept: float = 1.0
+
+
+STUDIES: dict[str, dict[str, Arm]] = {
+    "worth": {
+        "none": Arm("no gaze", gaze_ratio=0.0),
+        "equals": Arm("gaze of other readings", gaze="of_equals"),
+        "own": Arm("own gaze"),
+        "denoised": Arm("own gaze, denoised", gaze="denoised"),
+        "dealt": Arm("own gaze, dealt to other sentences", gaze="dealt"),
+        "published": Arm("own gaze, objective as published", "unified"),
+        "published_none": Arm("no gaze, objective as published", "unified", gaze_ratio=0.0),
+    },
+    "amount": {
+        "withheld": Arm("gaze of a tenth of the readings", gaze="withheld", kept=0.1),
+        "lent": Arm("the same, lent to the others", gaze="lent", kept=0.1),
+    },
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"of {', '.join(STUDIES)}")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--worlds", nargs="+", choices=tuple(WORLDS), default=["real"])
+    parser.add_argument("--arms", nargs="+", help="of the study; default: all")
+    parser.add_argument("--learning-rates", nargs="+", type=float, help="trials on a development world")
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "evidence")
+    parser.add_argument("--tables", action="store_true", help="make tables and figures of the lines that there are")
+    options = parser.parse_args(argv)
+    try:
+        for study in options.studies:
+            arms = _chosen(study, options.arms)
+            for seed in options.seeds:
+                for world in options.worlds:
+                    run_world(options.output.resolve(), study, world, seed, arms, options.learning_rates)
+        for study in STUDIES if options.tables else ():
+            print(tables(study))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_world(
+    output: Path, study: str, world: str, seed: int, arms: dict[str, Arm], rates: Sequence[float] | None
+) -> None:
+    """Draw a world, train every arm in it, and write down every evaluation.
+
+    Raises:
+        UserError: a program failed.
+    """
+    folder = output / f"{world}-{seed}"
+    data = _corpus(folder, world, seed)
+    chosen = {
+        name if rates is None else f"{name}-{rate:g}": arm._replace(learning_rate=rate)
+        for name, arm in arms.items()
+        for rate in rates or [arm.learning_rate]
+    }
+    corpora = {name: _edited(folder, data, arm) for name, arm in chosen.items()}
+    stages = {name: _training(folder, corpora[name], name, arm, seed) for name, arm in chosen.items()}
+    run_stages(folder, [*stages.values()], workers=os.cpu_count() or 1, logs=folder / "logs")
+    found = _evaluated(folder, data, list(chosen))
+    for name, arm in chosen.items():
+        _write_line(study, {"world": world, "seed": seed, "arm": name, **arm._asdict()}, stages[name], found[name])
+
+
+def _evaluated(folder: Path, data: Path, names: list[str]) -> dict[str, Any]:
+    """Results of the models, one program for all of them."""
+    models = [folder / "runs" / name for name in names]
+    output = folder / "evaluations" / "-".join(names)
+    others = [word for model in models[1:] for word in ("--compare", model)]
+    options = (*others, "--tasks", *TASKS, "--bootstrap", BOOTSTRAP_DRAWS)
+    run_stages(folder, [evaluation(f"evaluate {output.name}", models[0], data, output, *options)], logs=folder / "logs")
+    results = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    return {results["model"]["name"]: results, **results["baselines"]}
+
+
+def _corpus(folder: Path, world: str, seed: int) -> Path:
+    raw, data = folder / "raw", folder / "data"
+    gaze, places = WORLDS[world]
+    cores = str(os.cpu_count() or 1)
+    phantom: tuple[object, ...] = ("-m", "dataset_scripts.phantom", "--output", raw, "--seed", seed)
+    phantom += ("--readings", READINGS, "--gaze", gaze, "--places", places, "--num-proc", cores)
+    made_of = (program_identity(ROOT / "dataset_scripts" / "phantom"),)
+    run_stages(folder, [Stage("generate", phantom, raw, made_of)], logs=folder / "logs")
+    build: tuple[object, ...] = ("-m", "dataset_scripts.build", "mimic_eye", "--source", raw, "--output", data)
+    build += ("--image-size", IMAGE_SIZE, "--num-proc", cores)
+    run_stages(folder, [Stage("convert", build, data, (fingerprint(raw),))], logs=folder / "logs")
+    return data
+
+
+def _edited(folder: Path, data: Path, arm: Arm) -> Path:
+    if arm.gaze == "own":
+        return data
+    name = f"{arm.gaze}-{arm.kept:g}"
+    edit = shuffled_sentences if arm.gaze == "dealt" else getattr(PooledGaze(data, arm.kept), arm.gaze)
+    return edited_copy(data, folder / "edited" / name, {"train": edit}, f"gaze of training: {name}")
+
+
+def _training(folder: Path, data: Path, name: str, arm: Arm, seed: int) -> Stage:
+    run, presets = folder / "runs" / name, _presets(arm)
+    command: tuple[object, ...] = (
+        ROOT / "train_egma.py",
+        "--config",
+        ",".join(presets),
+        "--data",
+        data,
+        "--output_dir",
+        run,
+    )
+    command += ("--gaze_ratio", arm.gaze_ratio, "--seed", seed, "--learning_rate", arm.learning_rate)
+    command += ("--prepared", folder / "prepared" / data.name)
+    made_of = program_identity(*TRAINING_SOURCES, *map(Path, presets)), corpus_identity(data)
+    return Stage(f"train {name}", command, run, made_of)
+
+
+def _presets(arm: Arm) -> list[str]:
+    names = ("phantom", "study", f"ablations/{arm.objective}")
+    return [str(CONFIGS / f"{name}.yaml") for name in names]
+
+
+def _write_line(study: str, about: dict[str, Any], stage: Stage, results: dict[str, Any]) -> None:
+    """Add an evaluation to the study's lines, once."""
+    found = {name: results[key] for name, key in FIGURES_OF.items()}
+    intervals = {name: results["intervals"][key] for name, key in FIGURES_OF.items()}
+    if blind := results["blind"].get("pointing_game"):
+        found["above_blind"] = found["pointing"] - max(blind.values())
+    config = json.dumps([word for word in stage.words if "/" not in word])
+    digest = hashlib.sha256(config.encode()).hexdigest()[:12]
+    line = about | found | {"intervals": intervals, "config": digest, "commit": _commit()}
+    path = EVIDENCE / f"{study}.jsonl"
+    known = lines(study)
+    if line not in [one | {"commit": line["commit"]} for one in known]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+    print(", ".join(f"{line[name]}" for name in ("world", "seed", "arm", *found)), flush=True)
+
+
+def lines(study: str) -> list[dict[str, Any]]:
+    path = EVIDENCE / f"{study}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def tables(study: str) -> str:
+    """Markdown of the study's lines, a table a world, and `docs/evidence/STUDY-WORLD.png`."""
+    parts = []
+    for world in WORLDS:
+        found = [line for line in lines(study) if line["world"] == world]
+        if not found:
+            continue
+        rows = {arm.title: [line for line in found if line["arm"] == name] for name, arm in STUDIES[study].items()}
+        rows = {title: of_arm for title, of_arm in rows.items() if of_arm}
+        spreads = {title: {key: _spread(of_arm, key) for key in FIGURES} for title, of_arm in rows.items()}
+        cells = [
+            [title, str(len(rows[title])), *(of_arm[key].percent() for key in FIGURES)]
+            for title, of_arm in spreads.items()
+        ]
+        panels = {
+            FIGURES[key]: {title: of_arm[key] for title, of_arm in spreads.items()} for key in ("auroc", "above_blind")
+        }
+        bars(panels, EVIDENCE / f"{study}-{world}.png", f"Generated data, no patients. World: {world}.")
+        parts += [f"World: {world}", markdown_table(["trained on", "seeds", *FIGURES.values()], cells)]
+    return "\n\n".join(parts)
+
+
+def _spread(of_arm: Sequence[dict[str, Any]], key: str) -> Spread:
+    values, intervals = [line[key] for line in of_arm], [line["intervals"].get(key) for line in of_arm]
+    return Spread(tuple(values), tuple(intervals), (-1.0, 1.0))
+
+
+def _chosen(study: str, names: Sequence[str] | None) -> dict[str, Arm]:
+    arms = STUDIES[study]
+    for name in names or ():
+        if name not in arms:
+            raise UserError(f"arm '{name}': expected of {', '.join(arms)}")
+    return {name: arm for name, arm in arms.items() if names is None or name in names}
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""The evidence in small: worlds, arms and evaluations through the programs; lines once, tables of lines alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from egma.study import evidence
+from egma.study.evidence import main
+
+PRESET = "evaluation_steps: 2\nmax_steps: 2\nheat_map_cases: 0\nreport_to: none\nbatch_size: 8\n"
+
+
+def line(arm: str, seed: int, auroc: float) -> str:
+    values = {"auroc": auroc, "pointing": 0.5, "above_blind": -0.1, "recall": 0.1}
+    return json.dumps({"world": "real", "seed": seed, "arm": arm, **values, "intervals": {"auroc": [auroc - 0.1, 1.0]}})
+
+
+def test_tables_are_made_of_the_lines_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evidence, "EVIDENCE", tmp_path)
+    values = [("none", 0, 0.5), ("none", 1, 0.6), ("own", 0, 0.7)]
+    (tmp_path / "worth.jsonl").write_text("\n".join(line(*one) for one in values) + "\n")
+    assert main(["--tables"]) == 0
+    said = capsys.readouterr().out
+    assert "| no gaze | 2 | 55.0 ± 7.1 [" in said and "| own gaze | 1 | 70.0 |" in said and "-10.0" in said
+    assert (tmp_path / "worth-real.png").stat().st_size > 5000
+
+
+def test_an_unknown_arm_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["worth", "--arms", "nobody"]) == 2
+    assert "arm 'nobody': expected of none, equals, own" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(900)
+def test_a_world_is_drawn_trained_in_and_written_down_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preset = tmp_path / "tiny.yaml"
+    preset.write_text(PRESET)
+    monkeypatch.setattr(evidence, "EVIDENCE", tmp_path / "lines")
+    monkeypatch.setattr(evidence, "READINGS", 96)
+    monkeypatch.setattr(evidence, "TASKS", ("retrieval",))
+    monkeypatch.setattr(evidence, "FIGURES_OF", {"recall": "text_to_image_recall_at_1"})
+    presets = lambda arm: [*map(str, (evidence.CONFIGS / "phantom.yaml", preset))]  # noqa: E731
+    monkeypatch.setattr(evidence, "_presets", presets)
+    command = ["worth", "--seeds", "3", "--arms", "none", "equals", "--output", str(tmp_path / "out")]
+    assert main(command) == 0
+    found = evidence.lines("worth")
+    assert [one["arm"] for one in found] == ["none", "equals"] and found[0]["commit"]
+    assert found[0]["config"] != found[1]["config"] and 0 <= found[0]["recall"] <= 1
+    capsys.readouterr()
+    assert main(command) == 0
+    assert capsys.readouterr().out.count("reused") == 5 and evidence.lines("worth") == found
