@@ -146,13 +146,16 @@ def test_similarity_map_holds_cosines_of_every_pair(tiny_model):
     assert torch.allclose(maps[1, 2, 2, 5], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("score", ["pooled", "late_interaction"])
+@pytest.mark.parametrize("score", ["pooled", "late_interaction", "cabs"])
 def test_zero_shot_score_is_the_one_asked_for(tiny_model, score):
     tiny_model.config.zero_shot_score = score
     output = tiny_model(**make_inputs())
+    maps = torch.einsum("bpd,nd->bnp", output.patch_embeds, output.text_embeds)
+    weighted = torch.softmax(maps / 0.07, dim=-1) @ output.patch_embeds
     cosines = {
+        "cabs": torch.einsum("bnd,nd->bn", F.normalize(weighted, dim=-1), output.text_embeds),
         "pooled": output.image_embeds @ output.text_embeds.T,
-        "late_interaction": torch.einsum("bpd,nd->bnp", output.patch_embeds, output.text_embeds).amax(dim=-1),
+        "late_interaction": maps.amax(dim=-1),
     }
     assert torch.allclose(output.logits_per_image, cosines[score] / 0.07, atol=1e-4)
 

@@ -19,7 +19,7 @@ from egma.inference.embeddings import encode_images, encode_texts, records
 from egma.page.corpus import Corpus, Gallery, centre_of, example_recording
 from egma.page.inputs import Picture, picture_of
 from egma.page.session import PageModel, Session, Sessions
-from egma.page.views import align_view, classify_view, gaze_view, picture_view
+from egma.page.views import SCORE_TITLES, align_view, classify_view, gaze_view, picture_view
 from modeling_egma import EgmaModel, EgmaProcessor
 from tests.egma.page.hostile import encoded, noise
 from tests.egma.page.serving import page_model
@@ -59,14 +59,15 @@ def test_lines_have_the_scores_and_maps_of_the_grounding_pipeline(model: PageMod
         assert np.allclose(heat, expected["heat_map"], atol=1e-3)
 
 
-@pytest.mark.parametrize("score", ["pooled", "late_interaction"])
+@pytest.mark.parametrize("score", ["pooled", "late_interaction", "cabs"])
 def test_the_models_own_score_comes_first(
     tiny_model: EgmaModel, processor: EgmaProcessor, session: Session, score: str
 ) -> None:
     tiny_model.config.zero_shot_score = score
     lines = align_view(page_model(tiny_model, processor), session)["lines"]
     titles = [one["title"] for one in lines[0]["scores"]]
-    assert titles == (["whole image", "best patch"] if score == "pooled" else ["best patch", "whole image"])
+    others = [title for one, title in SCORE_TITLES.items() if one != score and (one != "cabs" or score == "cabs")]
+    assert titles == [SCORE_TITLES[score], *others]
 
 
 def test_what_was_encoded_is_not_encoded_again(
