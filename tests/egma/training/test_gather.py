@@ -98,7 +98,8 @@ def train_in_process(rank: int, folder: str, world: int) -> None:
         if rank == 0:
             save_file(outcome(model, loss, terms), Path(folder) / f"{name_of(case, term, dtype, micro)}.safetensors")
     if world > 1:
-        save_file(cost_of_a_share(all_processes(), rank), Path(folder) / f"cost-{rank}.safetensors")
+        for term in ("all", f"{BEYOND}all"):
+            save_file(cost_of_a_share(term, all_processes(), rank), Path(folder) / f"cost-{term}-{rank}.safetensors")
     del module
     part_processes(accelerator)
 
@@ -179,9 +180,9 @@ def joined_features(parts: list[Features]) -> Features:
     return Features(*(None if one[0] is None else torch.cat(one) for one in zip(*parts, strict=True)))
 
 
-def cost_of_a_share(processes: losses.OneProcess, *ranks: int) -> dict[str, torch.Tensor]:
+def cost_of_a_share(term: str, processes: losses.OneProcess, *ranks: int) -> dict[str, torch.Tensor]:
     """Operations, elements of the largest tensor that is kept, and bytes that each collective is handed."""
-    features, model, sent = joined_features([share_of(rank) for rank in ranks]), small_model(torch.float32), {}
+    features, model, sent = joined_features([share_of(rank) for rank in ranks]), model_of(term, torch.float32), {}
     largest = 0
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -209,25 +210,38 @@ def cost_of_a_share(processes: losses.OneProcess, *ranks: int) -> dict[str, torc
     return sums | {name: torch.tensor(sizes) for name, sizes in sent.items()}
 
 
+@pytest.mark.parametrize("term", ["all", f"{BEYOND}all"])
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_process_does_its_share_sends_sentences_and_keeps_its_inputs(
-    trained: Callable[[int], Path], world: int
+    trained: Callable[[int], Path], world: int, term: str
 ) -> None:
-    whole = cost_of_a_share(losses.ONE_PROCESS, *range(world))
+    whole = cost_of_a_share(term, losses.ONE_PROCESS, *range(world))
     assert whole.keys() == {"flop", "largest"}
     if world == 1:
         return
     images, sentences, width = SHARE["images"], SHARE["images"] * SHARE["sentences"], SHARE["width"]
     for rank in range(world):
-        cost = {name: value.tolist() for name, value in load_file(trained(world) / f"cost-{rank}.safetensors").items()}
+        cost = {
+            name: value.tolist()
+            for name, value in load_file(trained(world) / f"cost-{term}-{rank}.safetensors").items()
+        }
         assert cost["flop"] == pytest.approx(int(whole["flop"]) / world, rel=0.1)
+        assert cost["reduce_scatter"] == [4 * world * sentences * width]
+        if term != "all":
+            # no patches of others; cosines of own images with all sentences; the text of every sentence
+            assert cost["largest"] <= max(
+                images * SHARE["patches"] * world * sentences, images * SHARE["patches"] * width
+            )
+            assert cost["all_gather"] == [2 * 8, 8 * sentences, 8 * sentences, 4 * sentences * width]
+            # of contrastive and mapping, which sentence has a positive, and columns, twice; sums and counts; the scale
+            assert cost["all_reduce"] == [*[4 * world * sentences] * 6, 4 * 10, 4]
+            continue
         # its own patches
         assert cost["largest"] == images * SHARE["patches"] * width
         # sizes; the report of every sentence; the text of every report; sentences
         assert cost["all_gather"] == [2 * 8, 8 * sentences, 8 * images, 4 * sentences * width]
         # columns, twice; sums and counts of three terms; back, the scale
         assert cost["all_reduce"] == [4 * world * images, 4 * world * images, 4 * 6, 4]
-        assert cost["reduce_scatter"] == [4 * world * sentences * width]
 
 
 def test_plain_forward_gives_the_same_loss_as_the_training_module() -> None:
