@@ -1,6 +1,6 @@
 """One reading's gaze as a lab's tracker wrote it -> fixations of the schema; docs/tracker.md says it to the lab.
 
-CSV, units as in tracker_columns:
+Exports of trackers' programs as in tracker_formats. CSV of a lab's own, units as in tracker_columns:
     fixations      `x`, `y`, `start`, and `duration` or else `end`
     raw samples    `x`, `y`, `time`, optional `valid`: 1, or 0 and blank for a sample not to be used
 JSON `{"fixations": {"x": [], "y": [], "start": [], "duration": []}}`, in the units of the schema, of which the other
@@ -27,6 +27,7 @@ from dataset_scripts.gaze.tracker_columns import (
     require_possible_times,
     times_in_seconds,
 )
+from dataset_scripts.gaze.tracker_exports import read_export
 from dataset_scripts.ledger import OFFENDERS_NAMED, Dropped
 from dataset_scripts.schema import Fixations, UserError
 
@@ -40,33 +41,44 @@ _WIDTHS, _SHOWN = ("sigma_x", "sigma_y"), ("x_min", "y_min", "x_max", "y_max")
 
 
 def read_gaze(source: Source) -> Fixations | None:
-    """The fixations of a `.csv` or `.json` file that lie on the image, None when there is none.
+    """The fixations of a file that lie on the image, None when there is none.
 
     Raises:
         UserError: another format, not what its name says, a decimal comma, or a unit that cannot be told.
         Dropped: the samples' times run backwards, or are too far apart to find fixations.
     """
-    path = source.path
-    suffix = path.suffix.lower()
-    if suffix not in (".csv", ".json"):
-        raise UserError(f"{path.name}: expected gaze that ends in .csv or .json")
-    if suffix == ".json":
+    path, is_upward = source.path, source.origin == "bottom-left"
+    if path.suffix.lower() == ".json" and path.stat().st_size > MAX_JSON_BYTES:
+        raise UserError(f"{path.name}: larger than {MAX_JSON_BYTES} bytes; expected the fixations of one reading")
+    export = read_export(source)
+    if export is not None:
+        rows, columns = export.rows, export.columns
+        source = source._replace(frame=export.frame, origin="bottom-left" if is_upward or export.is_upward else None)
+    elif path.suffix.lower() == ".json":
         recorded = _json_columns(path)
         lost = lost_eye(recorded["x"], recorded["y"], FIXATION_TABLE, source.where, source.ledger)
         return _valid(recorded, FIXATION_TABLE, source, lost)
-    rows = read_table(path, ())
+    elif path.suffix.lower() == ".csv":
+        rows = read_table(path, ())
+        columns = gaze_columns(list(rows[0]), source) if rows else {}
+    else:
+        raise UserError(f"{path.name}: no export of a tracker that is known; expected one, .csv or .json, or --columns")
     if not rows:
         source.ledger.note("gaze_file_has_no_row", source.where)
         return None
-    columns = gaze_columns(list(rows[0]), source)
     if "time" in columns:
         return _valid(_detected(rows, columns, source), DETECTED_TABLE, source)
     fixations, lost = _fixation_columns(rows, columns, source)
-    return _valid(fixations, FIXATION_TABLE, source, lost)
+    marked = _marked(rows, columns, source)
+    return _valid(fixations, FIXATION_TABLE, source, lost, marked if marked.any() else None)
 
 
 def _valid(
-    columns: dict[str, FloatArray], table: str, source: Source, lost: BoolArray | None = None
+    columns: dict[str, FloatArray],
+    table: str,
+    source: Source,
+    lost: BoolArray | None = None,
+    marked: BoolArray | None = None,
 ) -> Fixations | None:
     if table == FIXATION_TABLE and source.is_eye:
         require_possible_times(columns["start"], columns["duration"], source.path.name)
@@ -75,12 +87,10 @@ def _valid(
         sigma_x = 1 / frame.width_degrees
         for name, sigma in (("sigma_x", sigma_x), ("sigma_y", sigma_x * frame.width / frame.height)):
             columns[name] = np.full(len(columns["x"]), sigma)
-    return valid_fixations(columns, table, source.where, source.ledger, lost)
+    return valid_fixations(columns, table, source.where, source.ledger, lost, marked)
 
 
 def _json_columns(path: Path) -> dict[str, FloatArray]:
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise UserError(f"{path.name}: larger than {MAX_JSON_BYTES} bytes; expected the fixations of one reading")
     recording = read_json(path, path.name)
     fixations = recording.get("fixations") if isinstance(recording, dict) else None
     if not isinstance(fixations, dict):

@@ -1,0 +1,313 @@
+"""A tracker's export -> the rows and columns of one reading, as `tracker_columns` reads them, by its row of FORMATS."""
+
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple, TypeVar
+
+from dataset_scripts.files.tables import Row, number, portable_path
+from dataset_scripts.gaze.tracker_columns import KINDS, SUFFIXES, UNITS, Column, Frame, Source
+from dataset_scripts.gaze.tracker_files import read_cells
+from dataset_scripts.gaze.tracker_formats import BRACKETS, FORMATS, Format, Header, Place, header
+from dataset_scripts.schema import UserError
+
+NAMED = Format(
+    "columns named by a flag", ("named {}",), "named time", "named start", "named duration", "named end", place="any",
+    zero="", valid=(("named valid", "1|true"),), stimulus="named stimulus", recording=("named recording",),
+)  # fmt: skip
+NAMEABLE = (*KINDS, "valid", "stimulus", "recording")
+_DECIMAL_COMMA = re.compile(r"-?\d*,\d+")
+_SHOWN = 5  # names in a message
+Key = TypeVar("Key", str, tuple[str, ...])
+
+
+class Table(NamedTuple):
+    """An export, by what its columns hold.
+
+    `columns` are x, y, times and `valid`; `cells` holds these and `group`, `only`, `zero`, `edge 0` to `edge 3`, in the
+    file's order. `stimuli` and `recordings` say what every row belongs to, blank where no column does.
+    """
+
+    format: Format
+    place: Place
+    columns: dict[str, Column]
+    cells: dict[str, list[str]]
+    stimuli: list[str]
+    recordings: list[tuple[str, ...]]
+    has_decimal_commas: bool
+
+
+class Export(NamedTuple):
+    """The part of an export that belongs to one reading."""
+
+    rows: list[Row]
+    columns: dict[str, Column]
+    frame: Frame
+    is_upward: bool
+
+
+def read_export(source: Source) -> Export | None:
+    """What an export says of one reading; None where the file is none that is known.
+
+    Times count from the onset of the stimulus, or from its first row where the export has no onset; that is noted.
+
+    Raises:
+        UserError: several stimuli or recordings, of which none is named; positions of a scene camera, or of the screen
+            where nothing tells where on it the image was; or as `read_table`.
+    """
+    table = read_table(source.path, source.named)
+    if table is None:
+        return None
+    indices, told = _of_reading(table, source)
+    zero = _zero(table, indices)
+    rows = _rows(table, indices, zero)
+    if zero:
+        told.append(f"0 s is {zero} in its {table.columns['time' if 'time' in table.columns else 'start'].name}")
+    reason = re.sub(r"\W+", "_", f"gaze read as {table.format.name}".lower())
+    source.ledger.note(reason, f"{source.where}: {', '.join([source.path.name, *told])}")
+    if table.has_decimal_commas:
+        source.ledger.note("decimal_commas_read", source.where)
+    return Export(rows, table.columns, _frame(table, indices, source), table.format.is_upward)
+
+
+def read_table(path: Path, named: tuple[tuple[str, str], ...] = ()) -> Table | None:
+    """An export, read once for the readings that follow each other in it; None where it is none that is known.
+
+    Args:
+        named: the user's words for columns, by `NAMED`'s.
+
+    Raises:
+        UserError: a named column is missing, a row is longer than the header, or as `read_cells`.
+    """
+    return _read_table(path, path.stat().st_mtime_ns, named)
+
+
+@lru_cache(maxsize=2)
+def _read_table(path: Path, _changed: int, named: tuple[tuple[str, str], ...]) -> Table | None:
+    names, rows, delimiter = read_cells(path)
+    headers = [header(name) for name in names]
+    for what, name in named:
+        at = [place for place, found in enumerate(headers) if header(name)[1:] == found[1:]]
+        if len(at) != 1:
+            raise UserError(f"{path.name}: {len(at)} columns {name}; expected one, of {', '.join(names)}")
+        headers[at[0]] = headers[at[0]]._replace(base=f"named {what}")
+    bases = {found.base for found in headers} - {""}
+    format = NAMED if named else next((one for one in FORMATS if _fits(one, bases)), None)
+    if format is None:
+        return None
+    if format.place == "scene":
+        raise UserError(
+            f"{path.name}: {format.name}: such positions do not say where on the image a reader looked; expected the "
+            "export of a surface, of the reference image mapper or of the marker mapper"
+        )
+    used = {what: [_best(headers, base) for base in found] for what, found in _uses(format, bases).items()}
+    cells = _cells(rows, sorted({at for places in used.values() for at in places}), len(headers), path)
+    numeric = [at for what in (*KINDS, *map(str, range(4)), "zero") for at in used.get(what, ())]
+    has_commas = delimiter in ("\t", ";") and any(
+        _DECIMAL_COMMA.fullmatch(cell) for at in numeric for cell in cells[at]
+    )
+    if has_commas:
+        cells |= {at: [cell.replace(",", ".") for cell in cells[at]] for at in numeric}
+    return _canonical(format, headers, used, cells, has_commas)
+
+
+def _fits(format: Format, bases: set[str]) -> bool:
+    times = [format.time] if format.time else [format.start, f"{format.duration}|{format.end}"]
+    return (
+        bases.issuperset((*format.marks, *filter(None, [format.group])))
+        and any({eye.format("x"), eye.format("y")} <= bases for eye in format.position)
+        and all(any(base in bases for base in time.split("|")) for time in times)
+    )
+
+
+def _uses(format: Format, bases: set[str]) -> dict[str, list[str]]:
+    """The bases that the format reads of those that are there, by what they hold."""
+    eyes = [eye for eye in format.position if {eye.format("x"), eye.format("y")} <= bases]
+    found = {axis: [eye.format(axis) for eye in eyes] for axis in ("x", "y")}
+    for what in ("time", "start", "duration", "end", "stimulus"):
+        found[what] = [base for base in getattr(format, what).split("|") if base in bases][:1]
+    found |= {"group": [format.group], "zero": [format.zero], "only": [format.only[0] if format.only else ""]}
+    found |= {"valid": [name for name, _ in format.valid], "recording": list(format.recording)}
+    found |= {str(edge): [name] for edge, name in enumerate(format.edges)}
+    return {what: used for what, names in found.items() if (used := [name for name in names if name in bases])}
+
+
+def _best(headers: Sequence[Header], base: str) -> int:
+    """The column of a base whose bracket comes first."""
+    ranks = list(BRACKETS)
+    return min(
+        (place for place, found in enumerate(headers) if found.base == base),
+        key=lambda place: ranks.index(headers[place].bracket) if headers[place].bracket in ranks else len(ranks),
+    )
+
+
+def _cells(rows: Iterable[list[str]], places: list[int], width: int, path: Path) -> dict[int, list[str]]:
+    """The columns at some places; what repeats is kept once."""
+    cells: dict[int, list[str]] = {at: [] for at in places}
+    seen: dict[str, str] = {}
+    try:
+        for number_of_row, row in enumerate(rows, 1):
+            if any(row[width:]):
+                raise UserError(f"{path.name}: row {number_of_row} has {len(row)} cells; expected {width}")
+            for at, column in cells.items():
+                cell = row[at].strip() if at < len(row) else ""
+                column.append(seen.setdefault(cell, cell))
+    except csv.Error as error:
+        raise UserError(f"{path.name}: expected a table ({error})") from None
+    return cells
+
+
+def _canonical(
+    format: Format, headers: list[Header], used: dict[str, list[int]], cells: dict[int, list[str]], has_commas: bool
+) -> Table:
+    rows = range(len(next(iter(cells.values()))))
+    columns = {what: _column(what, [headers[at] for at in used[what]], format) for what in KINDS if what in used}
+    merged = {
+        what: _means([cells[at] for at in places]) if what in KINDS else cells[places[0]]
+        for what, places in used.items()
+        if what not in ("valid", "recording", "stimulus")
+    }
+    if "valid" in used:
+        columns["valid"] = Column("valid", None)
+        rules = [(cells[at], dict(format.valid)[headers[at].base]) for at in used["valid"]]
+        merged["valid"] = [str(int(any(_is_usable(column[row], rule) for column, rule in rules))) for row in rows]
+    bracket = BRACKETS.get(headers[used["x"][0]].bracket)
+    readers = [cells[at] for at in used.get("recording", ())]
+    return Table(
+        format=format,
+        place=(bracket.place if bracket else None) or format.place,
+        columns=columns,
+        cells=merged,
+        stimuli=cells[used["stimulus"][0]] if "stimulus" in used else [""] * len(rows),
+        recordings=list(zip(*readers, strict=True)) if readers else [()] * len(rows),
+        has_decimal_commas=has_commas,
+    )
+
+
+def _column(what: str, headers: list[Header], format: Format) -> Column:
+    name, _, bracket = headers[0]
+    unit = BRACKETS[bracket].unit if bracket in BRACKETS else SUFFIXES.get(name.lower().rpartition("_")[2])
+    by_format = format.units.get("x" if what == "y" else what)
+    joined = ", ".join(header.name for header in headers)
+    return Column(joined, unit) if unit in UNITS[KINDS[what]] else Column(joined, by_format, "format")
+
+
+def _means(eyes: list[list[str]]) -> list[str]:
+    """The mean of the eyes that have a number; of one eye, its cells."""
+    if len(eyes) == 1:
+        return eyes[0]
+    seen = ([value for cell in cells if (value := number(cell)) is not None] for cells in zip(*eyes, strict=True))
+    return [repr(fmean(values)) if values else "" for values in seen]
+
+
+def _is_usable(cell: str, rule: str) -> bool:
+    word, _, limit = rule.rpartition(" ")
+    if not word:
+        return cell.lower() in rule.split("|")
+    value = number(cell)
+    return value is not None and (value >= float(limit) if word == "at least" else value < float(limit))
+
+
+def _of_reading(table: Table, source: Source) -> tuple[list[int], list[str]]:
+    """The rows of one stimulus and recording, and the names of both."""
+    name, said, pick = source.path.name, list[str](), source.pick
+    rows = list(range(len(table.stimuli)))
+    if shown := list(dict.fromkeys(filter(None, table.stimuli))):
+        image = _stem(pick.image)
+        stimulus = _picked(shown, pick.stimulus, [one for one in shown if _stem(one) == image], "stimulus", name)
+        rows, said = [row for row in rows if table.stimuli[row] == stimulus], [stimulus]
+    if made := list(dict.fromkeys(", ".join(table.recordings[row]) for row in rows)):
+        likely = [one for one in made if pick.reader and pick.reader in one.split(", ")]
+        wanted = next((one for one in made if pick.recording in one.split(", ")), pick.recording)
+        recording = _picked(made, wanted, likely, "recording", name)
+        rows = [row for row in rows if ", ".join(table.recordings[row]) == recording]
+        said += [recording] if recording else []
+    return rows, said
+
+
+def _picked(names: list[str], wanted: str, likely: list[str], what: str, file: str) -> str:
+    """The one that the reading's row names, or else the only one, or else the only likely one."""
+    if wanted in names or (not wanted and len(names) == 1):
+        return wanted or names[0]
+    if not wanted and len(likely) == 1:
+        return likely[0]
+    told = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    raise UserError(f"{file}: column {what} is {wanted!r}; expected one of the {len(names)} in the file ({told})")
+
+
+def _stem(name: str) -> str:
+    return Path(portable_path(name)).stem.lower()
+
+
+def _zero(table: Table, rows: list[int]) -> str:
+    """The onset of the stimulus as the file writes it, "" where times count from it already."""
+    times = table.cells["time" if "time" in table.columns else "start"]
+    onsets = [table.cells["zero"][row] for row in rows] if "zero" in table.cells else []
+    candidates = [*onsets, *(times[row] for row in rows)] if table.format.zero else []
+    zero = next((cell for cell in candidates if number(cell) is not None), "")
+    return zero if number(zero) else ""
+
+
+def _rows(table: Table, rows: list[int], zero: str) -> list[Row]:
+    """The rows by the columns' names, a fixation each where samples repeat it, with times since `zero`."""
+    cells, format = table.cells, table.format
+    if format.only and "only" in cells:
+        rows = [row for row in rows if cells["only"][row].lower() == format.only[1]]
+    if format.group:
+        groups = [list(group) for _, group in groupby(rows, key=lambda row: cells["group"][row])]
+        merged = [_fixation(cells, group, format) for group in groups if cells["group"][group[0]]]
+    else:
+        merged = [{what: cells[what][row] for what in table.columns} for row in rows]
+    for row in merged if zero else ():
+        for what in table.columns.keys() & {"time", "start", "end"}:
+            row[what] = str(Decimal(row[what]) - Decimal(zero)) if number(row[what]) is not None else row[what]
+    return [{column.name: row[what] for what, column in table.columns.items()} for row in merged]
+
+
+def _fixation(cells: dict[str, list[str]], group: list[int], format: Format) -> Row:
+    """The one fixation of its samples: the first's start, the last's duration, and the position of those to be used."""
+    usable = [row for row in group if "valid" not in cells or cells["valid"][row] == "1"] or group
+    if not format.is_last:
+        position = {axis: _means([[cells[axis][row]] for row in usable])[0] for axis in ("x", "y")}
+    else:
+        position = {axis: cells[axis][usable[-1]] for axis in ("x", "y")}
+    first = {what: cells[what][group[0]] for what in ("start",)}
+    last = {what: cells[what][usable[-1]] for what in ("duration", "end", "valid") if what in cells}
+    return position | first | last
+
+
+def _frame(table: Table, rows: list[int], source: Source) -> Frame:
+    """The image as positions see it: without edges on the screen where they lie on the image."""
+    frame = source.frame
+    if table.place == "image":
+        return frame._replace(screen=None)
+    if table.place == "any" or frame.screen is not None:
+        return frame
+    for row in rows:
+        edges = [number(table.cells[str(edge)][row]) for edge in range(4) if str(edge) in table.cells]
+        if len(edges) == 4 and None not in edges:
+            left, top, width, height = (edge or 0.0 for edge in edges)
+            return frame._replace(screen=(left, top, left + width, top + height))
+    raise UserError(
+        f"{source.path.name}: positions are those of the screen, and nothing tells where on it the image was; expected "
+        "screen_left, screen_top, screen_right and screen_bottom in readings.csv, in the unit of the positions"
+    )
+
+
+def named_columns(words: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The columns that a user names as `x=Gaze X`; raises UserError where they are no recording's."""
+    named = [(what, name) for what, _, name in (word.partition("=") for word in words)]
+    found = {what for what, name in named if name}
+    times = found & {"time", "start", "duration", "end"}
+    is_enough = {"x", "y"} <= found and (times == {"time"} or {"start"} < times <= {"start", "duration", "end"})
+    if len(found) < len(named) or not found <= set(NAMEABLE) or not is_enough:
+        raise UserError(
+            f"--columns {' '.join(words)}: expected x=NAME, y=NAME and time=NAME, or start=NAME with duration=NAME or "
+            f"end=NAME, each once, of {', '.join(NAMEABLE)}"
+        )
+    return tuple(named)
