@@ -32,6 +32,7 @@ from dataset_scripts.corpora import (
     siim_gaze,
     tracker,
 )
+from dataset_scripts.corpora.tracker_proposal import propose
 from dataset_scripts.ledger import Ledger, Tally
 from dataset_scripts.output.card import dataset_card
 from dataset_scripts.output.processes import ordered_map
@@ -76,6 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 0 when the corpus was written, 2 after a sentence on what to mend, 130 when interrupted."""
     try:
         arguments = _parser().parse_args(argv)
+        if arguments.propose:
+            if arguments.corpus != "tracker":
+                raise UserError(f"--propose is not for {arguments.corpus}; it is for tracker")
+            print(propose(arguments.source, arguments.columns))
+            return 0
+        if arguments.output is None:
+            raise UserError("--output is missing; expected a new or empty folder to write")
         report = build(
             arguments.corpus,
             arguments.source,
@@ -266,7 +274,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m dataset_scripts.build", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("corpus", help=f"one of {', '.join(sorted(CORPORA))}")
     parser.add_argument("--source", type=Path, required=True, help="folder of the raw corpus; only read")
-    parser.add_argument("--output", type=Path, required=True, help="new or empty folder to write")
+    parser.add_argument("--output", type=Path, help="new or empty folder to write")
     parser.add_argument("--image-size", type=_positive, default=512, help="long side of the stored images, pixels")
     parser.add_argument("--num-proc", type=_positive, default=1, help="processes that read and resize")
     parser.add_argument("--limit", type=_positive, help="stop after so many readings")
@@ -279,6 +287,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--columns", nargs="+", metavar="WHAT=NAME", help="of a gaze table of another kind: x, y, time ..."
     )
+    parser.add_argument("--propose", action="store_true", help="write a first readings.csv of a tracker, and stop")
     parser.add_argument("--push-to-hub", metavar="ID", help="also upload it as this data set, a private one")
     parser.add_argument("--i-hold-the-rights", action="store_true", help="to pass on a corpus under a use agreement")
     return parser

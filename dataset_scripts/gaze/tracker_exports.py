@@ -218,8 +218,8 @@ def _of_reading(table: Table, source: Source) -> tuple[list[int], list[str]]:
     name, said, pick = source.path.name, list[str](), source.pick
     rows = list(range(len(table.stimuli)))
     if shown := list(dict.fromkeys(filter(None, table.stimuli))):
-        image = _stem(pick.image)
-        stimulus = _picked(shown, pick.stimulus, [one for one in shown if _stem(one) == image], "stimulus", name)
+        image = stem_of(pick.image)
+        stimulus = _picked(shown, pick.stimulus, [one for one in shown if stem_of(one) == image], "stimulus", name)
         rows, said = [row for row in rows if table.stimuli[row] == stimulus], [stimulus]
     if made := list(dict.fromkeys(", ".join(table.recordings[row]) for row in rows)):
         likely = [one for one in made if pick.reader and pick.reader in one.split(", ")]
@@ -240,7 +240,8 @@ def _picked(names: list[str], wanted: str, likely: list[str], what: str, file: s
     raise UserError(f"{file}: column {what} is {wanted!r}; expected one of the {len(names)} in the file ({told})")
 
 
-def _stem(name: str) -> str:
+def stem_of(name: str) -> str:
+    """What a picture and the stimulus that shows it have in common: the file's name without folder and suffix."""
     return Path(portable_path(name)).stem.lower()
 
 
