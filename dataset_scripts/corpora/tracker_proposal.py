@@ -59,17 +59,17 @@ def _rows(file: Path, source: Path, images: Row, named: tuple[tuple[str, str], .
     table = read_table(file, named)
     if table is None:
         return
-    shown = set(filter(None, table.stimuli))
+    shown = set(filter(None, table.cells["stimulus"]))
     if shown and not {stem_of(stimulus) for stimulus in shown} & images.keys():
         raise UserError(f"{file.name}: no picture is named as its stimuli ({', '.join(sorted(shown)[:5])})")
     gaze = file.relative_to(source).as_posix()
     in_name = max((stem for stem in images if _is_in(stem, gaze)), key=len, default="")
-    for stimulus, recording in dict.fromkeys(zip(table.stimuli, table.recordings, strict=True)):
+    for stimulus, recording in dict.fromkeys(zip(table.cells["stimulus"], table.cells["recording"], strict=True)):
         image = images.get(stem_of(stimulus) if shown else in_name, "")
         if image or not shown:
             yield {
                 **{"image": image, "gaze": gaze, "stimulus": stimulus},
-                **{"recording": ", ".join(recording), "reader_id": recording[0] if recording else ""},
+                **{"recording": recording, "reader_id": recording.partition(", ")[0]},
             }
 
 

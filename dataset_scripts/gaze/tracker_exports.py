@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from dataset_scripts.files.tables import Row, number, portable_path
 from dataset_scripts.gaze.tracker_columns import KINDS, SUFFIXES, UNITS, Column, Frame, Source
@@ -23,36 +23,23 @@ NAMED = Format(
 NAMEABLE = (*KINDS, "valid", "stimulus", "recording")
 _DECIMAL_COMMA = re.compile(r"-?\d*,\d+")
 _SHOWN = 5  # names in a message
-Key = TypeVar("Key", str, tuple[str, ...])
 
 
 class Table(NamedTuple):
-    """An export, by what its columns hold.
+    """An export: its columns x, y, times and `valid`, and the cells of all that is read, by what they hold.
 
-    `columns` are x, y, times and `valid`; `cells` holds these and `group`, `only`, `zero`, `edge 0` to `edge 3`, in the
-    file's order. `stimuli` and `recordings` say what every row belongs to, blank where no column does.
+    `cells` has these and `stimulus`, `recording`, and perhaps `group`, `only`, `zero` and the edges `0` to `3`.
     """
 
     format: Format
     place: Place
     columns: dict[str, Column]
     cells: dict[str, list[str]]
-    stimuli: list[str]
-    recordings: list[tuple[str, ...]]
     has_decimal_commas: bool
 
 
-class Export(NamedTuple):
-    """The part of an export that belongs to one reading."""
-
-    rows: list[Row]
-    columns: dict[str, Column]
-    frame: Frame
-    is_upward: bool
-
-
-def read_export(source: Source) -> Export | None:
-    """What an export says of one reading; None where the file is none that is known.
+def read_export(source: Source) -> tuple[list[Row], dict[str, Column], Source] | None:
+    """The rows and columns of one reading, and what holds for them; None where the file is no export that is known.
 
     Times count from the onset of the stimulus, or from its first row where the export has no onset; that is noted.
 
@@ -72,14 +59,12 @@ def read_export(source: Source) -> Export | None:
     source.ledger.note(reason, f"{source.where}: {', '.join([source.path.name, *told])}")
     if table.has_decimal_commas:
         source.ledger.note("decimal_commas_read", source.where)
-    return Export(rows, table.columns, _frame(table, indices, source), table.format.is_upward)
+    origin = "bottom-left" if table.format.is_upward else source.origin
+    return rows, table.columns, source._replace(frame=_frame(table, indices, source), origin=origin)
 
 
 def read_table(path: Path, named: tuple[tuple[str, str], ...] = ()) -> Table | None:
-    """An export, read once for the readings that follow each other in it; None where it is none that is known.
-
-    Args:
-        named: the user's words for columns, by `NAMED`'s.
+    """An export, or a file whose columns are named; read once for readings that follow each other. None: it is neither.
 
     Raises:
         UserError: a named column is missing, a row is longer than the header, or as `read_cells`.
@@ -170,28 +155,21 @@ def _canonical(
     merged = {
         what: _means([cells[at] for at in places]) if what in KINDS else cells[places[0]]
         for what, places in used.items()
-        if what not in ("valid", "recording", "stimulus")
+        if what not in ("valid", "recording")
     }
+    merged.setdefault("stimulus", [""] * len(rows))
+    merged["recording"] = [", ".join(cells[at][row] for at in used.get("recording", ())) for row in rows]
     if "valid" in used:
         columns["valid"] = Column("valid", None)
         rules = [(cells[at], dict(format.valid)[headers[at].base]) for at in used["valid"]]
         merged["valid"] = [str(int(any(_is_usable(column[row], rule) for column, rule in rules))) for row in rows]
-    bracket = BRACKETS.get(headers[used["x"][0]].bracket)
-    readers = [cells[at] for at in used.get("recording", ())]
-    return Table(
-        format=format,
-        place=(bracket.place if bracket else None) or format.place,
-        columns=columns,
-        cells=merged,
-        stimuli=cells[used["stimulus"][0]] if "stimulus" in used else [""] * len(rows),
-        recordings=list(zip(*readers, strict=True)) if readers else [()] * len(rows),
-        has_decimal_commas=has_commas,
-    )
+    place = BRACKETS.get(headers[used["x"][0]].bracket, ("", None))[1] or format.place
+    return Table(format, place, columns, merged, has_commas)
 
 
 def _column(what: str, headers: list[Header], format: Format) -> Column:
     name, _, bracket = headers[0]
-    unit = BRACKETS[bracket].unit if bracket in BRACKETS else SUFFIXES.get(name.lower().rpartition("_")[2])
+    unit = BRACKETS[bracket][0] if bracket in BRACKETS else SUFFIXES.get(name.lower().rpartition("_")[2])
     by_format = format.units.get("x" if what == "y" else what)
     joined = ", ".join(header.name for header in headers)
     return Column(joined, unit) if unit in UNITS[KINDS[what]] else Column(joined, by_format, "format")
@@ -206,27 +184,24 @@ def _means(eyes: list[list[str]]) -> list[str]:
 
 
 def _is_usable(cell: str, rule: str) -> bool:
-    word, _, limit = rule.rpartition(" ")
-    if not word:
-        return cell.lower() in rule.split("|")
-    value = number(cell)
-    return value is not None and (value >= float(limit) if word == "at least" else value < float(limit))
+    least, value = rule.removeprefix("at least "), number(cell)
+    return cell.lower() in rule.split("|") if least == rule else value is not None and value >= float(least)
 
 
 def _of_reading(table: Table, source: Source) -> tuple[list[int], list[str]]:
     """The rows of one stimulus and recording, and the names of both."""
     name, said, pick = source.path.name, list[str](), source.pick
-    rows = list(range(len(table.stimuli)))
-    if shown := list(dict.fromkeys(filter(None, table.stimuli))):
-        image = stem_of(pick.image)
-        stimulus = _picked(shown, pick.stimulus, [one for one in shown if stem_of(one) == image], "stimulus", name)
-        rows, said = [row for row in rows if table.stimuli[row] == stimulus], [stimulus]
-    if made := list(dict.fromkeys(", ".join(table.recordings[row]) for row in rows)):
-        likely = [one for one in made if pick.reader and pick.reader in one.split(", ")]
+    stimuli, recordings = table.cells["stimulus"], table.cells["recording"]
+    rows = list(range(len(stimuli)))
+    if shown := list(dict.fromkeys(filter(None, stimuli))):
+        likely = [one for one in shown if stem_of(one) == stem_of(pick.image)]
+        said.append(_picked(shown, pick.stimulus, likely, "stimulus", name))
+        rows = [row for row in rows if stimuli[row] == said[0]]
+    if made := list(dict.fromkeys(recordings[row] for row in rows if recordings[row])):
+        likely = [one for one in made if pick.reader in one.split(", ")]
         wanted = next((one for one in made if pick.recording in one.split(", ")), pick.recording)
-        recording = _picked(made, wanted, likely, "recording", name)
-        rows = [row for row in rows if ", ".join(table.recordings[row]) == recording]
-        said += [recording] if recording else []
+        said.append(_picked(made, wanted, likely, "recording", name))
+        rows = [row for row in rows if recordings[row] == said[-1]]
     return rows, said
 
 
@@ -248,9 +223,8 @@ def stem_of(name: str) -> str:
 def _zero(table: Table, rows: list[int]) -> str:
     """The onset of the stimulus as the file writes it, "" where times count from it already."""
     times = table.cells["time" if "time" in table.columns else "start"]
-    onsets = [table.cells["zero"][row] for row in rows] if "zero" in table.cells else []
-    candidates = [*onsets, *(times[row] for row in rows)] if table.format.zero else []
-    zero = next((cell for cell in candidates if number(cell) is not None), "")
+    columns = [table.cells.get("zero", []), times] if table.format.zero else []
+    zero = next((column[row] for column in columns if column for row in rows if number(column[row]) is not None), "")
     return zero if number(zero) else ""
 
 
@@ -273,13 +247,10 @@ def _rows(table: Table, rows: list[int], zero: str) -> list[Row]:
 def _fixation(cells: dict[str, list[str]], group: list[int], format: Format) -> Row:
     """The one fixation of its samples: the first's start, the last's duration, and the position of those to be used."""
     usable = [row for row in group if "valid" not in cells or cells["valid"][row] == "1"] or group
-    if not format.is_last:
-        position = {axis: _means([[cells[axis][row]] for row in usable])[0] for axis in ("x", "y")}
-    else:
-        position = {axis: cells[axis][usable[-1]] for axis in ("x", "y")}
-    first = {what: cells[what][group[0]] for what in ("start",)}
+    placed = usable[-1:] if format.is_last else usable
+    position = {axis: _means([[cells[axis][row]] for row in placed])[0] for axis in ("x", "y")}
     last = {what: cells[what][usable[-1]] for what in ("duration", "end", "valid") if what in cells}
-    return position | first | last
+    return position | {"start": cells["start"][group[0]]} | last
 
 
 def _frame(table: Table, rows: list[int], source: Source) -> Frame:

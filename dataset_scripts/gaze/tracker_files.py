@@ -6,6 +6,7 @@ What is no table becomes one here, with columns that `tracker_formats` names.
 import csv
 import gzip
 import io
+import math
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -17,9 +18,7 @@ from dataset_scripts.files.tables import number
 from dataset_scripts.schema import UserError
 
 DELIMITERS = "\t;,"
-_ASC = ("asc stimulus", "asc onset", "asc left", "asc top", "asc width", "asc height")
-_ASC_FIXATION = ("asc start", "asc duration", "asc x", "asc y")
-_ASC_SAMPLE = ("asc time", "asc left x", "asc left y", "asc right x", "asc right y")
+_ASC = ("start", "duration", "x", "y", "stimulus", "onset", "left", "top", "width", "height")
 _ASC_MESSAGE = re.compile(r"MSG\s+(\d+(?:\.\d+)?)\s+(?:(-?\d+)\s+)?(.*)")
 _ASC_ERROR = re.compile(r"!CAL VALIDATION .*\b(LEFT|RIGHT)\b.* ERROR\s+([\d.]+)")
 _BIDS_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -75,42 +74,26 @@ def _opened(path: Path) -> TextIO:
 # --- EyeLink ---
 
 
-class _Trial(NamedTuple):
-    """What the messages of a trial say: [stimulus, onset, left, top, width, height], and its rows."""
-
-    told: list[str]
-    rows: list[list[str]]
-
-
 def _from_asc(lines: list[str], name: str) -> Cells:
-    """The fixations of the better calibrated eye (of two alike, of the one with more); else samples outside blinks."""
-    fixations = [line.split() for line in lines if line.startswith("EFIX")]
-    eyes = [cells[1] for cells in fixations if len(cells) > 1]
+    """The fixations of the eye that was calibrated better; of two alike, of the one with more of them."""
+    eyes = [line.split()[1] for line in lines if line.startswith("EFIX ")]
     errors = {found[1][0]: float(found[2]) for line in lines if (found := _ASC_ERROR.search(line))}
-    eye = min(sorted(set(eyes)), key=lambda eye: (errors.get(eye, 99.0), -eyes.count(eye)), default="")
-    trials, screen, blinks, sides = [_Trial([""] * 6, [])], ["0", "0", "", ""], set[str](), "LEFT"
+    if not eyes:
+        raise UserError(f"{name}: no line EFIX; expected the events of edf2asc, not the samples alone")
+    eye = min(sorted(set(eyes)), key=lambda eye: (errors.get(eye, math.inf), -eyes.count(eye)))
+    trials, screen = [[""] * 6], ["0", "0", "", ""]
+    rows = list[tuple[list[str], list[str]]]()  # a fixation, and what is told of its trial, perhaps after it
     for line in lines:
         cells = line.split()
-        kind = cells[0] if cells else ""
         if message := _ASC_MESSAGE.match(line):
             if message[3].startswith("TRIALID"):
-                trials.append(_Trial([message[3].removeprefix("TRIALID").strip(), "", "", "", "", ""], []))
-            screen = _told(message[3].split(), trials[-1].told, screen, float(message[1]) - float(message[2] or 0))
-        elif kind == "START" and not trials[-1].told[1]:
-            trials[-1].told[1] = cells[1]
-        elif kind == "SAMPLES":
-            sides = "BOTH" if {"LEFT", "RIGHT"} <= set(cells) else "RIGHT" if "RIGHT" in cells else "LEFT"
-        elif kind in ("SBLINK", "EBLINK"):
-            (blinks.add if kind == "SBLINK" else blinks.discard)(cells[1])
-        elif kind == "EFIX" and cells[1] == eye and len(cells) >= 7:
-            trials[-1].rows.append([cells[2], *cells[4:7]])
-        elif not eye and kind and number(kind) is not None:
-            trials[-1].rows.append(_asc_sample(cells, sides, bool(blinks)))
-    return Cells(
-        [*(_ASC_FIXATION if eye else _ASC_SAMPLE), *_ASC],
-        [[*row, *trial.told] for trial in trials for row in trial.rows],
-        "",
-    )
+                trials.append([message[3].removeprefix("TRIALID").strip(), *[""] * 5])
+            screen = _told(message[3].split(), trials[-1], screen, float(message[1]) - float(message[2] or 0))
+        elif cells[:1] == ["START"] and not trials[-1][1]:
+            trials[-1][1] = cells[1]
+        elif cells[:2] == ["EFIX", eye] and len(cells) >= 7:
+            rows.append(([cells[2], *cells[4:7]], trials[-1]))
+    return Cells([f"asc {column}" for column in _ASC], [fixation + told for fixation, told in rows], "")
 
 
 def _told(words: list[str], told: list[str], screen: list[str], milliseconds: float) -> list[str]:
@@ -130,14 +113,6 @@ def _told(words: list[str], told: list[str], screen: list[str], milliseconds: fl
             x, y = (x - width / 2, y - height / 2) if words[2] == "CENTER" else (x, y)
             told[2:] = [f"{value:g}" for value in (x, y, width, height)]
     return screen
-
-
-def _asc_sample(cells: list[str], sides: str, is_blinking: bool) -> list[str]:
-    cells = [*cells, *[""] * 6]
-    left, right = cells[1:3], cells[4:6] if sides == "BOTH" else cells[1:3]
-    nowhere = ["", ""]
-    seen = {"BOTH": [*left, *right], "LEFT": [*left, *nowhere], "RIGHT": [*nowhere, *right]}[sides]
-    return [cells[0], *(["", ""] * 2 if is_blinking else seen)]
 
 
 # --- jsPsych ---

@@ -13,34 +13,20 @@ Place = Literal["image", "screen", "scene", "any"]
 
 
 class Header(NamedTuple):
-    """A column's header: the file's own name, its base and what stands in its bracket."""
+    """A column's name in the file, its base and what stands in its bracket."""
 
     name: str
     base: str
     bracket: str
 
 
-class Bracket(NamedTuple):
-    """What a bracket says: a unit, and the place that positions refer to, None where it says none."""
-
-    unit: str
-    place: Place | None = None
-
-
-BRACKETS = {
-    "mcsnorm": Bracket("fractions", "image"),
-    "mcspx": Bracket("pixels", "image"),
-    "dacspx": Bracket("pixels", "screen"),
-    "adcspx": Bracket("pixels", "screen"),
-    "normalized": Bracket("fractions"),
-    "px": Bracket("pixels"),
-    "pixel": Bracket("pixels"),
-    "pixels": Bracket("pixels"),
-    "ns": Bracket("nanoseconds"),
-    "us": Bracket("microseconds"),
-    "ms": Bracket("milliseconds"),
-    "s": Bracket("seconds"),
-}
+# what stands in a bracket -> a unit, and the place that positions refer to, None where it says none
+BRACKETS: dict[str, tuple[str, Place | None]] = {
+    "mcsnorm": ("fractions", "image"), "mcspx": ("pixels", "image"), "dacspx": ("pixels", "screen"),
+    "adcspx": ("pixels", "screen"), "normalized": ("fractions", None), "px": ("pixels", None),
+    "pixel": ("pixels", None), "pixels": ("pixels", None), "ns": ("nanoseconds", None), "us": ("microseconds", None),
+    "ms": ("milliseconds", None), "s": ("seconds", None),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +39,7 @@ class Format:
         units: of what no bracket says, by `x` (of both axes), `time`, `start`, `duration`, `end`.
         place: what positions refer to where no bracket says it; `any`: the screen where its edges are given.
         is_upward: y counts from the lower edge.
-        valid: columns, and what they hold in a row to be used (`at least 0.6`, `below 2`, or a word); any one will do.
+        valid: columns, and what they hold in a row to be used (`at least 0.6`, or a word); any one will do.
         only: a column, and the word that it holds, where it is there, in the rows that are read at all.
         group: the column that numbers fixations which are repeated on every sample.
         is_last: the last of these has the fixation's final position; else it is their mean.
@@ -87,7 +73,6 @@ _PRO_LAB = Format(
     recording=("participant name", "recording name"),
     edges=tuple(f"presented media {edge}" for edge in ("position x", "position y", "width", "height")),
 )  # fmt: skip
-_STUDIO = Format("", stimulus="medianame", recording=("participantname", "recordingname"))
 _TIMES = dict.fromkeys(("time", "start", "duration", "end"), "milliseconds")
 _EYELINK = Format("", units={"x": "pixels", **_TIMES})
 _ASC = replace(
@@ -102,6 +87,7 @@ _SURFACE = Format("", units=_IN_SECONDS | {"duration": "milliseconds"}, place="i
 _NEON = Format(
     "", start="start timestamp", duration="duration", place="image", recording=("recording id", "section id")
 )
+_MAPPED = ("in reference image", "on surface")  # by the reference image mapper, by the marker mapper
 
 FORMATS = (
     replace(
@@ -115,18 +101,8 @@ FORMATS = (
         only=("sensor", "eye tracker"), valid=(("validity left", "valid"), ("validity right", "valid")),
     ),
     replace(
-        _STUDIO, name="Tobii Studio fixations", position=("fixationpoint{}",), start="recordingtimestamp",
-        duration="gazeeventduration", marks=("gazeeventtype",), only=("gazeeventtype", "fixation"),
-        group="fixationindex",
-    ),
-    replace(
-        _STUDIO, name="Tobii Studio samples", position=("gazepoint{}",), time="recordingtimestamp",
-        valid=(("validityleft", "below 2"), ("validityright", "below 2")),
-    ),
-    replace(
         _ASC, name="EyeLink ASC fixations", position=("asc {}",), start="asc start", duration="asc duration",
     ),
-    replace(_ASC, name="EyeLink ASC samples", position=("asc left {}", "asc right {}"), time="asc time"),
     replace(
         _REPORT, name="EyeLink fixation report", position=("current_fix_{}",), start="current_fix_start",
         duration="current_fix_duration", end="current_fix_end", zero="",
@@ -141,21 +117,19 @@ FORMATS = (
         marks=("on_surf",), valid=(("confidence", "at least 0.6"),),
     ),
     Format("Pupil Core scene camera", ("norm_pos_{}",), time="gaze_timestamp|start_timestamp", place="scene"),
-    replace(
-        _NEON, name="Pupil Neon fixations in the reference image", position=("fixation {}",),
-        marks=("fixation detected in reference image",), valid=(("fixation detected in reference image", "true"),),
+    *(
+        replace(
+            _NEON, name=f"Pupil Neon fixations {what}", position=("fixation {}",),
+            marks=(f"fixation detected {what}",), valid=((f"fixation detected {what}", "true"),),
+        )
+        for what in _MAPPED
     ),
-    replace(
-        _NEON, name="Pupil Neon fixations of the marker mapper", position=("fixation {}",),
-        marks=("fixation detected on surface",), valid=(("fixation detected on surface", "true"),),
-    ),
-    replace(
-        _NEON, name="Pupil Neon gaze in the reference image", position=("gaze position in reference image {}",),
-        time="timestamp", start="", duration="", valid=(("gaze detected in reference image", "true"),),
-    ),
-    replace(
-        _NEON, name="Pupil Neon gaze of the marker mapper", position=("gaze position on surface {}",),
-        time="timestamp", start="", duration="", valid=(("gaze detected on surface", "true"),),
+    *(
+        replace(
+            _NEON, name=f"Pupil Neon gaze {what}", position=(f"gaze position {what} {{}}",), time="timestamp", start="",
+            duration="", valid=((f"gaze detected {what}", "true"),),
+        )
+        for what in _MAPPED
     ),
     replace(_NEON, name="Pupil Neon scene camera", position=("fixation {}",), place="scene"),
     Format("Pupil Neon scene camera", ("gaze {}",), time="timestamp", place="scene"),

@@ -47,13 +47,12 @@ def read_gaze(source: Source) -> Fixations | None:
         UserError: another format, not what its name says, a decimal comma, or a unit that cannot be told.
         Dropped: the samples' times run backwards, or are too far apart to find fixations.
     """
-    path, is_upward = source.path, source.origin == "bottom-left"
+    path = source.path
     if path.suffix.lower() == ".json" and path.stat().st_size > MAX_JSON_BYTES:
         raise UserError(f"{path.name}: larger than {MAX_JSON_BYTES} bytes; expected the fixations of one reading")
     export = read_export(source)
     if export is not None:
-        rows, columns = export.rows, export.columns
-        source = source._replace(frame=export.frame, origin="bottom-left" if is_upward or export.is_upward else None)
+        rows, columns, source = export
     elif path.suffix.lower() == ".json":
         recorded = _json_columns(path)
         lost = lost_eye(recorded["x"], recorded["y"], FIXATION_TABLE, source.where, source.ledger)

@@ -22,7 +22,7 @@ def source(tmp_path):
     first, second = (tobii(("MCS norm",), "ms", who=who) for who in ("anna", "ben"))
     both = (first + second.partition("\n")[2]).replace("\tb.png", "\tPause")
     (root / "gaze" / "all.tsv").write_text(both)
-    (root / "gaze" / "eve.asc").write_text(asc(True).replace("a.png", "b.png"))
+    (root / "gaze" / "eve.asc").write_text(asc().replace("a.png", "b.png"))
     (root / "gaze" / "scene.csv").write_text("gaze_timestamp,norm_pos_x,norm_pos_y\n1,1,1\n")
     (root / "speech" / "a_ben.txt").write_text("No effusion.")
     (root / "notes.txt").write_text("nothing")

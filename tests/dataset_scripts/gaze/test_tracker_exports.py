@@ -141,60 +141,30 @@ def test_tobii_samples(tmp_path):
     check(found, report, "tobii_pro_lab_samples", by_hand(tmp_path))
 
 
-def test_tobii_studio_counts_validity_the_other_way_round(tmp_path):
-    names = ["RecordingTimestamp", "ParticipantName", "RecordingName", "MediaName", "GazePointX (MCSpx)",
-             "GazePointY (MCSpx)", "ValidityLeft", "ValidityRight"]  # fmt: skip
-    rows = [[round(time * 1000), "p", "r", "a.png", x and x * WIDTH, y and y * HEIGHT, 4, 0 if x else 4]
-            for x, y, time in samples()]  # fmt: skip
-    found, report = read(tmp_path, "export.tsv", table(names, rows))
-    check(found, report, "tobii_studio_samples", by_hand(tmp_path))
-    assert report["tables"]["samples"]["dropped"]["marked_invalid"]["count"] == sum(x is None for x, *_ in samples())
-
-
 # --- EyeLink ---
 
 
-def asc(events: bool, imgload: str = "TOP_LEFT a.png 200 100 400 200") -> str:
+def asc(imgload: str = "TOP_LEFT a.png 200 100 400 200") -> str:
     lines = ["** CONVERTED FROM x.edf", "MSG\t900 DISPLAY_COORDS 0 0 1919 1079",
              "MSG\t950 !CAL VALIDATION HV9 LR LEFT  POOR ERROR 1.90 avg. 3.0 max  OFFSET 1.0 deg. 1,1 pix.",
              "MSG\t950 !CAL VALIDATION HV9 LR RIGHT GOOD ERROR 0.40 avg. 0.8 max  OFFSET 0.2 deg. 1,1 pix.",
-             "MSG\t1000 TRIALID 1", "START\t1010 \tLEFT\tRIGHT\tSAMPLES\tEVENTS",
-             "SAMPLES\tGAZE\tLEFT\tRIGHT\tRATE\t 100.00\tTRACKING\tCR\tFILTER\t2",
+             "MSG\t1000 TRIALID 1", "START\t1010 \tLEFT\tRIGHT\tSAMPLES\tEVENTS", "12000\t300.0\t150.0\t900.0\t...",
              "MSG\t12508 8 SYNCTIME", f"MSG\t12510 !V IMGLOAD {imgload}"]  # fmt: skip
-    if events:
-        for x, y, start, duration in SEEN:
-            begin, end = round((ONSET + start) * 1000), round((ONSET + start + duration) * 1000)
-            right = on_screen(x, y)
-            for eye, (a, b) in (("L", (5.0, 6.0)), ("R", right)):
-                lines.append(f"EFIX {eye}   {begin}\t{end - 2}\t{end - begin}\t  {a:.4f}\t  {b:.4f}\t    900")
-    else:
-        for x, y, time in samples():
-            at = round((ONSET + time) * 1000)
-            a, b = on_screen(x, y)
-            if a is None:
-                cells = ".\t.\t0.0\t.\t.\t0.0"
-            else:
-                cells = f"{a - 2:.4f}\t{b - 1:.4f}\t900.0\t{a + 2:.4f}\t{b + 1:.4f}\t910.0"
-            lines.append(f"{at}\t{cells}\t.....")
-        blink = [f"{t}\t300.0\t150.0\t9.0\t300.0\t150.0\t9.0\t....." for t in range(13900, 14200, 10)]
-        lines += ["SBLINK R 13900", *blink, "EBLINK R 13900\t14200\t300"]
-    lines += ["END\t20000", "MSG\t30000 TRIALID 2"]
-    return "\n".join([*lines, "EFIX R 30010 30200 192 300.0 150.0 900"] if events else lines)
+    for x, y, start, duration in SEEN:
+        begin, end = round((ONSET + start) * 1000), round((ONSET + start + duration) * 1000)
+        for eye, (a, b) in (("L", (5.0, 6.0)), ("R", on_screen(x, y))):
+            lines.append(f"EFIX {eye}   {begin}\t{end - 2}\t{end - begin}\t  {a:.4f}\t  {b:.4f}\t    900")
+    return "\n".join([*lines, "END\t20000", "MSG\t30000 TRIALID 2", "EFIX R 30010 30200 192 300.0 150.0 900"])
 
 
 @pytest.mark.parametrize("imgload", ["TOP_LEFT a.png 200 100 400 200", "CENTER ../pics/a.png 400 200 400 200"])
 def test_eyelink_asc_takes_the_better_calibrated_eye(tmp_path, imgload):
-    found, report = read(tmp_path, "x.asc", asc(True, imgload), {"stimulus": imgload.split()[1]})
+    found, report = read(tmp_path, "x.asc", asc(imgload), {"stimulus": imgload.split()[1]})
     check(found, report, "eyelink_asc_fixations")
 
 
-def test_eyelink_asc_samples_are_the_mean_of_both_eyes_outside_blinks(tmp_path):
-    found, report = read(tmp_path, "x.asc", asc(False))
-    check(found, report, "eyelink_asc_samples", by_hand(tmp_path))
-
-
 def test_a_picture_that_fills_the_screen(tmp_path):
-    found, report = read(tmp_path, "x.asc", asc(True, "FILL a.png"), {"stimulus": "a.png"})
+    found, report = read(tmp_path, "x.asc", asc("FILL a.png"), {"stimulus": "a.png"})
     places = [(*on_screen(*one[:2]), *one[2:]) for one in SEEN]
     check(found, report, "eyelink_asc_fixations", [(x / 1920, y / 1080, *rest) for x, y, *rest in places])
 
@@ -270,8 +240,8 @@ UTC = 1_766_745_600_123_456_789
 @pytest.mark.parametrize(
     ("note", "detected", "x_name", "size"),
     [
-        ("in_the_reference_image", "fixation detected in reference image", "fixation {} [px]", (WIDTH, HEIGHT)),
-        ("of_the_marker_mapper", "fixation detected on surface", "fixation {} [normalized]", (1, 1)),
+        ("in_reference_image", "fixation detected in reference image", "fixation {} [px]", (WIDTH, HEIGHT)),
+        ("on_surface", "fixation detected on surface", "fixation {} [normalized]", (1, 1)),
     ],
 )
 def test_neon_fixations(tmp_path, note, detected, x_name, size):
@@ -294,10 +264,10 @@ def test_neon_fixations(tmp_path, note, detected, x_name, size):
     ("note", "detected", "x_name", "size"),
     [
         (
-            *("in_the_reference_image", "gaze detected in reference image"),
+            *("in_reference_image", "gaze detected in reference image"),
             *("gaze position in reference image {} [px]", (WIDTH, HEIGHT)),
         ),
-        ("of_the_marker_mapper", "gaze detected on surface", "gaze position on surface {} [normalized]", (1, 1)),
+        ("on_surface", "gaze detected on surface", "gaze position on surface {} [normalized]", (1, 1)),
     ],
 )  # fmt: skip
 def test_neon_gaze(tmp_path, note, detected, x_name, size):
@@ -416,7 +386,7 @@ def test_an_origin_at_the_lower_edge_can_be_said(tmp_path):
 
 
 def test_screen_positions_need_the_place_of_the_picture(tmp_path):
-    content = asc(True).replace("!V IMGLOAD", "picture")
+    content = asc().replace("!V IMGLOAD", "picture")
     with pytest.raises(UserError, match="nothing tells where on it the image was; expected screen_left"):
         read(tmp_path, "x.asc", content, {"stimulus": "1"})
 
@@ -439,6 +409,7 @@ def test_several_stimuli_or_readers_must_be_named(tmp_path):
     ("name", "content", "message"),
     [
         ("x.edf", "SR_RESEARCH", "x.edf: a binary recording of EyeLink; expected what edf2asc"),
+        ("x.asc", "** CONVERTED FROM x.edf\n12000\t1\t2\t3\n", "x.asc: no line EFIX; expected the events of edf2asc"),
         ("x.txt", "a\tb\n1\t2\n", "x.txt: no export of a tracker that is known"),
         ("x.tsv", b"\xffa\tb\n", "x.tsv: expected text in UTF-8 or UTF-16"),
         ("x.tsv", "x_norm\ty_norm\tgaze_timestamp\ton_surf\n1\t2\t3\tTrue\t5\n", "row 1 has 5 cells; expected 4"),
