@@ -10,11 +10,11 @@ from dataset_scripts.corpora.tracker import SCREEN_EDGES, TABLE
 from dataset_scripts.files.paths import table_inside
 from dataset_scripts.files.tables import Row
 from dataset_scripts.gaze.tracker_exports import named_columns, read_table, stem_of
+from dataset_scripts.gaze.tracker_files import SUFFIXES
 from dataset_scripts.schema import UserError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff")
 TRANSCRIPTS = (".vtt", ".srt", ".txt", ".json")
-GAZE = (".tsv", ".csv", ".txt", ".asc", ".json", ".gz")
 COLUMNS = ("reading_id", "image", "gaze", "stimulus", "recording", "transcript", "audio_start_seconds", "subject_id",
            "reader_id", *SCREEN_EDGES)  # fmt: skip
 
@@ -34,7 +34,7 @@ def propose(source: Path, columns: Sequence[str] | None) -> str:
         for suffixes in (PICTURES, TRANSCRIPTS)
     )
     rows, notes, ids = list[Row](), list[str](), Counter[str]()
-    for file in (file for file in files if file.suffix.lower() in GAZE):
+    for file in (file for file in files if file.suffix.lower() in SUFFIXES):
         try:
             rows += _rows(file, source, images, named_columns(columns) if columns else ())
         except UserError as error:

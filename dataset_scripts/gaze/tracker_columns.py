@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from dataset_scripts.files.tables import FloatArray, Row, delimiter_hint, number, numbers
+from dataset_scripts.files.tables import FloatArray, Row, number, numbers
 from dataset_scripts.gaze.lost_eye import BoolArray, lost_eye
 from dataset_scripts.ledger import Ledger
 from dataset_scripts.schema import UserError
@@ -27,15 +27,6 @@ MIN_INTERVAL_SECONDS, MAX_INTERVAL_SECONDS = 0.0001, 0.05  # of samples
 _LARGEST = 1e100
 _POSITIONS, _TIMES = ("x", "y"), ("start", "duration", "end", "time")
 KINDS = {**dict.fromkeys(_POSITIONS, "positions"), **dict.fromkeys(_TIMES, "times")}
-_SYNONYMS = {"timestamp": "time"}
-SUFFIXES = {
-    **dict.fromkeys(("px", "pixels"), "pixels"),
-    **dict.fromkeys(("fraction", "fractions"), "fractions"),
-    **dict.fromkeys(("s", "seconds"), "seconds"),
-    **dict.fromkeys(("ms", "milliseconds"), "milliseconds"),
-    **dict.fromkeys(("us", "microseconds"), "microseconds"),
-    **dict.fromkeys(("ns", "nanoseconds"), "nanoseconds"),
-}
 TIME_SCALES = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 UNITS = {"positions": ("pixels", "fractions"), "times": tuple(TIME_SCALES)}
 _FIXATION_SECONDS, _SAMPLE_SECONDS = (0.05, 5.0), (0.0004, MAX_INTERVAL_SECONDS)
@@ -91,46 +82,6 @@ class Source(NamedTuple):
     origin: Literal["top-left", "bottom-left"] | None = None
     named: tuple[tuple[str, str], ...] = ()
     pick: Pick = Pick()
-
-
-def gaze_columns(names: Sequence[str], source: Source) -> dict[str, Column]:
-    """The columns of the file that are read, by what they hold: `x`, `y`, `start`, `duration`, `end`, `time`, `valid`.
-
-    Raises:
-        UserError: one is missing or there twice; names what there is.
-    """
-    found: dict[str, Column] = {}
-    for name in names:
-        base, unit = _meaning(name)
-        if base in found:
-            raise UserError(f"{source.path.name}: columns {found[base].name} and {name} say the same; expected one")
-        if base is not None:
-            found[base] = Column(name, unit)
-    times = found.keys() & set(_TIMES)
-    if not {"x", "y"} <= found.keys() or (times != {"time"} and not {"start"} < times <= {"start", "duration", "end"}):
-        raise UserError(
-            f"{source.path.name}: expected the columns x, y and either time alone (samples) or start and duration or "
-            f"end (fixations); it has {', '.join(names)}{delimiter_hint(names)}"
-        )
-    if "valid" not in found and "validity" in [name.lower() for name in names]:
-        raise UserError(
-            f"{source.path.name}: column validity differs by vendor; expected valid, 1 to use a sample or 0"
-        )
-    unread = [name for name in names if name not in [column.name for column in found.values()]]
-    if unread:
-        source.ledger.note("gaze_columns_not_read", f"{source.where}: {', '.join(unread)}")
-    return found
-
-
-def _meaning(name: str) -> tuple[str | None, str | None]:
-    """What a column holds, None where it is not read, and the unit that its name says."""
-    lower = name.lower()
-    stem, _, suffix = lower.rpartition("_")
-    unit = SUFFIXES.get(suffix)
-    base = _SYNONYMS.get(stem, stem) if unit else _SYNONYMS.get(lower, lower)
-    if unit and unit in UNITS.get(KINDS.get(base, ""), ()):
-        return base, unit
-    return (base, None) if not unit and (base in KINDS or base == "valid") else (None, None)
 
 
 def times_in_seconds(rows: list[Row], columns: dict[str, Column], source: Source) -> dict[str, FloatArray]:

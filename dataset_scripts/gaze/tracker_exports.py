@@ -1,4 +1,4 @@
-"""A tracker's export -> the rows and columns of one reading, as `tracker_columns` reads them, by its row of FORMATS."""
+"""A table of gaze -> the rows and columns of one reading, as `tracker_columns` reads them, by its row of FORMATS."""
 
 import csv
 import re
@@ -10,23 +10,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from dataset_scripts.files.tables import Row, number, portable_path
-from dataset_scripts.gaze.tracker_columns import KINDS, SUFFIXES, UNITS, Column, Frame, Source
+from dataset_scripts.files.tables import Row, delimiter_hint, number, portable_path
+from dataset_scripts.gaze.tracker_columns import KINDS, UNITS, Column, Frame, Source
 from dataset_scripts.gaze.tracker_files import read_cells
-from dataset_scripts.gaze.tracker_formats import BRACKETS, FORMATS, Format, Header, Place, header
+from dataset_scripts.gaze.tracker_formats import BRACKETS, FORMATS, OWN, Format, Header, Place, header
 from dataset_scripts.schema import UserError
 
-NAMED = Format(
-    "columns named by a flag", ("named {}",), "named time", "named start", "named duration", "named end", place="any",
-    zero="", valid=(("named valid", "1|true"),), stimulus="named stimulus", recording=("named recording",),
-)  # fmt: skip
 NAMEABLE = (*KINDS, "valid", "stimulus", "recording")
 _DECIMAL_COMMA = re.compile(r"-?\d*,\d+")
 _SHOWN = 5  # names in a message
 
 
 class Table(NamedTuple):
-    """An export: its columns x, y, times and `valid`, and the cells of all that is read, by what they hold.
+    """A table of gaze: its columns x, y, times and `valid`, and the cells of all that is read, by what they hold.
 
     `cells` has these and `stimulus`, `recording`, and perhaps `group`, `only`, `zero` and the edges `0` to `3`.
     """
@@ -36,10 +32,11 @@ class Table(NamedTuple):
     columns: dict[str, Column]
     cells: dict[str, list[str]]
     has_decimal_commas: bool
+    unread: list[str]
 
 
-def read_export(source: Source) -> tuple[list[Row], dict[str, Column], Source] | None:
-    """The rows and columns of one reading, and what holds for them; None where the file is no export that is known.
+def read_export(source: Source) -> tuple[list[Row], dict[str, Column], Source]:
+    """The rows and columns of one reading, and what holds for them.
 
     Times count from the onset of the stimulus, or from its first row where the export has no onset; that is noted.
 
@@ -49,14 +46,22 @@ def read_export(source: Source) -> tuple[list[Row], dict[str, Column], Source] |
     """
     table = read_table(source.path, source.named)
     if table is None:
-        return None
+        names = read_cells(source.path).names
+        raise UserError(
+            f"{source.path.name}: expected the columns x, y and either time alone (samples) or start and duration or "
+            "end (fixations), those of a tracker's export, or --columns to name them; it has "
+            f"{', '.join(names)}{delimiter_hint(names)}"
+        )
     indices, told = _of_reading(table, source)
     zero = _zero(table, indices)
     rows = _rows(table, indices, zero)
     if zero:
         told.append(f"0 s is {zero} in its {table.columns['time' if 'time' in table.columns else 'start'].name}")
-    reason = re.sub(r"\W+", "_", f"gaze read as {table.format.name}".lower())
-    source.ledger.note(reason, f"{source.where}: {', '.join([source.path.name, *told])}")
+    if table.format is not OWN or told:
+        reason = re.sub(r"\W+", "_", f"gaze read as {table.format.name}".lower())
+        source.ledger.note(reason, f"{source.where}: {', '.join([source.path.name, *told])}")
+    if table.unread:
+        source.ledger.note("gaze_columns_not_read", f"{source.where}: {', '.join(table.unread)}")
     if table.has_decimal_commas:
         source.ledger.note("decimal_commas_read", source.where)
     origin = "bottom-left" if table.format.is_upward else source.origin
@@ -64,10 +69,10 @@ def read_export(source: Source) -> tuple[list[Row], dict[str, Column], Source] |
 
 
 def read_table(path: Path, named: tuple[tuple[str, str], ...] = ()) -> Table | None:
-    """An export, or a file whose columns are named; read once for readings that follow each other. None: it is neither.
+    """A table of gaze, read once for readings that follow each other in it; None where it is none that is known.
 
     Raises:
-        UserError: a named column is missing, a row is longer than the header, or as `read_cells`.
+        UserError: a named column is missing, two say the same, a row is longer than the header, or as `read_cells`.
     """
     return _read_table(path, path.stat().st_mtime_ns, named)
 
@@ -76,15 +81,14 @@ def read_table(path: Path, named: tuple[tuple[str, str], ...] = ()) -> Table | N
 def _read_table(path: Path, _changed: int, named: tuple[tuple[str, str], ...]) -> Table | None:
     names, rows, delimiter = read_cells(path)
     headers = [header(name) for name in names]
-    for what, name in named:
-        at = [place for place, found in enumerate(headers) if header(name)[1:] == found[1:]]
-        if len(at) != 1:
-            raise UserError(f"{path.name}: {len(at)} columns {name}; expected one, of {', '.join(names)}")
-        headers[at[0]] = headers[at[0]]._replace(base=f"named {what}")
+    if named:
+        headers = _renamed(headers, named, path)
     bases = {found.base for found in headers} - {""}
-    format = NAMED if named else next((one for one in FORMATS if _fits(one, bases)), None)
-    if format is None:
+    format = next((one for one in FORMATS if not named and _fits(one, bases)), OWN)
+    if format is OWN and not _is_enough(bases):
         return None
+    if format is OWN:
+        _check_own(headers, path)
     if format.place == "scene":
         raise UserError(
             f"{path.name}: {format.name}: such positions do not say where on the image a reader looked; expected the "
@@ -98,7 +102,36 @@ def _read_table(path: Path, _changed: int, named: tuple[tuple[str, str], ...]) -
     )
     if has_commas:
         cells |= {at: [cell.replace(",", ".") for cell in cells[at]] for at in numeric}
-    return _canonical(format, headers, used, cells, has_commas)
+    unread = [found.name for at, found in enumerate(headers) if format is OWN and at not in cells]
+    return _canonical(format, headers, used, cells, has_commas)._replace(unread=unread)
+
+
+def _renamed(headers: list[Header], named: tuple[tuple[str, str], ...], path: Path) -> list[Header]:
+    """The headers as those of OWN, where they are named."""
+    found = [header._replace(base="") for header in headers]
+    for what, name in named:
+        at = [place for place, one in enumerate(headers) if header(name)[1:] == one[1:]]
+        if len(at) != 1:
+            told = ", ".join(one.name for one in headers)
+            raise UserError(f"{path.name}: {len(at)} columns {name}; expected one, of {told}")
+        found[at[0]] = headers[at[0]]._replace(base=what)
+    return found
+
+
+def _is_enough(bases: set[str]) -> bool:
+    times = {"time" if base == "timestamp" else base for base in bases} & {"time", "start", "duration", "end"}
+    return {"x", "y"} <= bases and (times == {"time"} or {"start"} < times <= {"start", "duration", "end"})
+
+
+def _check_own(headers: list[Header], path: Path) -> None:
+    seen: dict[str, str] = {}
+    for name, base, _ in headers:
+        base = "time" if base == "timestamp" else base
+        if base in NAMEABLE and base in seen:
+            raise UserError(f"{path.name}: columns {seen[base]} and {name} say the same; expected one")
+        seen[base] = name
+    if "validity" in seen and "valid" not in seen:
+        raise UserError(f"{path.name}: column validity differs by vendor; expected valid, 1 to use a sample or 0")
 
 
 def _fits(format: Format, bases: set[str]) -> bool:
@@ -155,21 +188,22 @@ def _canonical(
     merged = {
         what: _means([cells[at] for at in places]) if what in KINDS else cells[places[0]]
         for what, places in used.items()
-        if what not in ("valid", "recording")
+        if what != "recording"
     }
     merged.setdefault("stimulus", [""] * len(rows))
     merged["recording"] = [", ".join(cells[at][row] for at in used.get("recording", ())) for row in rows]
     if "valid" in used:
-        columns["valid"] = Column("valid", None)
+        columns["valid"] = Column("valid" if format is not OWN else headers[used["valid"][0]].name, None)
         rules = [(cells[at], dict(format.valid)[headers[at].base]) for at in used["valid"]]
-        merged["valid"] = [str(int(any(_is_usable(column[row], rule) for column, rule in rules))) for row in rows]
+        if format is not OWN:
+            merged["valid"] = [str(int(any(_is_usable(column[row], rule) for column, rule in rules))) for row in rows]
     place = BRACKETS.get(headers[used["x"][0]].bracket, ("", None))[1] or format.place
-    return Table(format, place, columns, merged, has_commas)
+    return Table(format, place, columns, merged, has_commas, [])
 
 
 def _column(what: str, headers: list[Header], format: Format) -> Column:
-    name, _, bracket = headers[0]
-    unit = BRACKETS[bracket][0] if bracket in BRACKETS else SUFFIXES.get(name.lower().rpartition("_")[2])
+    bracket = headers[0].bracket
+    unit = BRACKETS.get(bracket, ("", None))[0]
     by_format = format.units.get("x" if what == "y" else what)
     joined = ", ".join(header.name for header in headers)
     return Column(joined, unit) if unit in UNITS[KINDS[what]] else Column(joined, by_format, "format")
@@ -185,7 +219,7 @@ def _means(eyes: list[list[str]]) -> list[str]:
 
 def _is_usable(cell: str, rule: str) -> bool:
     least, value = rule.removeprefix("at least "), number(cell)
-    return cell.lower() in rule.split("|") if least == rule else value is not None and value >= float(least)
+    return cell.lower() == rule if least == rule else value is not None and value >= float(least)
 
 
 def _of_reading(table: Table, source: Source) -> tuple[list[int], list[str]]:
@@ -275,9 +309,7 @@ def named_columns(words: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """The columns that a user names as `x=Gaze X`; raises UserError where they are no recording's."""
     named = [(what, name) for what, _, name in (word.partition("=") for word in words)]
     found = {what for what, name in named if name}
-    times = found & {"time", "start", "duration", "end"}
-    is_enough = {"x", "y"} <= found and (times == {"time"} or {"start"} < times <= {"start", "duration", "end"})
-    if len(found) < len(named) or not found <= set(NAMEABLE) or not is_enough:
+    if len(found) < len(named) or not found <= set(NAMEABLE) or not _is_enough(found):
         raise UserError(
             f"--columns {' '.join(words)}: expected x=NAME, y=NAME and time=NAME, or start=NAME with duration=NAME or "
             f"end=NAME, each once, of {', '.join(NAMEABLE)}"

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from dataset_scripts.files.json_files import read_json
-from dataset_scripts.files.tables import number
+from dataset_scripts.files.tables import number, read_table
 from dataset_scripts.schema import UserError
 
 DELIMITERS = "\t;,"
+SUFFIXES = (".csv", ".tsv", ".txt", ".asc", ".gz", ".json")
 _ASC = ("start", "duration", "x", "y", "stimulus", "onset", "left", "top", "width", "height")
 _ASC_MESSAGE = re.compile(r"MSG\s+(\d+(?:\.\d+)?)\s+(?:(-?\d+)\s+)?(.*)")
 _ASC_ERROR = re.compile(r"!CAL VALIDATION .*\b(LEFT|RIGHT)\b.* ERROR\s+([\d.]+)")
@@ -37,11 +38,13 @@ def read_cells(path: Path) -> Cells:
     """The table in a file, whatever its kind.
 
     Raises:
-        UserError: it is binary, of an encoding that nothing says, or breaks off.
+        UserError: its name ends otherwise than in SUFFIXES, its encoding is another, or it breaks off.
     """
     name = path.name.lower()
     if name.endswith(".edf"):
         raise UserError(f"{path.name}: a binary recording of EyeLink; expected what edf2asc makes of it, or a report")
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{path.name}: expected gaze that ends in {', '.join(SUFFIXES)}")
     if name.endswith(".json"):
         return _from_jspsych(read_json(path, path.name), path.name)
     if _PHYSIO.search(name):
@@ -52,6 +55,9 @@ def read_cells(path: Path) -> Cells:
         return _from_asc(list(lines), path.name)
     delimiter = max(DELIMITERS, key=first.count)
     names = next(csv.reader([first], delimiter=delimiter), [])
+    if delimiter == ",":
+        rows = read_table(path, ())
+        return Cells(list(rows[0]) if rows else names, (list(row.values()) for row in rows), delimiter)
     return Cells(names, csv.reader(lines, delimiter=delimiter), delimiter)
 
 

@@ -20,12 +20,14 @@ class Header(NamedTuple):
     bracket: str
 
 
+_UNITS = {
+    "pixels": "px pixel pixels", "fractions": "normalized fraction fractions", "seconds": "s seconds",
+    "milliseconds": "ms milliseconds", "microseconds": "us microseconds", "nanoseconds": "ns nanoseconds",
+}  # fmt: skip
 # what stands in a bracket -> a unit, and the place that positions refer to, None where it says none
 BRACKETS: dict[str, tuple[str, Place | None]] = {
     "mcsnorm": ("fractions", "image"), "mcspx": ("pixels", "image"), "dacspx": ("pixels", "screen"),
-    "adcspx": ("pixels", "screen"), "normalized": ("fractions", None), "px": ("pixels", None),
-    "pixel": ("pixels", None), "pixels": ("pixels", None), "ns": ("nanoseconds", None), "us": ("microseconds", None),
-    "ms": ("milliseconds", None), "s": ("seconds", None),
+    "adcspx": ("pixels", "screen"), **{word: (unit, None) for unit, words in _UNITS.items() for word in words.split()},
 }  # fmt: skip
 
 
@@ -39,7 +41,8 @@ class Format:
         units: of what no bracket says, by `x` (of both axes), `time`, `start`, `duration`, `end`.
         place: what positions refer to where no bracket says it; `any`: the screen where its edges are given.
         is_upward: y counts from the lower edge.
-        valid: columns, and what they hold in a row to be used (`at least 0.6`, or a word); any one will do.
+        valid: columns, and what they hold in a row to be used (`at least 0.6`, a word, "" for 1 or 0); any one
+            will do.
         only: a column, and the word that it holds, where it is there, in the rows that are read at all.
         group: the column that numbers fixations which are repeated on every sample.
         is_last: the last of these has the fixation's final position; else it is their mean.
@@ -147,8 +150,17 @@ FORMATS = (
 )  # fmt: skip
 
 
+OWN = Format(
+    "a table of the lab's own", ("{}",), "time|timestamp", "start", "duration", "end", place="any", zero="",
+    valid=(("valid", ""),), stimulus="stimulus", recording=("recording",),
+)  # fmt: skip
+
+
 def header(name: str) -> Header:
-    """The base and the bracket of a column's name."""
+    """The base and the bracket of a column's name; a unit after an underscore (`start_ms`) counts as a bracket."""
     base, opened, rest = name.strip().lower().replace("(", "[").partition("[")
-    bracket = rest.partition("]")[0].partition(")")[0] if opened else ""
-    return Header(name.strip(), base.strip(), "".join(bracket.split()).replace("μ", "u").replace("µ", "u"))
+    bracket = "".join(rest.partition("]")[0].partition(")")[0].split()).replace("μ", "u").replace("µ", "u")
+    stem, _, suffix = base.rpartition("_")
+    if not opened and stem and suffix in BRACKETS:
+        base, bracket = stem, suffix
+    return Header(name.strip(), base.strip(), bracket)

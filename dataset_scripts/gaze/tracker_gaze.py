@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset_scripts.files.json_files import read_json
-from dataset_scripts.files.tables import FloatArray, Row, flag, read_table
+from dataset_scripts.files.tables import FloatArray, Row, flag
 from dataset_scripts.gaze.fixation_detection import MAX_GAP_SECONDS, MIN_DURATION_SECONDS, detect_fixations
 from dataset_scripts.gaze.fixations import valid_fixations
 from dataset_scripts.gaze.lost_eye import BoolArray, frozen_samples, lost_eye
@@ -22,7 +22,6 @@ from dataset_scripts.gaze.tracker_columns import (
     Column,
     Frame,
     Source,
-    gaze_columns,
     positions_on_image,
     require_possible_times,
     times_in_seconds,
@@ -50,18 +49,11 @@ def read_gaze(source: Source) -> Fixations | None:
     path = source.path
     if path.suffix.lower() == ".json" and path.stat().st_size > MAX_JSON_BYTES:
         raise UserError(f"{path.name}: larger than {MAX_JSON_BYTES} bytes; expected the fixations of one reading")
-    export = read_export(source)
-    if export is not None:
-        rows, columns, source = export
-    elif path.suffix.lower() == ".json":
+    if path.suffix.lower() == ".json" and not (isinstance(content := read_json(path, path.name), list) and content):
         recorded = _json_columns(path)
         lost = lost_eye(recorded["x"], recorded["y"], FIXATION_TABLE, source.where, source.ledger)
         return _valid(recorded, FIXATION_TABLE, source, lost)
-    elif path.suffix.lower() == ".csv":
-        rows = read_table(path, ())
-        columns = gaze_columns(list(rows[0]), source) if rows else {}
-    else:
-        raise UserError(f"{path.name}: no export of a tracker that is known; expected one, .csv or .json, or --columns")
+    rows, columns, source = read_export(source)
     if not rows:
         source.ledger.note("gaze_file_has_no_row", source.where)
         return None

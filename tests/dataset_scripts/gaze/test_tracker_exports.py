@@ -362,7 +362,7 @@ def test_columns_of_any_table_can_be_named(tmp_path):
     rows += [[start * 1000, duration * 1000, x * WIDTH, y * HEIGHT, "a"] for x, y, start, duration in SEEN]
     named = ["x=Blick X [px]", "y=Blick Y [px]", "start=when (ms)", "duration=lasts (ms)", "stimulus=Bild"]
     found, report = read(tmp_path, "own.tsv", table(names, rows, ";", comma=True), columns=named)
-    check(found, report, "columns_named_by_a_flag")
+    check(found, report, "a_table_of_the_lab_s_own")
 
 
 @pytest.mark.parametrize(
@@ -410,7 +410,7 @@ def test_several_stimuli_or_readers_must_be_named(tmp_path):
     [
         ("x.edf", "SR_RESEARCH", "x.edf: a binary recording of EyeLink; expected what edf2asc"),
         ("x.asc", "** CONVERTED FROM x.edf\n12000\t1\t2\t3\n", "x.asc: no line EFIX; expected the events of edf2asc"),
-        ("x.txt", "a\tb\n1\t2\n", "x.txt: no export of a tracker that is known"),
+        ("x.txt", "a\tb\n1\t2\n", "x.txt: expected the columns x, y and either"),
         ("x.tsv", b"\xffa\tb\n", "x.tsv: expected text in UTF-8 or UTF-16"),
         ("x.tsv", "x_norm\ty_norm\tgaze_timestamp\ton_surf\n1\t2\t3\tTrue\t5\n", "row 1 has 5 cells; expected 4"),
         ("x.json", '[{"webgazer_data": [{"x": 1}]}]', "x.json: trial 1 is not as jsPsych writes it"),
