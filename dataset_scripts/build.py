@@ -84,6 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if arguments.output is None:
             raise UserError("--output is missing; expected a new or empty folder to write")
+        corpus_flags = {flag: getattr(arguments, flag) for flag in CORPUS_FLAGS}
+        if arguments.preview:
+            print(_preview(arguments, corpus_flags))
+            return 0
         report = build(
             arguments.corpus,
             arguments.source,
@@ -94,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             seed=arguments.seed,
             push_to_hub=arguments.push_to_hub,
             i_hold_the_rights=arguments.i_hold_the_rights,
-            **{flag: getattr(arguments, flag) for flag in CORPUS_FLAGS},
+            **corpus_flags,
         )
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -169,6 +173,16 @@ def build(
     if push_to_hub is not None:
         print(push(output, push_to_hub, must_be_private=not is_free))
     return report
+
+
+def _preview(arguments: argparse.Namespace, corpus_flags: dict[str, Any]) -> str:
+    from dataset_scripts.preview import preview
+
+    corpus, source = arguments.corpus, arguments.source
+    _check_paths(corpus, source, arguments.output)
+    _check_flags(corpus, corpus_flags)
+    options = Options(arguments.image_size, arguments.seed, _is_generated(source), **corpus_flags)
+    return preview(CORPORA[corpus].plan(source, options), arguments.output, arguments.preview)
 
 
 def _conversion(corpus: str, source: Path, options: Options, limit: int | None) -> dict[str, Any]:
@@ -287,6 +301,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--columns", nargs="+", metavar="WHAT=NAME", help="of a gaze table of another kind: x, y, time ..."
     )
+    parser.add_argument("--preview", type=_positive, metavar="N", help="draw the first N readings' gaze, and stop")
     parser.add_argument("--propose", action="store_true", help="write a first readings.csv of a tracker, and stop")
     parser.add_argument("--push-to-hub", metavar="ID", help="also upload it as this data set, a private one")
     parser.add_argument("--i-hold-the-rights", action="store_true", help="to pass on a corpus under a use agreement")
