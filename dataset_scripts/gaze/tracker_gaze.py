@@ -27,12 +27,13 @@ from dataset_scripts.gaze.tracker_columns import (
     times_in_seconds,
 )
 from dataset_scripts.gaze.tracker_exports import read_export
-from dataset_scripts.ledger import OFFENDERS_NAMED, Dropped
+from dataset_scripts.ledger import OFFENDERS_NAMED, Dropped, Ledger
 from dataset_scripts.schema import Fixations, UserError
 
 FIXATION_TABLE, SAMPLE_TABLE, DETECTED_TABLE = "fixations", "samples", "fixations found in samples"
 DISPERSION_DEGREES = 1.0
 DISPERSION_DIAGONALS = 0.025  # about a degree: in REFLACX 94 pixels of an image of 2544 x 3056, 0.024 of its diagonal
+LEAST_TO_SUSPECT = 10  # fixations, so that their median and extent say something
 MAX_JSON_BYTES = 1 << 28
 UNIT_JUMP, SHARE_OF_JUMPS = 100, 0.1  # of intervals of samples; between seconds and milliseconds lie 1,000
 _JSON_FORM = '{"fixations": {"x": [], "y": [], "start": [], "duration": []}} with a number a fixation in each list'
@@ -73,12 +74,36 @@ def _valid(
 ) -> Fixations | None:
     if table == FIXATION_TABLE and source.is_eye:
         require_possible_times(columns["start"], columns["duration"], source.path.name)
+    note_suspicion(columns["x"], columns["y"], source.where, source.ledger)
     frame = source.frame
     if frame.width_degrees is not None:
         sigma_x = 1 / frame.width_degrees
         for name, sigma in (("sigma_x", sigma_x), ("sigma_y", sigma_x * frame.width / frame.height)):
             columns[name] = np.full(len(columns["x"]), sigma)
     return valid_fixations(columns, table, source.where, source.ledger, lost, marked)
+
+
+def note_suspicion(x: FloatArray, y: FloatArray, where: str, ledger: Ledger) -> None:
+    """Note where fixations, (F,) fractions of the image, lie as they do with another origin, scale or frame.
+
+    Of 125 recordings of a radiologist (SIIM-ACR) 1 is suspected, all at half their scale and 108 at twice it. Upside
+    down within the image they are not: fixations lie as much above the middle as below it.
+    """
+    seen = np.isfinite(x) & np.isfinite(y)
+    x, y = x[seen], y[seen]
+    if len(x) < LEAST_TO_SUSPECT:
+        return
+    outside = float(((x < 0) | (x >= 1) | (y < 0) | (y >= 1)).mean())
+    centre = (float(np.median(x)), float(np.median(y)))
+    in_corner = np.percentile(x, 95) < 0.55 and (np.percentile(y, 95) < 0.55 or np.percentile(y, 5) > 0.45)
+    for told, is_so in (
+        (f"{outside:.0%} outside the image", outside > 0.5),
+        ("95 % in one quarter of the image on the left, as with half the scale", in_corner),
+        (f"centre at ({centre[0]:.2f}, {centre[1]:.2f})", not all(0.1 <= middle <= 0.9 for middle in centre)),
+    ):
+        if is_so:
+            ledger.note("origin_or_scale_suspected", f"{where}: {len(x)} fixations, {told}")
+            return
 
 
 def _json_columns(path: Path) -> dict[str, FloatArray]:
