@@ -74,11 +74,15 @@ def read_table(path: Path, named: tuple[tuple[str, str], ...] = ()) -> Table | N
     Raises:
         UserError: a named column is missing, two say the same, a row is longer than the header, or as `read_cells`.
     """
-    return _read_table(path, path.stat().st_mtime_ns, named)
+    found = path.stat()
+    try:
+        return _read_table(path, (found.st_mtime_ns, found.st_size), named)
+    except csv.Error as error:
+        raise UserError(f"{path.name}: expected a table ({error})") from None
 
 
 @lru_cache(maxsize=2)
-def _read_table(path: Path, _changed: int, named: tuple[tuple[str, str], ...]) -> Table | None:
+def _read_table(path: Path, _version: tuple[int, int], named: tuple[tuple[str, str], ...]) -> Table | None:
     names, rows, delimiter = read_cells(path)
     headers = [header(name) for name in names]
     if named:
@@ -168,15 +172,12 @@ def _cells(rows: Iterable[list[str]], places: list[int], width: int, path: Path)
     """The columns at some places; what repeats is kept once."""
     cells: dict[int, list[str]] = {at: [] for at in places}
     seen: dict[str, str] = {}
-    try:
-        for number_of_row, row in enumerate(rows, 1):
-            if any(row[width:]):
-                raise UserError(f"{path.name}: row {number_of_row} has {len(row)} cells; expected {width}")
-            for at, column in cells.items():
-                cell = row[at].strip() if at < len(row) else ""
-                column.append(seen.setdefault(cell, cell))
-    except csv.Error as error:
-        raise UserError(f"{path.name}: expected a table ({error})") from None
+    for number_of_row, row in enumerate(rows, 1):
+        if any(row[width:]):
+            raise UserError(f"{path.name}: row {number_of_row} has {len(row)} cells; expected {width}")
+        for at, column in cells.items():
+            cell = row[at].strip() if at < len(row) else ""
+            column.append(seen.setdefault(cell, cell))
     return cells
 
 
@@ -291,6 +292,10 @@ def _frame(table: Table, rows: list[int], source: Source) -> Frame:
     """The image as positions see it: without edges on the screen where they lie on the image."""
     frame = source.frame
     if table.place == "image":
+        if frame.screen is not None:
+            source.ledger.note(
+                "screen_edges_not_used", f"{source.where}: {source.path.name} has positions on the image"
+            )
         return frame._replace(screen=None)
     if table.place == "any" or frame.screen is not None:
         return frame

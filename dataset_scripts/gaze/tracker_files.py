@@ -21,7 +21,7 @@ DELIMITERS = "\t;,"
 SUFFIXES = (".csv", ".tsv", ".txt", ".asc", ".gz", ".json")
 _ASC = ("start", "duration", "x", "y", "stimulus", "onset", "left", "top", "width", "height")
 _ASC_MESSAGE = re.compile(r"MSG\s+(\d+(?:\.\d+)?)\s+(?:(-?\d+)\s+)?(.*)")
-_ASC_ERROR = re.compile(r"!CAL VALIDATION .*\b(LEFT|RIGHT)\b.* ERROR\s+([\d.]+)")
+_ASC_ERROR = re.compile(r"!CAL VALIDATION .*\b(LEFT|RIGHT)\b.* ERROR\s+(\d+(?:\.\d+)?)")
 _BIDS_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _PHYSIO = re.compile(r"(?:_recording-[^_]+)?_physio\.tsv(?:\.gz)?$")
 
@@ -82,7 +82,7 @@ def _opened(path: Path) -> TextIO:
 
 def _from_asc(lines: list[str], name: str) -> Cells:
     """The fixations of the eye that was calibrated better; of two alike, of the one with more of them."""
-    eyes = [line.split()[1] for line in lines if line.startswith("EFIX ")]
+    eyes = [cells[1] for cells in map(str.split, lines) if cells[:1] == ["EFIX"] and len(cells) >= 7]
     errors = {found[1][0]: float(found[2]) for line in lines if (found := _ASC_ERROR.search(line))}
     if not eyes:
         raise UserError(f"{name}: no line EFIX; expected the events of edf2asc, not the samples alone")
@@ -96,7 +96,7 @@ def _from_asc(lines: list[str], name: str) -> Cells:
                 trials.append([message[3].removeprefix("TRIALID").strip(), *[""] * 5])
             screen = _told(message[3].split(), trials[-1], screen, float(message[1]) - float(message[2] or 0))
         elif cells[:1] == ["START"] and not trials[-1][1]:
-            trials[-1][1] = cells[1]
+            trials[-1][1] = "".join(cells[1:2])
         elif cells[:2] == ["EFIX", eye] and len(cells) >= 7:
             rows.append(([cells[2], *cells[4:7]], trials[-1]))
     return Cells([f"asc {column}" for column in _ASC], [fixation + told for fixation, told in rows], "")
@@ -149,35 +149,37 @@ def _from_bids(path: Path) -> Cells:
     if not sidecar.is_file():
         raise UserError(f"{path.name}: {sidecar.name} is missing; expected it to name the columns and their units")
     told = read_json(sidecar, sidecar.name)
-    names = told.get("Columns") if isinstance(told, dict) else None
-    if not isinstance(names, list) or not {"timestamp", "x_coordinate", "y_coordinate"} <= {str(n) for n in names}:
+    columns = told.get("Columns") if isinstance(told, dict) else None
+    names = [str(name) for name in columns] if isinstance(columns, list) else []
+    if not {"timestamp", "x_coordinate", "y_coordinate"} <= set(names):
         raise UserError(f"{sidecar.name}: expected Columns with timestamp, x_coordinate and y_coordinate")
     if told.get("PhysioType") != "eyetrack" or told.get("SampleCoordinateSystem") != "gaze-on-screen":
         found = f"{told.get('PhysioType')}, {told.get('SampleCoordinateSystem')}"
         raise UserError(f"{sidecar.name}: {found}; expected PhysioType eyetrack, SampleCoordinateSystem gaze-on-screen")
-    described = {str(name): told[name] if isinstance(told.get(name), dict) else {} for name in names}
-    units = {name: str(column.get("Units") or "") for name, column in described.items()}
+    described = [told[name] if isinstance(told.get(name), dict) else {} for name in names]
+    units = [str(column.get("Units") or "") for column in described]
     rows = list(csv.reader(_lines(path), delimiter="\t"))
-    stimuli = _bids_stimuli(path, rows, names.index("timestamp"), units["timestamp"], told.get("StartTime"))
-    header = [f"{name} [{unit}]" if unit else name for name, unit in units.items()]
+    stimuli = _bids_stimuli(path, rows, names.index("timestamp"), units, number(str(told.get("StartTime"))))
+    header = [f"{name} [{unit}]" if unit else name for name, unit in zip(names, units, strict=True)]
     return Cells([*header, "bids stimulus"], [[*row, shown] for row, shown in zip(rows, stimuli, strict=True)], "")
 
 
-def _bids_stimuli(path: Path, rows: list[list[str]], at: int, unit: str, start: object) -> list[str]:
+def _bids_stimuli(path: Path, rows: list[list[str]], at: int, units: list[str], start: float | None) -> list[str]:
     """What was on the screen at every sample; "" where the events' table has none, or there is no such table."""
     events = path.with_name(_PHYSIO.sub("_events.tsv", path.name))
     times = [number(row[at]) if at < len(row) else None for row in rows]
     first = next((time for time in times if time is not None), None)
     if not events.is_file() or first is None:
         return [""] * len(rows)
-    if not isinstance(start, int | float) or unit.lower() not in _BIDS_SECONDS:
+    unit = units[at].lower()
+    if start is None or unit not in _BIDS_SECONDS:
         raise UserError(f"{path.name}: {events.name} needs StartTime in seconds and timestamp's Units, s, ms, us or ns")
     spans = []
     for event in _dicts(events):
         onset, duration = (number(event.get(name) or "") for name in ("onset", "duration"))
         if onset is not None and duration is not None and event.get("stim_file", "n/a") != "n/a":
             spans.append((onset, onset + duration, event["stim_file"]))
-    since = [None if time is None else start + (time - first) * _BIDS_SECONDS[unit.lower()] for time in times]
+    since = [None if time is None else start + (time - first) * _BIDS_SECONDS[unit] for time in times]
     return [
         next((name for begin, end, name in spans if time is not None and begin <= time < end), "") for time in since
     ]

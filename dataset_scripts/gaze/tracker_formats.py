@@ -138,7 +138,7 @@ FORMATS = (
     Format("Pupil Neon scene camera", ("gaze {}",), time="timestamp", place="scene"),
     Format(
         "Gazepoint", ("fpog{}",), start="fpogs", duration="fpogd", units=_IN_SECONDS | {"duration": "seconds"},
-        valid=(("fpogv", "1"),), group="fpogid", is_last=True, stimulus="media_name|media_id", zero="",
+        valid=(("fpogv", "at least 1"),), group="fpogid", is_last=True, stimulus="media_name|media_id", zero="",
     ),
     Format(
         "WebGazer in jsPsych", ("webgazer {}",), time="webgazer t", units={"x": "pixels", **_TIMES},
