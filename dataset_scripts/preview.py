@@ -32,15 +32,12 @@ HEAD = (
 )
 
 
-class Gaze(NamedTuple):
-    """What one reading adds to its reader's line; seconds."""
+class Seen(NamedTuple):
+    """A reading with gaze, and what was counted for it."""
 
-    rows: int
-    lost: int
-    lengths: list[float]
-    seconds: float
-    spoken: list[bool]
-    delay: float | None
+    reading: Reading
+    fixations: Fixations
+    counted: Ledger
 
 
 def preview(plan: Plan, folder: Path, count: int) -> str:
@@ -50,10 +47,10 @@ def preview(plan: Plan, folder: Path, count: int) -> str:
         count: of readings, at most.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    by_reader, ledger = defaultdict[str, list[Gaze]](list), Ledger()
-    for number, (reading, fixations, counted) in enumerate(_with_gaze(plan, count, ledger), 1):
-        _figure(reading, fixations).savefig(folder / f"preview_{number}.png", dpi=110, bbox_inches="tight")
-        by_reader[reading["reader_id"] or "-"].append(_gaze(reading, fixations, counted))
+    by_reader, ledger = defaultdict[str, list[Seen]](list), Ledger()
+    for number, seen in enumerate(_with_gaze(plan, count, ledger), 1):
+        _figure(seen).savefig(folder / f"preview_{number}.png", dpi=110, bbox_inches="tight")
+        by_reader[seen.reading["reader_id"] or "-"].append(seen)
     lines = [HEAD, *(_line(reader, found) for reader, found in sorted(by_reader.items()))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
@@ -63,7 +60,7 @@ def preview(plan: Plan, folder: Path, count: int) -> str:
     return "\n".join([*table, *notes, f"{sum(map(len, by_reader.values()))} pictures in {folder}"])
 
 
-def _with_gaze(plan: Plan, count: int, ledger: Ledger) -> Iterator[tuple[Reading, Fixations, Ledger]]:
+def _with_gaze(plan: Plan, count: int, ledger: Ledger) -> Iterator[Seen]:
     """The first readings with gaze, each with what was counted for it; all that was counted goes to `ledger` too."""
     for unit in plan.units:
         for reading, counted in plan.convert(unit):
@@ -71,35 +68,27 @@ def _with_gaze(plan: Plan, count: int, ledger: Ledger) -> Iterator[tuple[Reading
             fixations = reading[1]["fixations"] if reading else None
             if reading and fixations and count > 0:
                 count -= 1
-                yield reading[1], fixations, counted
+                yield Seen(reading[1], fixations, counted)
         if count <= 0:
             return
 
 
-def _gaze(reading: Reading, fixations: Fixations, counted: Ledger) -> Gaze:
-    tables = [table for name in LOST_TABLES if (table := counted.tables.get(name))]
-    spans = [span for sentence in reading["sentences"] if (span := sentence_span(sentence))]
-    start = np.array(fixations["start"])
-    end = start + np.array(fixations["duration"])
-    return Gaze(
-        rows=sum(table.rows_in for table in tables),
-        lost=sum(table.rows_dropped for table in tables),
-        lengths=fixations["duration"],
-        seconds=float(end.max() - start.min()),
-        spoken=[bool(((start < last) & (end > first)).any()) for first, last in spans],
-        delay=min(first for first, _ in spans) - float(start.min()) if spans else None,
-    )
-
-
-def _line(reader: str, found: list[Gaze]) -> tuple[str, ...]:
-    rows, seconds = sum(gaze.rows for gaze in found), sum(gaze.seconds for gaze in found)
-    lengths = [length for gaze in found for length in gaze.lengths]
-    spoken = [met for gaze in found for met in gaze.spoken]
-    delays = [gaze.delay for gaze in found if gaze.delay is not None]
+def _line(reader: str, found: list[Seen]) -> tuple[str, ...]:
+    tables = [table for seen in found for name in LOST_TABLES if (table := seen.counted.tables.get(name))]
+    rows = sum(table.rows_in for table in tables)
+    lengths, seconds, spoken, delays = list[float](), 0.0, list[bool](), list[float]()
+    for reading, fixations, _ in found:
+        spans = [span for sentence in reading["sentences"] if (span := sentence_span(sentence))]
+        start = np.array(fixations["start"])
+        end = start + np.array(fixations["duration"])
+        lengths += fixations["duration"]
+        seconds += float(end.max() - start.min())
+        spoken += [bool(((start < last) & (end > first)).any()) for first, last in spans]
+        delays += [min(spans)[0] - float(start.min())] if spans else []
     return (
         reader,
         str(len(found)),
-        f"{sum(gaze.lost for gaze in found) / rows:.0%}" if rows else "-",
+        f"{sum(table.rows_dropped for table in tables) / rows:.0%}" if rows else "-",
         f"{len(lengths) / seconds:.1f}" if seconds else "-",
         f"{np.mean(lengths):.3f}",
         f"{np.mean(spoken):.0%}" if spoken else "-",
@@ -107,7 +96,8 @@ def _line(reader: str, found: list[Gaze]) -> tuple[str, ...]:
     )
 
 
-def _figure(reading: Reading, fixations: Fixations) -> Figure:
+def _figure(seen: Seen) -> Figure:
+    reading, fixations, _ = seen
     figure = Figure(figsize=(8, 9))
     above, below = figure.subplots(2, 1, height_ratios=(3, 1))
     picture = reading["image"]

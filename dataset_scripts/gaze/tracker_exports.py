@@ -161,11 +161,9 @@ def _uses(format: Format, bases: set[str]) -> dict[str, list[str]]:
 
 def _best(headers: Sequence[Header], base: str) -> int:
     """The column of a base whose bracket comes first."""
-    ranks = list(BRACKETS)
-    return min(
-        (place for place, found in enumerate(headers) if found.base == base),
-        key=lambda place: ranks.index(headers[place].bracket) if headers[place].bracket in ranks else len(ranks),
-    )
+    ranks = {bracket: rank for rank, bracket in enumerate(BRACKETS)}
+    places = [place for place, found in enumerate(headers) if found.base == base]
+    return min(places, key=lambda place: ranks.get(headers[place].bracket, len(ranks)))
 
 
 def _cells(rows: Iterable[list[str]], places: list[int], width: int, path: Path) -> dict[int, list[str]]:
@@ -203,8 +201,7 @@ def _canonical(
 
 
 def _column(what: str, headers: list[Header], format: Format) -> Column:
-    bracket = headers[0].bracket
-    unit = BRACKETS.get(bracket, ("", None))[0]
+    unit = BRACKETS.get(headers[0].bracket, ("", None))[0]
     by_format = format.units.get("x" if what == "y" else what)
     joined = ", ".join(header.name for header in headers)
     return Column(joined, unit) if unit in UNITS[KINDS[what]] else Column(joined, by_format, "format")

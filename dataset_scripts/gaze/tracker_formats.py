@@ -93,60 +93,34 @@ _NEON = Format(
 _MAPPED = ("in reference image", "on surface")  # by the reference image mapper, by the marker mapper
 
 FORMATS = (
-    replace(
-        _PRO_LAB, name="Tobii Pro Lab fixations", position=("fixation point {}",), start="recording timestamp",
+    replace(_PRO_LAB, name="Tobii Pro Lab fixations", position=("fixation point {}",), start="recording timestamp",
         duration="gaze event duration|eye movement event duration", marks=("eye movement type",),
-        only=("eye movement type", "fixation"), group="eye movement type index",
-    ),
-    replace(
-        _PRO_LAB, name="Tobii Pro Lab samples", position=("gaze point {}",),
-        time="recording timestamp|eyetracker timestamp|computer timestamp",
-        only=("sensor", "eye tracker"), valid=(("validity left", "valid"), ("validity right", "valid")),
-    ),
-    replace(
-        _ASC, name="EyeLink ASC fixations", position=("asc {}",), start="asc start", duration="asc duration",
-    ),
-    replace(
-        _REPORT, name="EyeLink fixation report", position=("current_fix_{}",), start="current_fix_start",
-        duration="current_fix_duration", end="current_fix_end", zero="",
-    ),
+        only=("eye movement type", "fixation"), group="eye movement type index"),
+    replace(_PRO_LAB, name="Tobii Pro Lab samples", position=("gaze point {}",),
+        time="recording timestamp|eyetracker timestamp|computer timestamp", only=("sensor", "eye tracker"),
+        valid=(("validity left", "valid"), ("validity right", "valid"))),
+    replace(_ASC, name="EyeLink ASC fixations", position=("asc {}",), start="asc start", duration="asc duration"),
+    replace(_REPORT, name="EyeLink fixation report", position=("current_fix_{}",), start="current_fix_start",
+        duration="current_fix_duration", end="current_fix_end", zero=""),
     replace(_REPORT, name="EyeLink sample report", position=("left_gaze_{}", "right_gaze_{}"), time="timestamp"),
-    replace(
-        _SURFACE, name="Pupil Core fixations on a surface", position=("norm_pos_{}",), start="start_timestamp",
-        duration="duration", marks=("on_surf",), valid=(("on_surf", "true"),), group="fixation_id",
-    ),
-    replace(
-        _SURFACE, name="Pupil Core gaze on a surface", position=("{}_norm",), time="gaze_timestamp",
-        marks=("on_surf",), valid=(("confidence", "at least 0.6"),),
-    ),
+    replace(_SURFACE, name="Pupil Core fixations on a surface", position=("norm_pos_{}",),
+        start="start_timestamp", duration="duration", marks=("on_surf",), valid=(("on_surf", "true"),),
+        group="fixation_id"),
+    replace(_SURFACE, name="Pupil Core gaze on a surface", position=("{}_norm",), time="gaze_timestamp",
+        marks=("on_surf",), valid=(("confidence", "at least 0.6"),)),
     Format("Pupil Core scene camera", ("norm_pos_{}",), time="gaze_timestamp|start_timestamp", place="scene"),
-    *(
-        replace(
-            _NEON, name=f"Pupil Neon fixations {what}", position=("fixation {}",),
-            marks=(f"fixation detected {what}",), valid=((f"fixation detected {what}", "true"),),
-        )
-        for what in _MAPPED
-    ),
-    *(
-        replace(
-            _NEON, name=f"Pupil Neon gaze {what}", position=(f"gaze position {what} {{}}",), time="timestamp", start="",
-            duration="", valid=((f"gaze detected {what}", "true"),),
-        )
-        for what in _MAPPED
-    ),
+    *(replace(_NEON, name=f"Pupil Neon fixations {what}", position=("fixation {}",),
+        marks=(f"fixation detected {what}",), valid=((f"fixation detected {what}", "true"),)) for what in _MAPPED),
+    *(replace(_NEON, name=f"Pupil Neon gaze {what}", position=(f"gaze position {what} {{}}",), time="timestamp",
+        start="", duration="", valid=((f"gaze detected {what}", "true"),)) for what in _MAPPED),
     replace(_NEON, name="Pupil Neon scene camera", position=("fixation {}",), place="scene"),
     Format("Pupil Neon scene camera", ("gaze {}",), time="timestamp", place="scene"),
-    Format(
-        "Gazepoint", ("fpog{}",), start="fpogs", duration="fpogd", units=_IN_SECONDS | {"duration": "seconds"},
-        valid=(("fpogv", "at least 1"),), group="fpogid", is_last=True, stimulus="media_name|media_id", zero="",
-    ),
-    Format(
-        "WebGazer in jsPsych", ("webgazer {}",), time="webgazer t", units={"x": "pixels", **_TIMES},
-        stimulus="stimulus", zero="", edges=("left", "top", "width", "height"),
-    ),
-    Format(
-        "BIDS eye tracking", ("{}_coordinate",), time="timestamp", marks=("bids stimulus",), stimulus="bids stimulus",
-    ),
+    Format("Gazepoint", ("fpog{}",), start="fpogs", duration="fpogd", units=_IN_SECONDS | {"duration": "seconds"},
+        valid=(("fpogv", "at least 1"),), group="fpogid", is_last=True, stimulus="media_name|media_id", zero=""),
+    Format("WebGazer in jsPsych", ("webgazer {}",), time="webgazer t", units={"x": "pixels", **_TIMES},
+        stimulus="stimulus", zero="", edges=("left", "top", "width", "height")),
+    Format("BIDS eye tracking", ("{}_coordinate",), time="timestamp", marks=("bids stimulus",),
+        stimulus="bids stimulus"),
 )  # fmt: skip
 
 

@@ -39,8 +39,8 @@ def test_a_line_a_reader(source, tmp_path, capsys):
 
 def test_gaze_is_drawn_where_it_lies_in_the_colour_of_its_sentence(source, tmp_path):
     plan = build.CORPORA["tracker"].plan(source, Options(64, 0, False))
-    ((reading, fixations, _),) = _with_gaze(plan, 1, Ledger())
-    above, below = _figure(reading, fixations).axes
+    (seen,) = _with_gaze(plan, 1, Ledger())
+    above, below = _figure(seen).axes
     (points,) = above.collections
     assert points.get_offsets().tolist() == [[0.25, 0.2], [0.755, 0.8], [0.6, 0.2]]
     colours = [tuple(colour[:3]) for colour in points.get_facecolors()]
