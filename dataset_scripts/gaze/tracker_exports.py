@@ -88,8 +88,8 @@ def _read_table(path: Path, _version: tuple[int, int], named: tuple[tuple[str, s
     if named:
         headers = _renamed(headers, named, path)
     bases = {found.base for found in headers} - {""}
-    format = next((one for one in FORMATS if not named and _fits(one, bases)), OWN)
-    if format is OWN and not _is_enough(bases):
+    format = next((one for one in ((OWN,) if named else (*FORMATS, OWN)) if _fits(one, bases)), None)
+    if format is None:
         return None
     if format is OWN:
         _check_own(headers, path)
@@ -122,9 +122,10 @@ def _renamed(headers: list[Header], named: tuple[tuple[str, str], ...], path: Pa
     return found
 
 
-def _is_enough(bases: set[str]) -> bool:
-    times = {"time" if base == "timestamp" else base for base in bases} & {"time", "start", "duration", "end"}
-    return {"x", "y"} <= bases and (times == {"time"} or {"start"} < times <= {"start", "duration", "end"})
+def _is_enough(found: set[str]) -> bool:
+    """Whether these say where and when: samples by `time` alone, fixations by `start` and `duration` or `end`."""
+    times = found & {"time", "start", "duration", "end"}
+    return {"x", "y"} <= found and (times == {"time"} or {"start"} < times <= {"start", "duration", "end"})
 
 
 def _check_own(headers: list[Header], path: Path) -> None:
@@ -139,12 +140,8 @@ def _check_own(headers: list[Header], path: Path) -> None:
 
 
 def _fits(format: Format, bases: set[str]) -> bool:
-    times = [format.time] if format.time else [format.start, f"{format.duration}|{format.end}"]
-    return (
-        bases.issuperset((*format.marks, *filter(None, [format.group])))
-        and any({eye.format("x"), eye.format("y")} <= bases for eye in format.position)
-        and all(any(base in bases for base in time.split("|")) for time in times)
-    )
+    found = set(_uses(format, bases))
+    return _is_enough(found) and bases.issuperset((*format.marks, *filter(None, [format.group])))
 
 
 def _uses(format: Format, bases: set[str]) -> dict[str, list[str]]:

@@ -420,3 +420,20 @@ def test_several_stimuli_or_readers_must_be_named(tmp_path):
 def test_files_that_are_no_export(tmp_path, name, content, message):
     with pytest.raises(UserError, match=message):
         read(tmp_path, name, content)
+
+
+@pytest.mark.parametrize(("factor", "unit"), [(1e6, "microseconds"), (1e9, "nanoseconds")])
+def test_finer_units_are_shown_by_their_values(tmp_path, factor, unit):
+    lines = ["x_px,y_px,start,duration,valid"]
+    lines += [
+        f"{x * WIDTH},{y * HEIGHT},{start * factor:.0f},{duration * factor:.0f},1" for x, y, start, duration in SEEN
+    ]
+    found, report = read(tmp_path, "own.csv", "\n".join([*lines, f"1,1,{3 * factor:.0f},{factor:.0f},0"]))
+    assert found["start"] == pytest.approx([one[2] for one in SEEN]) and len(found["x"]) == len(SEEN)
+    assert f"times_in_{unit}_by_their_values" in report["notes"]
+    assert report["tables"]["fixations"]["dropped"]["marked_invalid"]["first"] == ["r1 row 4"]
+
+
+def test_edges_that_are_not_used_are_noted(tmp_path):
+    _, report = read(tmp_path, "export.tsv", tobii(("MCS px",), "ms"), EDGES)
+    assert report["notes"]["screen_edges_not_used"]["first"] == ["r1: export.tsv has positions on the image"]
