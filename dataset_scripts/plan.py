@@ -27,6 +27,8 @@ class Options:
     ids: Path | None = None
     coordinates: Literal["pixels", "fractions"] | None = None
     time_unit: Literal["seconds", "milliseconds"] | None = None
+    origin: Literal["top-left", "bottom-left"] | None = None
+    columns: Sequence[str] | None = None
 
 
 class Outcome(NamedTuple):

@@ -7,8 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import (
+    Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+    Wav2Vec2Processor,
+)
 
+from dataset_scripts.ledger import Ledger
 from dataset_scripts.schema import load_readings
+from dataset_scripts.speech.transcripts import read_transcript
 from modeling_egma import EgmaModel, EgmaProcessor
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -21,9 +31,9 @@ def model_folder(tmp_path: Path, tiny_model: EgmaModel, processor: EgmaProcessor
     return tmp_path / "model"
 
 
-def run(name: str, *arguments: object) -> str:
+def run(name: str, *arguments: object, path: Path = Path("/nowhere")) -> str:
     command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
-    environment = os.environ | {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "PATH": f"{path}:{os.environ['PATH']}"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -45,6 +55,32 @@ def test_scripts(model_folder: Path, phantom_data: Path, tmp_path: Path) -> None
     gaze = (tmp_path / "fixations.csv", tmp_path / "sentences.csv")
     said = run("bring_your_own_gaze.py", model_folder, tmp_path / "radiograph.png", *gaze)
     assert len(said.splitlines()) == len(reading["sentences"])
+
+
+def test_transcribe(tmp_path: Path) -> None:
+    """A tiny recogniser with random weights; in place of ffmpeg a program that gives a second and a half of noise."""
+    vocabulary = {"[PAD]": 0, "[UNK]": 1, "|": 2} | {letter: place for place, letter in enumerate("ABCDEFGH", 3)}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    tokenizer = Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"), unk_token="[UNK]", pad_token="[PAD]")
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                            intermediate_size=16, num_conv_pos_embeddings=16,
+                            num_conv_pos_embedding_groups=2)  # fmt: skip
+    Wav2Vec2ForCTC(config).save_pretrained(tmp_path / "model")
+    Wav2Vec2Processor(Wav2Vec2FeatureExtractor(), tokenizer).save_pretrained(tmp_path / "model")
+    (tmp_path / "ffmpeg").write_text(
+        f"#!{sys.executable}\nimport sys, numpy\nsys.stdin.buffer.read()\n"
+        "noise = numpy.random.default_rng(0).normal(size=24000)\n"
+        "sys.stdout.buffer.write(noise.astype(numpy.float32).tobytes())\n"
+    )
+    (tmp_path / "ffmpeg").chmod(0o755)
+    (tmp_path / "a.wav").write_bytes(b"")
+    said = run("transcribe.py", tmp_path / "a.wav", tmp_path / "a.json", tmp_path / "model", path=tmp_path)
+    told = json.loads((tmp_path / "a.json").read_text())
+    assert told["duration"] == 1.5 and told["model"] == str(tmp_path / "model") and "1.5 s" in said
+    sentences = read_transcript(tmp_path / "a.json", 0.0, Ledger())
+    assert " ".join(sentence["text"] for sentence in sentences) == told["text"]
+    assert all(0 <= sentence["start_seconds"] <= sentence["end_seconds"] <= 1.5 for sentence in sentences)
 
 
 def test_notebook(model_folder: Path, phantom_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

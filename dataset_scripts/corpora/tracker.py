@@ -3,6 +3,7 @@
 Without that table, every `.json` file is a reading that the page (app.py) recorded, which says itself what its row
 would. One row a reading; docs/tracker.md tells a lab what to prepare. Paths are relative to the folder. Columns:
     `reading_id`, `image`, `gaze`            gaze is a file that tracker_gaze reads, or blank
+    `stimulus`, `recording`                  which of several in the gaze's file; else the image's name and `reader_id`
     `transcript`, `audio_start_seconds`      a file that transcripts reads, and where its clock starts on the gaze's
     `subject_id`, `reader_id`, `study_id`, `view`, `sex`, `age`, `license`, `device`
     `split`                                  decides, if any row has one; else a hash of the patient does, 80/10/10,
@@ -24,7 +25,8 @@ from dataset_scripts.corpora.splits import GAZE_SHARES, hashed_splits, named_spl
 from dataset_scripts.files.json_files import read_json
 from dataset_scripts.files.paths import inside, table_inside
 from dataset_scripts.files.tables import Row, flag, label_value, number, plain_row, read_table
-from dataset_scripts.gaze.tracker_columns import Frame, Source
+from dataset_scripts.gaze.tracker_columns import Frame, Pick, Source
+from dataset_scripts.gaze.tracker_exports import named_columns
 from dataset_scripts.gaze.tracker_gaze import MAX_JSON_BYTES, read_gaze
 from dataset_scripts.images.dicom import Person
 from dataset_scripts.images.pictures import EncodedImage, encode_image
@@ -76,6 +78,8 @@ def plan(source: Path, options: Options) -> Plan:
         UserError: no such table and no recording of the page, or no row in it, a column missing, a split that is
             none, or a patient in two splits.
     """
+    if options.columns:
+        named_columns(options.columns)
     path = table_inside(source, TABLE)
     recordings = sorted(source.glob("[!.]*.json")) if not path.exists() else []
     table = RECORDINGS if recordings else TABLE
@@ -195,10 +199,19 @@ def _screen(cells: Row) -> tuple[float, float, float, float] | None:
 def _fixations(cells: Row, source: Path, frame: Frame, options: Options, ledger: Ledger) -> Fixations | None:
     if not cells["gaze"]:
         return None
-    path = _file(source, cells["gaze"], "gaze")
+    pick = Pick(cells["image"], *(cells.get(name, "") for name in ("stimulus", "recording", "reader_id")))
     return read_gaze(
         Source(
-            path, cells["reading_id"], frame, ledger, options.coordinates, options.time_unit, not cells.get("device")
+            path=_file(source, cells["gaze"], "gaze"),
+            where=cells["reading_id"],
+            frame=frame,
+            ledger=ledger,
+            coordinates=options.coordinates,
+            time_unit=options.time_unit,
+            is_eye=not cells.get("device"),
+            origin=options.origin,
+            named=named_columns(options.columns) if options.columns else (),
+            pick=pick,
         )
     )
 

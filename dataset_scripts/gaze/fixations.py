@@ -14,7 +14,12 @@ Rows = npt.NDArray[np.int64]
 
 
 def valid_fixations(
-    columns: dict[str, FloatArray], table: str, where: str, ledger: Ledger, lost: BoolArray | None = None
+    columns: dict[str, FloatArray],
+    table: str,
+    where: str,
+    ledger: Ledger,
+    lost: BoolArray | None = None,
+    marked: BoolArray | None = None,
 ) -> Fixations | None:
     """Keep the fixations that lie in the image, sorted by their start; None when there is none.
 
@@ -29,6 +34,7 @@ def valid_fixations(
         table: the table to count them under.
         where: what to call the source; rows are numbered from 1, without the header.
         lost: (F,) what `lost_eye` said of the source's own positions.
+        marked: (F,) whether the source says itself that a fixation is no good.
 
     Raises:
         UserError: a column without a single number.
@@ -37,9 +43,11 @@ def valid_fixations(
     for name, values in columns.items():
         if len(values) and not np.isfinite(values).any():
             raise UserError(f"{where}: {table}: no row has a number as {name}; expected one a fixation")
+    nowhere = np.zeros(len(x), dtype=bool)
     failures = {
+        "marked_invalid": nowhere if marked is None else marked,
         "not_a_number": ~(np.abs(np.stack(list(columns.values()))) <= LARGEST).all(axis=0),
-        "lost_eye": np.zeros(len(x), dtype=bool) if lost is None else lost,
+        "lost_eye": nowhere if lost is None else lost,
         "outside_image": ~((x >= 0) & (x < 1) & (y >= 0) & (y < 1)),
         "negative_duration": duration < 0,
         "no_duration": ~(duration > 0),

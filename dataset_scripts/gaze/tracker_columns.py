@@ -5,7 +5,7 @@ A column's name may end in its unit. Its unit is taken from there, or else from 
     pixels         at most 5 % do
     seconds        clock times; or the median fixation lasts 0.05 to 5, the median step from one start (or end) to the
                    next is 0.05 to 5, the median interval of samples is 0.0004 to 0.05
-    milliseconds   the same numbers times 1000
+    milliseconds, microseconds, nanoseconds        the same numbers times 1000, and so on
 Every column has its own: a start in seconds may stand beside a duration in milliseconds. Which it was is always noted;
 where nothing decides, or the times that come out cannot be those of one eye, that is an error.
 """
@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from dataset_scripts.files.tables import FloatArray, Row, delimiter_hint, number, numbers
+from dataset_scripts.files.tables import FloatArray, Row, number, numbers
 from dataset_scripts.gaze.lost_eye import BoolArray, lost_eye
 from dataset_scripts.ledger import Ledger
 from dataset_scripts.schema import UserError
@@ -26,15 +26,9 @@ MIN_INTERVAL_SECONDS, MAX_INTERVAL_SECONDS = 0.0001, 0.05  # of samples
 
 _LARGEST = 1e100
 _POSITIONS, _TIMES = ("x", "y"), ("start", "duration", "end", "time")
-_KINDS = {**dict.fromkeys(_POSITIONS, "positions"), **dict.fromkeys(_TIMES, "times")}
-_SYNONYMS = {"timestamp": "time"}
-_SUFFIXES = {
-    **dict.fromkeys(("px", "pixels"), "pixels"),
-    **dict.fromkeys(("fraction", "fractions"), "fractions"),
-    **dict.fromkeys(("s", "seconds"), "seconds"),
-    **dict.fromkeys(("ms", "milliseconds"), "milliseconds"),
-}
-_UNITS = {"positions": ("pixels", "fractions"), "times": ("seconds", "milliseconds")}
+KINDS = {**dict.fromkeys(_POSITIONS, "positions"), **dict.fromkeys(_TIMES, "times")}
+TIME_SCALES = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
+UNITS = {"positions": ("pixels", "fractions"), "times": tuple(TIME_SCALES)}
 _FIXATION_SECONDS, _SAMPLE_SECONDS = (0.05, 5.0), (0.0004, MAX_INTERVAL_SECONDS)
 _POSSIBLE_FIXATION_SECONDS = (0.005, 50.0)  # of the median, whatever says the unit
 _POSSIBLE_STEPS = (0.02, 1000.0)  # the median step from start to start, in median durations
@@ -55,16 +49,27 @@ class Frame(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A column of the file, and the unit that its name says."""
+    """A column of the file, and the unit that is said of it, by its name or by what is known of the file's format."""
 
     name: str
     unit: str | None
+    said_by: Literal["column_name", "format"] = "column_name"
+
+
+class Pick(NamedTuple):
+    """Which part of a file with many recordings belongs to a reading: what its row says, "" where it says nothing."""
+
+    image: str = ""
+    stimulus: str = ""
+    recording: str = ""
+    reader: str = ""
 
 
 class Source(NamedTuple):
     """A file, the name of its reading in the ledger, and what holds for it; not `is_eye` where a mouse stood in.
 
-    `coordinates` and `time_unit` are the user's word for units that no column names, None where there is none.
+    `coordinates` and `time_unit` are the user's word for units that no column names, None where there is none; `named`
+    that for the columns of a file of another kind; `origin` that for the corner that positions count from.
     """
 
     path: Path
@@ -74,46 +79,9 @@ class Source(NamedTuple):
     coordinates: Literal["pixels", "fractions"] | None = None
     time_unit: Literal["seconds", "milliseconds"] | None = None
     is_eye: bool = True
-
-
-def gaze_columns(names: Sequence[str], source: Source) -> dict[str, Column]:
-    """The columns of the file that are read, by what they hold: `x`, `y`, `start`, `duration`, `end`, `time`, `valid`.
-
-    Raises:
-        UserError: one is missing or there twice; names what there is.
-    """
-    found: dict[str, Column] = {}
-    for name in names:
-        base, unit = _meaning(name)
-        if base in found:
-            raise UserError(f"{source.path.name}: columns {found[base].name} and {name} say the same; expected one")
-        if base is not None:
-            found[base] = Column(name, unit)
-    times = found.keys() & set(_TIMES)
-    if not {"x", "y"} <= found.keys() or (times != {"time"} and not {"start"} < times <= {"start", "duration", "end"}):
-        raise UserError(
-            f"{source.path.name}: expected the columns x, y and either time alone (samples) or start and duration or "
-            f"end (fixations); it has {', '.join(names)}{delimiter_hint(names)}"
-        )
-    if "valid" not in found and "validity" in [name.lower() for name in names]:
-        raise UserError(
-            f"{source.path.name}: column validity differs by vendor; expected valid, 1 to use a sample or 0"
-        )
-    unread = [name for name in names if name not in [column.name for column in found.values()]]
-    if unread:
-        source.ledger.note("gaze_columns_not_read", f"{source.where}: {', '.join(unread)}")
-    return found
-
-
-def _meaning(name: str) -> tuple[str | None, str | None]:
-    """What a column holds, None where it is not read, and the unit that its name says."""
-    lower = name.lower()
-    stem, _, suffix = lower.rpartition("_")
-    unit = _SUFFIXES.get(suffix)
-    base = _SYNONYMS.get(stem, stem) if unit else _SYNONYMS.get(lower, lower)
-    if unit and unit in _UNITS.get(_KINDS.get(base, ""), ()):
-        return base, unit
-    return (base, None) if not unit and (base in _KINDS or base == "valid") else (None, None)
+    origin: Literal["top-left", "bottom-left"] | None = None
+    named: tuple[tuple[str, str], ...] = ()
+    pick: Pick = Pick()
 
 
 def times_in_seconds(rows: list[Row], columns: dict[str, Column], source: Source) -> dict[str, FloatArray]:
@@ -129,7 +97,7 @@ def times_in_seconds(rows: list[Row], columns: dict[str, Column], source: Source
         values = column_numbers(rows, column, source) if clock is None else clock
         unit = "seconds_by_clock_times" if clock is not None else _named_unit(column, source.time_unit)
         told[column.name] = unit or _shown_time_unit(kind, column, values, source)
-        found[kind] = values / 1000 if told[column.name].startswith("milli") else values
+        found[kind] = values / TIME_SCALES.get(told[column.name].partition("_")[0], 1.0)
     _note_units("times", told, source)
     return found
 
@@ -148,7 +116,7 @@ def _clock_times(rows: list[Row], column: Column, source: Source) -> FloatArray 
     times = [clock_seconds(row[column.name]) for row in rows]
     if all(time is None for time in times):
         return None
-    if column.unit == "milliseconds" or any(number(row[column.name]) is not None for row in rows):
+    if column.unit not in (None, "seconds") or any(number(row[column.name]) is not None for row in rows):
         raise UserError(f"{source.path.name}: column {column.name} mixes clock times and numbers, or says milliseconds")
     return np.array([np.nan if time is None else time for time in times])
 
@@ -161,8 +129,8 @@ def _note_units(kind: str, told: dict[str, str], source: Source) -> None:
 
 
 def _named_unit(column: Column, flag: str | None) -> str | None:
-    """The unit that the column's name says, or else the flag."""
-    return f"{column.unit}_by_column_name" if column.unit else f"{flag}_by_flag" if flag else None
+    """The unit that is said of the column, or else the flag."""
+    return f"{column.unit}_by_{column.said_by}" if column.unit else f"{flag}_by_flag" if flag else None
 
 
 def _shown_time_unit(kind: str, column: Column, values: FloatArray, source: Source) -> str:
@@ -172,7 +140,7 @@ def _shown_time_unit(kind: str, column: Column, values: FloatArray, source: Sour
         return ""
     middle = float(np.median(steps)) if steps.size else np.nan
     low, high = _SAMPLE_SECONDS if kind == "time" else _FIXATION_SECONDS
-    for unit, scale in (("seconds", 1), ("milliseconds", 1000)):
+    for unit, scale in TIME_SCALES.items():
         if low * scale <= middle <= high * scale:
             return f"{unit}_by_their_values"
     shown = {"duration": "duration", "time": "interval"}.get(kind, f"step from {kind} to {kind}")
@@ -257,7 +225,10 @@ def positions_on_image(
     unit = _position_unit(pair, [x[~lost], y[~lost]], source)
     frame = source.frame
     if frame.screen is None:
-        return (x / frame.width, y / frame.height, lost) if unit == "pixels" else (x, y, lost)
+        x, y = (x / frame.width, y / frame.height) if unit == "pixels" else (x, y)
+        return x, 1 - y if source.origin == "bottom-left" else y, lost
+    if source.origin == "bottom-left":
+        raise UserError(f"{source.path.name}: the image's edges on the screen are given; expected the origin top left")
     left, top, right, bottom = frame.screen
     if unit and (max(frame.screen) <= 1.5) != (unit == "fractions"):
         raise UserError(

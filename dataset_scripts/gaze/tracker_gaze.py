@@ -1,6 +1,6 @@
 """One reading's gaze as a lab's tracker wrote it -> fixations of the schema; docs/tracker.md says it to the lab.
 
-CSV, units as in tracker_columns:
+Exports of trackers' programs as in tracker_formats. CSV of a lab's own, units as in tracker_columns:
     fixations      `x`, `y`, `start`, and `duration` or else `end`
     raw samples    `x`, `y`, `time`, optional `valid`: 1, or 0 and blank for a sample not to be used
 JSON `{"fixations": {"x": [], "y": [], "start": [], "duration": []}}`, in the units of the schema, of which the other
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset_scripts.files.json_files import read_json
-from dataset_scripts.files.tables import FloatArray, Row, flag, read_table
+from dataset_scripts.files.tables import FloatArray, Row, flag
 from dataset_scripts.gaze.fixation_detection import MAX_GAP_SECONDS, MIN_DURATION_SECONDS, detect_fixations
 from dataset_scripts.gaze.fixations import valid_fixations
 from dataset_scripts.gaze.lost_eye import BoolArray, frozen_samples, lost_eye
@@ -22,17 +22,18 @@ from dataset_scripts.gaze.tracker_columns import (
     Column,
     Frame,
     Source,
-    gaze_columns,
     positions_on_image,
     require_possible_times,
     times_in_seconds,
 )
-from dataset_scripts.ledger import OFFENDERS_NAMED, Dropped
+from dataset_scripts.gaze.tracker_exports import read_export
+from dataset_scripts.ledger import OFFENDERS_NAMED, Dropped, Ledger
 from dataset_scripts.schema import Fixations, UserError
 
 FIXATION_TABLE, SAMPLE_TABLE, DETECTED_TABLE = "fixations", "samples", "fixations found in samples"
 DISPERSION_DEGREES = 1.0
 DISPERSION_DIAGONALS = 0.025  # about a degree: in REFLACX 94 pixels of an image of 2544 x 3056, 0.024 of its diagonal
+LEAST_TO_SUSPECT = 10  # fixations, so that their median and extent say something
 MAX_JSON_BYTES = 1 << 28
 UNIT_JUMP, SHARE_OF_JUMPS = 100, 0.1  # of intervals of samples; between seconds and milliseconds lie 1,000
 _JSON_FORM = '{"fixations": {"x": [], "y": [], "start": [], "duration": []}} with a number a fixation in each list'
@@ -40,47 +41,72 @@ _WIDTHS, _SHOWN = ("sigma_x", "sigma_y"), ("x_min", "y_min", "x_max", "y_max")
 
 
 def read_gaze(source: Source) -> Fixations | None:
-    """The fixations of a `.csv` or `.json` file that lie on the image, None when there is none.
+    """The fixations of a file that lie on the image, None when there is none.
 
     Raises:
         UserError: another format, not what its name says, a decimal comma, or a unit that cannot be told.
         Dropped: the samples' times run backwards, or are too far apart to find fixations.
     """
     path = source.path
-    suffix = path.suffix.lower()
-    if suffix not in (".csv", ".json"):
-        raise UserError(f"{path.name}: expected gaze that ends in .csv or .json")
-    if suffix == ".json":
+    if path.suffix.lower() == ".json" and path.stat().st_size > MAX_JSON_BYTES:
+        raise UserError(f"{path.name}: larger than {MAX_JSON_BYTES} bytes; expected the fixations of one reading")
+    if path.suffix.lower() == ".json" and not (isinstance(content := read_json(path, path.name), list) and content):
         recorded = _json_columns(path)
         lost = lost_eye(recorded["x"], recorded["y"], FIXATION_TABLE, source.where, source.ledger)
         return _valid(recorded, FIXATION_TABLE, source, lost)
-    rows = read_table(path, ())
+    rows, columns, source = read_export(source)
     if not rows:
         source.ledger.note("gaze_file_has_no_row", source.where)
         return None
-    columns = gaze_columns(list(rows[0]), source)
     if "time" in columns:
         return _valid(_detected(rows, columns, source), DETECTED_TABLE, source)
     fixations, lost = _fixation_columns(rows, columns, source)
-    return _valid(fixations, FIXATION_TABLE, source, lost)
+    marked = _marked(rows, columns, source)
+    return _valid(fixations, FIXATION_TABLE, source, lost, marked if marked.any() else None)
 
 
 def _valid(
-    columns: dict[str, FloatArray], table: str, source: Source, lost: BoolArray | None = None
+    columns: dict[str, FloatArray],
+    table: str,
+    source: Source,
+    lost: BoolArray | None = None,
+    marked: BoolArray | None = None,
 ) -> Fixations | None:
     if table == FIXATION_TABLE and source.is_eye:
         require_possible_times(columns["start"], columns["duration"], source.path.name)
+    note_suspicion(columns["x"], columns["y"], source.where, source.ledger)
     frame = source.frame
     if frame.width_degrees is not None:
         sigma_x = 1 / frame.width_degrees
         for name, sigma in (("sigma_x", sigma_x), ("sigma_y", sigma_x * frame.width / frame.height)):
             columns[name] = np.full(len(columns["x"]), sigma)
-    return valid_fixations(columns, table, source.where, source.ledger, lost)
+    return valid_fixations(columns, table, source.where, source.ledger, lost, marked)
+
+
+def note_suspicion(x: FloatArray, y: FloatArray, where: str, ledger: Ledger) -> None:
+    """Note where fixations, (F,) fractions of the image, lie as they do with another origin, scale or frame.
+
+    Of 125 recordings of a radiologist (SIIM-ACR) 1 is suspected, all at half their scale and 108 at twice it. Upside
+    down within the image they are not: fixations lie as much above the middle as below it.
+    """
+    seen = np.isfinite(x) & np.isfinite(y)
+    x, y = x[seen], y[seen]
+    if len(x) < LEAST_TO_SUSPECT:
+        return
+    outside = float(((x < 0) | (x >= 1) | (y < 0) | (y >= 1)).mean())
+    centre = (float(np.median(x)), float(np.median(y)))
+    in_corner = np.percentile(x, 95) < 0.55 and (np.percentile(y, 95) < 0.55 or np.percentile(y, 5) > 0.45)
+    for told, is_so in (
+        (f"{outside:.0%} outside the image", outside > 0.5),
+        ("95 % in one quarter of the image on the left, as with half the scale", in_corner),
+        (f"centre at ({centre[0]:.2f}, {centre[1]:.2f})", not all(0.1 <= middle <= 0.9 for middle in centre)),
+    ):
+        if is_so:
+            ledger.note("origin_or_scale_suspected", f"{where}: {len(x)} fixations, {told}")
+            return
 
 
 def _json_columns(path: Path) -> dict[str, FloatArray]:
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise UserError(f"{path.name}: larger than {MAX_JSON_BYTES} bytes; expected the fixations of one reading")
     recording = read_json(path, path.name)
     fixations = recording.get("fixations") if isinstance(recording, dict) else None
     if not isinstance(fixations, dict):

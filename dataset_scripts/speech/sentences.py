@@ -96,7 +96,7 @@ def joined(parts: Sequence[TimedText]) -> tuple[str, list[slice]]:
 
 def with_blanks_of(text: str, parts: list[TimedText], where: str, ledger: Ledger) -> list[TimedText]:
     """The parts of a text, as far apart as in the text if there is one; where it has other words, this is noted."""
-    placed = spelled(text, parts)
+    placed = spelled(text, parts) or _punctuated(text, parts)
     if placed is None and text.strip():
         ledger.note("text_differs_from_its_timed_words", where)
     return parts if placed is None else placed
@@ -115,6 +115,18 @@ def spelled(text: str, parts: Sequence[TimedText]) -> list[TimedText] | None:
         placed.append(part._replace(text=text[own[0] : own[-1] + 1] if own else "", is_glued=is_glued))
         at += length
     return placed
+
+
+def _punctuated(text: str, parts: Sequence[TimedText]) -> list[TimedText] | None:
+    """The parts with the marks and the capitals of the text that has the same words; None where it has others."""
+    words = [word for word in text.split() if _bare(word)]
+    if [_bare(word) for word in words] != [_bare(part.text) for part in parts]:
+        return None
+    return [part._replace(text=word, is_glued=False) for part, word in zip(parts, words, strict=True)]
+
+
+def _bare(word: str) -> str:
+    return "".join(filter(str.isalnum, word)).lower()
 
 
 def with_own_blanks(parts: list[TimedText]) -> list[TimedText]:

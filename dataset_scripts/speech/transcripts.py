@@ -5,17 +5,22 @@ JSON, told apart by its keys; times are seconds unless said:
     `sentences`           with `text`, `start_seconds`, `end_seconds`, as the schema has them; taken as they are
     `segments`            of Whisper, faster-whisper and WhisperX: their `words` where they have them, else their `text`
     `chunks`              of the transformers pipeline with `return_timestamps`
+    `words`               of Whisper's API, without segments; or a list of such words alone
     `transcription`       of whisper.cpp, in milliseconds: their `tokens` where they have them, else their `text`
 WebVTT, SRT: `subtitles.py`. Plain text: sentences without times.
 
 The text of an entry wins over its words: where they spell it, it says what stands between them; where they do not, it
 is a phrase with the entry's times. The whole transcript's text only says what stands between the parts.
+Where nothing ends a sentence, chunks and segments of several words are the sentences. The last end that is missing is
+that of the recording (`duration`, in seconds), or else as late as the other parts' pace has it, which is noted.
 Sounds, speakers' labels and special tokens were not dictated: they are taken out and counted. See `_is_sound`.
 """
 
 import re
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from dataset_scripts.files.json_files import parse_json
@@ -24,6 +29,7 @@ from dataset_scripts.ledger import Ledger
 from dataset_scripts.schema import Sentence, UserError
 from dataset_scripts.speech.sentences import (
     TimedText,
+    ends_sentence,
     joined,
     spelled,
     timed_sentence,
@@ -154,6 +160,7 @@ class _Entry(NamedTuple):
 
 def _from_json(text: str, name: str, ledger: Ledger) -> list[Sentence]:
     value = parse_json(text, name)
+    value = {"words": value} if isinstance(value, list) and value else value
     shapes = [key for key in _JSON_SHAPES if isinstance(value, dict) and isinstance(value.get(key), list)]
     if not shapes:
         raise UserError(f"{name}: expected a JSON object with a list {' or '.join(_JSON_SHAPES)}")
@@ -165,15 +172,36 @@ def _from_json(text: str, name: str, ledger: Ledger) -> list[Sentence]:
         full_text = _text(value.get(key) or "")
     except ValueError as error:
         raise UserError(f"{name}: {key} is not as expected: {error}") from None
-    if shapes[0] in ("chunks", "transcription"):  # these may be pieces of words
+    if shapes[0] in ("chunks", "words", "transcription"):  # these may be pieces of words
         wholes = with_own_blanks([entry.whole for entry in entries])
         entries = [entry._replace(whole=whole) for entry, whole in zip(entries, wholes, strict=True)]
-    parts = [part for entry in entries for part in _entry_parts(entry, name, ledger)]
-    if shapes[0] == "chunks":
-        parts = with_times_of_neighbours(parts, None, None)
+    by_entry = [_entry_parts(entry, name, ledger) for entry in entries]
+    parts = [part for of_entry in by_entry for part in of_entry]
+    if shapes[0] in ("chunks", "words"):
+        parts = _with_last_end(with_times_of_neighbours(parts, None, _seconds(value.get("duration"))), name, ledger)
     if any(part.text.strip() for part in parts):
         parts = with_blanks_of(full_text, parts, name, ledger)
-    return _grouped(parts, name, ledger) or untimed_sentences(_dictated(full_text, name, ledger))
+    has_stops = shapes[0] not in ("chunks", "segments") or any(ends_sentence(part.text) for part in parts)
+    are_phrases = 2 * sum(len(entry.whole.text.split()) > 1 for entry in entries) > len(entries)
+    left = iter(parts)
+    groups = [list(islice(left, len(some))) for some in by_entry] if are_phrases and not has_stops else [parts]
+    sentences = [sentence for group in groups for sentence in _grouped(group, name, ledger)]
+    return sentences or untimed_sentences(_dictated(full_text, name, ledger))
+
+
+def _with_last_end(parts: list[TimedText], name: str, ledger: Ledger) -> list[TimedText]:
+    if not parts or parts[-1].end_seconds is not None or parts[-1].start_seconds is None:
+        return parts
+    paces = [
+        (part.end_seconds - part.start_seconds) / len(part.text.split())
+        for part in parts
+        if part.start_seconds is not None and part.end_seconds is not None and part.text.strip()
+    ]
+    if not paces:
+        return parts
+    end = parts[-1].start_seconds + median(paces) * len(parts[-1].text.split())
+    ledger.note("last_end_is_missing", f"{name}: taken as {end:.2f} s, by the pace of the others")
+    return [*parts[:-1], parts[-1]._replace(end_seconds=end)]
 
 
 def _json_entries(items: list[Any], shape: str, name: str) -> list[_Entry]:
@@ -251,6 +279,7 @@ _JSON_SHAPES = {
     "sentences": _phrases("text", "start_seconds", "end_seconds"),
     "segments": _Shape("text, start, end, and perhaps words with word, start and end", _segment),
     "chunks": _Shape("text, and timestamp with start and end", _chunk),
+    "words": _Shape("word, start and end", lambda item: _Entry(_part(item, "word", "start", "end"), [])),
     "transcription": _Shape("text, and offsets with from and to", _with_offsets),
 }
 

@@ -27,6 +27,19 @@ HEADERS = (
     "x,y,end,start,duration",
     "y,x,time,duration",
 )
+EXPORTS = (
+    "Fixation point X,Fixation point Y [MCSnorm],Recording timestamp,Gaze event duration,Eye movement type,"
+    "Eye movement type index,Presented Stimulus name,Participant name",
+    "Gaze point X [DACS px],Gaze point Y,Recording timestamp [us],Validity left,Presented Media width",
+    "CURRENT_FIX_X,CURRENT_FIX_Y,CURRENT_FIX_START,CURRENT_FIX_END,image",
+    "LEFT_GAZE_X,LEFT_GAZE_Y,RIGHT_GAZE_X,RIGHT_GAZE_Y,TIMESTAMP",
+    "norm_pos_x,norm_pos_y,start_timestamp,duration,on_surf,fixation_id",
+    "FPOGX,FPOGY,FPOGS,FPOGD,FPOGID,FPOGV,MEDIA_ID",
+)
+ASC = ["EFIX L 1 2 3 4 5 6", "EFIX R 100 300 200 4.5 1e9 .", "EFIX", "EFIX L", "START", "START 5", "MSG", "7 8 9",
+       "MSG 1 SYNCTIME", "MSG 1 -3 TRIALID", "MSG 4 !V IMGLOAD FILL a.png", "MSG 4 !V IMGLOAD CENTER a.png 1 x 2 3",
+       "MSG 4 !V IMGLOAD TOP_LEFT a.png 1 1 4 5", "MSG 1 GAZE_COORDS 0 x 3 4",
+       "MSG 1 !CAL VALIDATION x LEFT ERROR 1.2.3"]  # fmt: skip
 ROWS = ["reading_id,image,gaze", "reading_id,image,gaze,transcript,split,subject_id,device",
         "reading_id,image,gaze,width,height,screen_left,screen_top,screen_right,screen_bottom,image_width_degrees",
         "reading_id,image,gaze,transcript,audio_start_seconds,findings"]  # fmt: skip
@@ -54,6 +67,10 @@ def as_fixations(steps):
     return "\n".join(["x,y,start_ms,duration_ms", *(f"{x},{y},{10 * step},{step}" for x, y, step in steps)]).encode()
 
 
+def as_asc(lines):
+    return "\n".join(["** CONVERTED FROM a.edf", *lines]).encode()
+
+
 def as_json(value):
     return json.dumps(value).encode()
 
@@ -61,7 +78,15 @@ def as_json(value):
 columns = st.one_of(st.lists(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3))),
                     st.lists(st.floats(0, 3), min_size=2, max_size=2))  # fmt: skip
 fixations = st.fixed_dictionaries({name: columns for name in ("x", "y", "start", "duration")})
-documents = st.one_of(columns, st.fixed_dictionaries({"fixations": fixations}))
+coordinates = st.one_of(st.none(), st.floats(), st.text(max_size=2))
+webgazer = st.one_of(
+    st.integers(),
+    st.lists(st.fixed_dictionaries({axis: coordinates for axis in "xyt"})),
+    st.dictionaries(st.text(max_size=1), st.fixed_dictionaries(dict.fromkeys(("left", "top", "width"), st.integers()))),
+)
+names = st.sampled_from(["webgazer_data", "webgazer_targets", "stimulus"])
+trials = st.lists(st.dictionaries(names, webgazer), max_size=3)
+documents = st.one_of(trials, columns, st.fixed_dictionaries({"fixations": fixations}))
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +105,9 @@ def folder(tmp_path_factory):
         st.tuples(plausible.map(as_fixations), st.just(".csv")),
         st.tuples(st.sampled_from(HEADERS).flatmap(table), st.just(".csv")),
         st.tuples(documents.map(as_json), st.just(".json")),
+        st.tuples(st.sampled_from(EXPORTS).flatmap(table), st.sampled_from([".csv", ".gz"])),
+        st.tuples(st.sampled_from(EXPORTS).flatmap(table).map(lambda text: text.replace(b",", b"\t")), st.just(".tsv")),
+        st.tuples(st.lists(st.sampled_from(ASC)).map(as_asc), st.just(".asc")),
     ),
     frames,
     units,

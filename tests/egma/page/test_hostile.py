@@ -102,7 +102,7 @@ def test_prompts(client: Client, page: Served, tmp_path: Path, prompts: str, mes
         ("gaze.json", "[" * 5000, "expected"),
         ("gaze.csv", "x,y\n1,2", "expected the columns"),
         ("gaze.csv", "x,y,start,duration\n", "gaze.csv: no fixation lies on the image"),
-        ("gaze.exe", "MZ", "ends in .csv or .json"),
+        ("gaze.exe", "MZ", "expected gaze that ends in .csv"),
         ("gaze.json", json.dumps(MANY), "5,001 fixations"),
     ],
     ids=["no JSON", "infinite", "nested", "columns", "empty", "executable", "many"],
