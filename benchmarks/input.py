@@ -1,8 +1,10 @@
 """What making batches costs: `python -m benchmarks.input [PART ...]`. See benchmarks/README.md."""
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterable
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,10 @@ from egma.training.arguments import TrainingSettings
 from egma.training.data import ReadingCollator, TrainingData
 from egma.training.readings import list_lengths, numbers_of
 from egma.training.sampling import EpochPlan
-from egma.training.step import to_device
 from modeling_egma import EgmaImageProcessor, EgmaProcessor
 from modeling_egma.gaze_egma import gaze_matrices, square_frame, transform_fixations
 
-BATCH, SIDE, GRID, SECONDS = 32, 224, 7, 8.0
+BATCH, SIDE, GRID, SECONDS, WARM_BATCHES = 32, 224, 7, 6.0, 20
 WAYS: tuple[dict[str, Any], ...] = (
     {},
     {"streaming": True},
@@ -35,10 +36,11 @@ PLANNED_ROWS = 10_000_000
 
 def loading(folder: Path) -> None:
     """Images a second from Parquet to the batch, beside one picture at a time in colours, as it was."""
+    torch.set_num_threads(1)
     data = corpus(folder)
     processor = _processor(data)
-    before = _rate(lambda: _one_by_one(data, processor))
-    print(f"one by one, in colours, one process: {before:.0f} images/s")
+    before, text = _measured(lambda: _one_by_one(data, processor))
+    print(f"one by one, in colours, one process: {text}")
     for way, workers in itertools.product(WAYS, (0, 2)):
         changes = way | ({"prepared": str(folder / "input-frames")} if "prepared" in way else {})
         settings = TrainingSettings(
@@ -47,17 +49,8 @@ def loading(folder: Path) -> None:
         made = TrainingData(settings, 0, 1)
         made.prepare(processor.image_processor)
         collator = ReadingCollator(processor, settings)
-        left = _rate(lambda made=made, collator=collator: made.batches(collator, 0))
-        whole = _rate(
-            lambda made=made, collator=collator: (
-                to_device(batch, torch.device("cpu")) for batch in made.batches(collator, 0)
-            )
-        )
-        name = ", ".join(way) or "Parquet"
-        print(
-            f"{name}, {workers} workers: {left:.0f} images/s as workers leave them ({left / before:.1f} times), "
-            f"{whole:.0f} finished on this CPU ({whole / before:.1f})"
-        )
+        rate, text = _measured(lambda made=made, collator=collator: made.batches(collator, 0))
+        print(f"{', '.join(way) or 'Parquet'}, {workers} workers: {text}; {rate / before:.1f} times the images/s")
 
 
 def planning(folder: Path) -> None:
@@ -89,16 +82,25 @@ def _processor(data: Path) -> EgmaProcessor:
     return EgmaProcessor(EgmaImageProcessor(size={"height": SIDE, "width": SIDE}), tokenizer, grid_size=GRID)
 
 
-def _rate(make: Callable[[], Iterable[Any]]) -> float:
-    """Images a second, the first batches apart."""
+def _measured(make: Callable[[], Iterable[Any]]) -> tuple[float, str]:
+    """Images a second, the first batches apart; and what they cost of all processes' time, and of the first one's."""
     batches = iter(make())
-    for _ in range(4):
+    for _ in range(WARM_BATCHES):
         next(batches)
-    start, count = time.perf_counter(), 0
+    start, own, workers, count = time.perf_counter(), time.process_time(), _workers_seconds(), 0
     while time.perf_counter() < start + SECONDS:
         next(batches)
         count += BATCH
-    return count / (time.perf_counter() - start)
+    rate, own = count / (time.perf_counter() - start), 1000 * (time.process_time() - own) / count
+    whole = own + 1000 * (_workers_seconds() - workers) / count
+    return rate, f"{rate:.0f} images/s, {whole:.2f} ms of a core each, {own:.2f} of them in the first process"
+
+
+def _workers_seconds() -> float:
+    """Of the cores' time so far."""
+    stats = [Path(f"/proc/{child.pid}/stat").read_text(encoding="utf-8") for child in active_children()]
+    ticks = [sum(map(int, stat.rpartition(")")[2].split()[11:13])) for stat in stats]
+    return sum(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def _one_by_one(data: Path, processor: EgmaProcessor) -> Iterable[Any]:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -149,26 +150,24 @@ def fixation_columns(fixations: Mapping[str, Any]) -> dict[str, Tensor]:
     missing = [name for name in REQUIRED_COLUMNS if fixations.get(name) is None]
     if missing:
         raise ValueError(f"fixations lack the column(s) {', '.join(missing)}; expected {', '.join(REQUIRED_COLUMNS)}")
-    columns = {
-        name: torch.as_tensor(fixations[name], dtype=torch.float64)
-        for name in COLUMNS
-        if fixations.get(name) is not None
-    }
-    same = all(values.shape == columns["x"].shape and values.ndim == 1 for values in columns.values())
+    names = [name for name in COLUMNS if fixations.get(name) is not None]
+    columns = [np.asarray(fixations[name], dtype=np.float64) for name in names]
+    same = all(values.shape == columns[0].shape and values.ndim == 1 for values in columns)
+    table = np.array(columns if same else [])
     # at once, as a batch has many columns; one by one only for the message
-    if not same or not torch.isfinite(torch.stack(list(columns.values()))).all() or _any_out_of_range(columns):
-        for name, values in columns.items():
-            _check_column(name, values, expected_length=len(columns["x"]))
+    if not same or not np.isfinite(table).all() or _any_out_of_range(names, table):
+        for name, values in zip(names, columns, strict=True):
+            _check_column(name, torch.tensor(values), expected_length=len(columns[0]))
     for group in (SIGMA_COLUMNS, SHOWN_COLUMNS):
-        present = [name for name in group if name in columns]
+        present = [name for name in group if name in names]
         if present and len(present) < len(group):
             raise ValueError(f"fixations have {', '.join(present)} but not all of {', '.join(group)}")
-    return columns
+    return dict(zip(names, torch.from_numpy(table), strict=True))
 
 
-def _any_out_of_range(columns: Mapping[str, Tensor]) -> bool:
-    widths = [columns[name] for name in SIGMA_COLUMNS if name in columns]
-    return bool((columns["duration"] < 0).any()) or any(bool((width <= 0).any()) for width in widths)
+def _any_out_of_range(names: Sequence[str], table: np.ndarray) -> bool:
+    widths = [name in SIGMA_COLUMNS for name in names]
+    return bool((table[names.index("duration")] < 0).any() or (table[widths] <= 0).any())
 
 
 def _check_column(name: str, values: Tensor, expected_length: int) -> None:
@@ -206,13 +205,13 @@ def sentence_windows(spans: Sequence[Span], lead: float = 0.0) -> Tensor:
     for index, span in enumerate(spans):
         if span is None:
             continue
-        if len(span) != 2 or not all(isinstance(t, int | float) and math.isfinite(t) for t in map(_as_float, span)):
+        if len(span) != 2 or not all(map(math.isfinite, map(_as_float, span))):
             raise ValueError(f"span {index} is {tuple(span)}, expected (start, end) in seconds, or None when untimed")
         if span[1] < span[0]:
             raise ValueError(f"span {index} runs backwards: it starts at {span[0]} s and ends at {span[1]} s")
     untimed = (math.nan, math.nan)
     times = [untimed if span is None else tuple(span) for span in spans]
-    return torch.tensor(times, dtype=torch.float64).view(-1, 2) - lead
+    return torch.from_numpy(np.array(times, dtype=np.float64).reshape(-1, 2) - lead)
 
 
 def _as_float(value: Any) -> float:

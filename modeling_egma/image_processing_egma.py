@@ -67,14 +67,14 @@ class EgmaImageProcessor(PilBackend):
     ) -> list[np.ndarray]:
         settings = {name: kwargs.get(name) for name in ("do_rescale", "do_convert_rgb")}
         pictures = picture_list(images, input_data_format=input_data_format, **settings)
+        if kwargs.get("do_pad_square", True):
+            pictures = [_padded_to_square(picture) for picture in pictures]
         # grey stays one channel until its values are made
         return [self.process_image(picture, *args, **kwargs | {"do_convert_rgb": False}) for picture in pictures]
 
     def _preprocess(  # type: ignore[override]
         self, images: list[np.ndarray], *args: Any, **kwargs: Any
     ) -> BatchFeature:
-        if kwargs.get("do_pad_square", True):
-            images = [_pad_to_square(image) for image in images]
         raw = {"do_rescale": False, "do_normalize": False, "do_pad": False, "return_tensors": None}
         frames = super()._preprocess(images, *args, **kwargs | raw)["pixel_values"]
         settings = {name: kwargs.get(name) for name in VALUE_SETTINGS}
@@ -125,9 +125,9 @@ def warp_frames(frames: Tensor, affines: Tensor) -> Tensor:
     return torch.nn.functional.grid_sample(frames.float(), places, align_corners=False)
 
 
-def _pad_to_square(image: np.ndarray) -> np.ndarray:
-    """(C, H, W) -> (C, S, S), centred; an odd rest goes below and to the right."""
-    height, width = image.shape[-2:]
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    return np.pad(image, ((0, 0), (top, side - height - top), (left, side - width - left)))
+def _padded_to_square(picture: Image.Image) -> Image.Image:
+    """Centred; an odd rest goes below and to the right."""
+    side = max(picture.size)
+    square = Image.new(picture.mode, (side, side))
+    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    return square

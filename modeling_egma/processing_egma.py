@@ -132,6 +132,13 @@ class EgmaProcessor(ProcessorMixin):
             ids = self.tokenizer(list(sentences), verbose=False)["input_ids"] if sentences else []
         return [len(tokens) > limit for tokens in ids]
 
+    def token_lists(self, sentences: Sequence[str]) -> tuple[dict[str, list[list[int]]], list[bool]]:
+        """Tokens of sentences as a call makes them, before they are padded, and whether `max_length` cut each."""
+        with TOKENIZER_LOCK:
+            tokens = self.tokenizer(list(sentences), truncation=True, max_length=self.max_length)
+            _settle(self.tokenizer)
+        return dict(tokens), self._cut(sentences, self.max_length, max(map(len, tokens["input_ids"])))
+
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers, without what the last call left in the tokenizer."""
         _settle(self.tokenizer)
@@ -234,16 +241,19 @@ class EgmaProcessor(ProcessorMixin):
             batch = super().__call__(images=images, text=text, text_kwargs=settings, **kwargs)
             _settle(self.tokenizer)
         if (kwargs | settings).get("truncation", True):
-            self._count_truncated(text, settings["max_length"], np.asarray(batch["input_ids"]).shape[-1])
+            sentences = [text] if isinstance(text, str) else list(text)
+            length = np.asarray(batch["input_ids"]).shape[-1]
+            self.truncated_sentences += sum(self._cut(sentences, settings["max_length"], length))
         return batch
 
-    def _count_truncated(self, sentences: Any, limit: int | None, length: int) -> None:
-        if limit is None or length < limit:
-            return
-        sentences = [sentences] if isinstance(sentences, str) else list(sentences)
-        if cut := sum(self.is_cut(sentences, limit)):
-            self.truncated_sentences += cut
+    def _cut(self, sentences: Sequence[str], limit: int | None, longest: int) -> list[bool]:
+        """`is_cut` of sentences of which the longest has so many tokens left; the first cut one is logged."""
+        if limit is None or longest < limit:
+            return [False] * len(sentences)
+        cut = self.is_cut(sentences, limit)
+        if any(cut):
             logger.warning_once(f"sentences of more than {limit} tokens are cut; `truncated_sentences` counts them")
+        return cut
 
     def _without_values(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Settings of a call whose pictures stay 0 to 255, to be warped before their values are made."""

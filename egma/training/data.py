@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers import BatchFeature
 
@@ -28,6 +29,8 @@ from modeling_egma.image_processing_egma import VALUE_SETTINGS
 from modeling_egma.pictures_egma import picture_list
 
 CPU = torch.device("cpu")
+LARGEST_SENT_BYTES = 2**18
+MOST_TEXTS = 2**14  # whose tokens a worker keeps, a kilobyte or two each
 
 
 class TrainingData:
@@ -156,6 +159,19 @@ class IndexedReadings(Readings):
         return ((epoch, rows.reshape(self.world, -1)[self.rank]) for epoch, rows in self.plan.batches(first))
 
 
+class WorkersBatch(BatchFeature):
+    """A batch whose small tensors a worker sends as they are: a piece of shared memory for each costs more."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        tensors = {name: value for name, value in self.items() if isinstance(value, Tensor)}
+        small = {name: value.numpy() for name, value in tensors.items() if value.nbytes < LARGEST_SENT_BYTES}
+        return _received, (small, {name: value for name, value in self.items() if name not in small})
+
+
+def _received(small: Mapping[str, Any], others: Mapping[str, Any]) -> BatchFeature:
+    return BatchFeature({**others, **{name: torch.from_numpy(value) for name, value in small.items()}})
+
+
 class ReadingCollator:
     """Rows -> what `step.to_device` finishes to model inputs (`distinct_texts`), and `reading_ids`; augments when
     `settings` are given.
@@ -166,6 +182,7 @@ class ReadingCollator:
     def __init__(self, processor: Any, settings: TrainingSettings | None = None) -> None:
         self.processor = processor
         self.settings = settings
+        self.known: dict[str, tuple[dict[str, Tensor], bool]] = {}
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> BatchFeature:
         texts = [[sentence["text"] for sentence in row["sentences"]] for row in rows]
@@ -182,16 +199,33 @@ class ReadingCollator:
             batch |= {name: value for name, value in moves.items() if value is not None}
             if self.settings.positives == "text_match":
                 batch |= text_ids(texts)
-        return BatchFeature(batch)
+        return WorkersBatch(batch)
 
     def _tokens(self, texts: Sequence[Sequence[str]]) -> dict[str, Any]:
-        before = self.processor.truncated_sentences
-        tokens = dict(self.processor(text=[text for report in texts for text in report]))
+        places: dict[str, int] = {}
+        index = [places.setdefault(text, len(places)) for report in texts for text in report]
+        self._remember(list(places))
+        rows, cut = [self.known[text][0] for text in places], [self.known[text][1] for text in places]
+        tokenizer = self.processor.tokenizer
+        filler = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+        padded = {
+            name: pad_sequence([row[name] for row in rows], True, filler.get(name, 0), tokenizer.padding_side)
+            for name in (rows[0] if rows else ())
+        }
+        batch = distinct_texts(padded or self.processor(text=[]))
+        batch["sentence_index"] = batch["sentence_index"][index]
         counts = torch.tensor([len(report) for report in texts])
-        tokens["sentence_to_image"] = torch.repeat_interleave(torch.arange(len(texts)), counts)
-        # counted here, as a worker's processor is a copy
-        cut = self.processor.truncated_sentences - before
-        return tokens | distinct_texts(tokens) | {"truncated_sentences": cut}
+        batch["sentence_to_image"] = torch.repeat_interleave(torch.arange(len(texts)), counts)
+        return batch | {"truncated_sentences": sum(cut[place] for place in index)}
+
+    def _remember(self, texts: list[str]) -> None:
+        """Tokenise what is new: reports repeat their sentences."""
+        new = [text for text in texts if text not in self.known]
+        if len(self.known) + len(new) > MOST_TEXTS:
+            self.known, new = {}, texts
+        tokens, cut = self.processor.token_lists(new) if new else ({}, [])
+        for place, text in enumerate(new):
+            self.known[text] = {name: torch.tensor(lists[place]) for name, lists in tokens.items()}, cut[place]
 
     def _frames(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """uint8 frames, or their places where the device has them, and how the images lie in them."""

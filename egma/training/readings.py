@@ -1,5 +1,6 @@
 """Rows of corpora as workers read them: a batch at a time, without a step of Python for every fixation."""
 
+import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -70,6 +71,7 @@ class Readings(RowReader):
 
     def __init__(self, corpora: Sequence[Dataset], gaze_ratio: float, seed: int) -> None:
         self.rows = datasets.concatenate_datasets(list(corpora))
+        self.views: dict[tuple[str, ...], Dataset] = {}
         self.sizes = [len(rows) for rows in corpora]
         self.images = numbers_of(_column(rows, "image_id") for rows in corpora)
         gaze = [list_lengths(_column(rows, "fixations"), "x") > 0 for rows in corpora]
@@ -80,7 +82,10 @@ class Readings(RowReader):
         return len(self.rows)
 
     def table(self, indices: list[int], columns: list[str]) -> pa.Table:
-        return self.rows.with_format("arrow", columns=columns)[indices]
+        names = tuple(columns)
+        if names not in self.views:  # which takes longer than reading
+            self.views[names] = self.rows.with_format("arrow", columns=columns)
+        return self.views[names][indices]
 
     def keeps(self, index: int, row: dict[str, Any]) -> bool:
         return bool(self.keeps_gaze[index])
@@ -91,11 +96,9 @@ def _recordings(column: pa.ChunkedArray) -> list[Mapping[str, Any] | None]:
     whole = pa.concat_arrays(column.chunks)
     named = {}
     for field, lists in zip(whole.type, whole.flatten(), strict=True):
-        # copied, as PyTorch takes no array that must not be written
-        values = np.split(lists.values.to_numpy(zero_copy_only=False).copy(), lists.offsets.to_numpy())[1:-1]
-        named[field.name] = [
-            one if there else None for one, there in zip(values, lists.is_valid().to_pylist(), strict=True)
-        ]
+        values, ends = lists.values.to_numpy(zero_copy_only=False), lists.offsets.to_numpy().tolist()
+        known = zip(itertools.pairwise(ends), lists.is_valid().to_pylist(), strict=True)
+        named[field.name] = [values[start:end] if there else None for (start, end), there in known]
     rows = [dict(zip(named, row, strict=True)) for row in zip(*named.values(), strict=True)]
     return [row if there else None for row, there in zip(rows, whole.is_valid().to_pylist(), strict=True)]
 

@@ -102,6 +102,25 @@ def test_metadata_stay_behind(folder):
     assert decoded(path).info == {}
 
 
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from(["L", "RGB"]), st.randoms(use_true_random=False))
+def test_every_pixel_is_read_again(width, height, mode, random):
+    image = Image.frombytes(mode, (width, height), random.randbytes(width * height * len(mode)))
+    written = images._encoded(image)
+    found = Image.open(io.BytesIO(written))
+    assert (found.format, found.mode, found.size) == ("PNG", mode, image.size) and found.info == {}
+    assert found.tobytes() == image.tobytes()
+
+
+def test_what_is_written_is_quick_to_read_and_hardly_larger():
+    """One filter, without Paeth's choice a pixel; of noise alone, where its guess is best, 4 % larger."""
+    image = smooth(200, 160)
+    written, own = images._encoded(image), io.BytesIO()
+    image.save(own, "PNG", compress_level=3)
+    start = written.index(b"IDAT") + 4
+    rows = np.frombuffer(zlib.decompress(written[start : written.index(b"IEND") - 8]), np.uint8).reshape(160, 201)
+    assert (rows[:, 0] == 2).all() and len(written) < 1.1 * len(own.getvalue())
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 @pytest.mark.parametrize("long_side", [30, 200])
 def test_turned_photographs_are_upright_and_so_is_the_frame(folder, orientation, long_side):

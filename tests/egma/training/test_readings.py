@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.multiprocessing import reductions
 
 from dataset_scripts.schema import load_readings
+from egma.training import data as data_module
 from egma.training import readings
 from egma.training.data import ReadingCollator, TrainingData
 from egma.training.readings import _recordings, list_lengths, numbers_of, worker_count
@@ -121,3 +125,47 @@ def test_numbers_of_images_are_those_of_the_corpus(phantom_data: Path) -> None:
 
 def test_lanes_are_a_power_of_two() -> None:
     assert MOST_LANES & (MOST_LANES - 1) == 0
+
+
+def test_columns_are_chosen_once(phantom_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = TrainingData(settings(phantom_data), 0, 1).source
+    chosen: list[Any] = []
+    choose = Dataset.with_format
+    monkeypatch.setattr(
+        Dataset, "with_format", lambda *args, **kwargs: chosen.append(kwargs) or choose(*args, **kwargs)
+    )
+    for first in range(3):
+        read.table([first, 5], ["reading_id"])
+        read.table([first], ["reading_id", "image_id"])
+    assert len(chosen) == 2
+
+
+def test_workers_batches_are_those_of_the_process(phantom_data: Path, processor: Any) -> None:
+    batches = []
+    for workers in (0, 2):
+        one = settings(phantom_data, num_workers=workers, rotation_degrees=10, positives="text_match")
+        data = TrainingData(one, 0, 1)
+        batches.append(list(itertools.islice(data.batches(ReadingCollator(processor, one), 0), 4)))
+    for own, sent in zip(*batches, strict=True):
+        assert own.keys() == sent.keys()
+        for name, value in own.items():
+            if isinstance(value, torch.Tensor):
+                assert sent[name].dtype == value.dtype
+                assert torch.equal(sent[name].nan_to_num(-1.0), value.nan_to_num(-1.0)), name
+            else:
+                assert sent[name] == value, name
+
+
+def test_small_tensors_are_sent_without_shared_memory(
+    phantom_data: Path, processor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared: list[int] = []
+    one = settings(phantom_data, num_workers=0)
+    batch = next(TrainingData(one, 0, 1).batches(ReadingCollator(processor, one), 0))
+    monkeypatch.setattr(data_module, "LARGEST_SENT_BYTES", batch["pixel_values"].nbytes)
+    monkeypatch.setattr(
+        torch.UntypedStorage, "_share_fd_cpu_", lambda storage, *_, **__: shared.append(storage.nbytes()) or (0, 0)
+    )
+    monkeypatch.setattr(reductions.multiprocessing.reduction, "DupFd", lambda descriptor: descriptor)
+    ForkingPickler.dumps(batch)
+    assert shared == [batch["pixel_values"].nbytes]
