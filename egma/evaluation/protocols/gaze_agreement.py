@@ -151,9 +151,10 @@ def drawn(recordings: Sequence[Columns]) -> Array:
 
 def _along(recordings: Sequence[Columns], axis: str) -> Array:
     """(fixations, cells) of all recordings: how much of each fixation lies in every cell along an axis."""
-    names = {axis: 0.0, f"sigma_{axis}": 0.0, f"{axis}_min": 0.0, f"{axis}_max": 1.0}
-    columns = [torch.from_numpy(_of_all(recordings, name, otherwise)) for name, otherwise in names.items()]
-    return cell_integrals(*columns, GAZE_CELLS).numpy()
+    centre, sigma = (torch.from_numpy(_of_all(recordings, name)) for name in (axis, f"sigma_{axis}"))
+    ends = {f"{axis}_min": 0.0, f"{axis}_max": 1.0}
+    low, high = (torch.from_numpy(_of_all(recordings, name, edge)) for name, edge in ends.items())
+    return cell_integrals(centre, sigma, low, high, GAZE_CELLS).numpy()
 
 
 def _of_all(recordings: Sequence[Columns], name: str, otherwise: float = 0.0) -> Array:
