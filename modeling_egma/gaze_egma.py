@@ -97,8 +97,8 @@ def _draw(table: Tensor, windows: Tensor, grid: int, sigma: float) -> Tensor:
     x, y, start, duration, sigma_x, sigma_y, x_min, y_min, x_max, y_max = table.unbind(-1)
     # who left the frame counts for nothing
     duration = torch.where((x >= 0) & (x <= 1) & (y >= 0) & (y <= 1), duration, 0.0)
-    columns = _cell_integrals(x, sigma_x.nan_to_num(sigma), x_min.nan_to_num(0.0), x_max.nan_to_num(1.0), grid)
-    rows = _cell_integrals(y, sigma_y.nan_to_num(sigma), y_min.nan_to_num(0.0), y_max.nan_to_num(1.0), grid)
+    columns = cell_integrals(x, sigma_x.nan_to_num(sigma), x_min.nan_to_num(0.0), x_max.nan_to_num(1.0), grid)
+    rows = cell_integrals(y, sigma_y.nan_to_num(sigma), y_min.nan_to_num(0.0), y_max.nan_to_num(1.0), grid)
     cells = (rows[..., :, None] * columns[..., None, :]).flatten(2)
     earlier = torch.minimum(windows[..., 1, None], (start + duration)[:, None])
     later = torch.maximum(windows[..., 0, None], start[:, None])
@@ -111,7 +111,7 @@ def _draw(table: Tensor, windows: Tensor, grid: int, sigma: float) -> Tensor:
     return (maps / torch.where(peak > 0, peak, 1.0)).unflatten(-1, (grid, grid))
 
 
-def _cell_integrals(centre: Tensor, sigma: Tensor, low: Tensor, high: Tensor, grid: int) -> Tensor:
+def cell_integrals(centre: Tensor, sigma: Tensor, low: Tensor, high: Tensor, grid: int) -> Tensor:
     """Integral of a unit Gaussian over every cell along one axis, clipped to [low, high]; (..., G)."""
     edges = torch.linspace(0, 1, grid + 1, dtype=centre.dtype, device=centre.device).expand(*centre.shape, -1)
     edges = torch.minimum(torch.maximum(edges, low[..., None]), high[..., None])

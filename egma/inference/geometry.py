@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from dataset_scripts.schema import Box, Reading
 from egma.tools.arrays import Array
-from modeling_egma.gaze_egma import invert, maps_on_images, square_frame, transform_points
+from modeling_egma.gaze_egma import maps_on_images, square_frame
 
 MAP_DECIMALS = 9
 CENTRE_SIGMA = 0.25  # fraction of the image's sides
@@ -16,8 +16,8 @@ CENTRE_SIGMA = 0.25  # fraction of the image's sides
 
 def frame_to_image(points: Array, width: float, height: float) -> Array:
     """Frame fractions (n, 2) as x, y -> image fractions (n, 2); outside [0, 1] in the padding."""
-    x, y = transform_points(invert(square_frame(width, height)), *torch.from_numpy(points).T)
-    return torch.stack([x, y], dim=1).numpy()
+    frame = square_frame(width, height).numpy()  # nothing but a scale and a shift
+    return np.asarray((points - frame[:, 2]) / frame.diagonal())
 
 
 def patch_centres(grid: int) -> Array:
@@ -29,17 +29,20 @@ def patch_centres(grid: int) -> Array:
 
 def inside_any(points: Array, boxes: list[Box]) -> Array:
     """(n,) 1 where a point (n, 2), image fractions, lies in the image and in a box (or the ellipse inscribed in it)."""
-    hit = np.zeros(len(points), dtype=bool)
+    return _inside_any(points[:, 0], points[:, 1], boxes).astype(np.float64)
+
+
+def _inside_any(x: Array, y: Array, boxes: list[Box]) -> NDArray[np.bool_]:
+    """`inside_any` of coordinates that are broadcast against each other: of a grid, a row of x and a column of y."""
+    hit = np.zeros(np.broadcast_shapes(x.shape, y.shape), dtype=bool)
     for box in boxes:
-        corners = np.array([[box["x_min"], box["y_min"]], [box["x_max"], box["y_max"]]])
-        half_sides = (corners[1] - corners[0]) / 2
-        offset = np.abs(points - corners.mean(axis=0))
+        half_width, half_height = (box["x_max"] - box["x_min"]) / 2, (box["y_max"] - box["y_min"]) / 2
+        across, down = np.abs(x - (box["x_min"] + box["x_max"]) / 2), np.abs(y - (box["y_min"] + box["y_max"]) / 2)
         if box["shape"] == "ellipse":
-            hit |= ((offset * half_sides[::-1]) ** 2).sum(axis=1) <= half_sides.prod() ** 2
+            hit |= (across * half_height) ** 2 + (down * half_width) ** 2 <= (half_width * half_height) ** 2
         else:
-            hit |= (offset <= half_sides).all(axis=1)
-    in_image = ((points >= 0) & (points <= 1)).all(axis=1)
-    return (hit & in_image).astype(np.float64)
+            hit |= (across <= half_width) & (down <= half_height)
+    return hit & ((x >= 0) & (x <= 1)) & ((y >= 0) & (y <= 1))
 
 
 def image_maps(maps: Array, readings: Sequence[Reading], cells: int) -> Array:
@@ -54,8 +57,8 @@ def image_maps(maps: Array, readings: Sequence[Reading], cells: int) -> Array:
 
 def box_masks(boxes: Sequence[list[Box]], cells: int) -> NDArray[np.bool_]:
     """(n, cells, cells): the cells of an image whose centre lies in a box."""
-    centres = patch_centres(cells)
-    marked = [inside_any(centres, of_one) for of_one in boxes]
+    middles = (np.arange(cells) + 0.5) / cells
+    marked = [_inside_any(middles, middles[:, None], of_one) for of_one in boxes]
     return np.array(marked, dtype=np.bool_).reshape(-1, cells, cells)
 
 

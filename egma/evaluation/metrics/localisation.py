@@ -1,6 +1,7 @@
 """How well maps fit marked regions: contrast to noise, intersection over union, pointing game.
 
-Maps and masks are (n, H, W); every function raises ValueError for what `maps.checked_masks` refuses.
+Masks are (n, H, W) and maps too, or one (1, H, W) for all; every function raises ValueError for what
+`maps.checked_masks` refuses.
 """
 
 from collections.abc import Sequence
@@ -25,9 +26,9 @@ def signed_cnr(maps: ArrayLike, masks: ArrayLike) -> Array:
     """
     values, marked = checked_masks(maps, masks)
     refuse(marked.all(axis=(1, 2)), "masks: every cell is marked, nothing is outside")
+    constant, values = is_constant(values), np.broadcast_to(values, marked.shape)
     inside, outside = _moments(values, marked), _moments(values, ~marked)
     spread = np.sqrt(inside[1] + outside[1])
-    constant = is_constant(values)
     refuse((spread == 0) & ~constant, "maps: no variance inside or outside, the contrast is infinite")
     return np.where(constant, 0.0, (inside[0] - outside[0]) / np.where(constant, 1.0, spread))
 
@@ -52,10 +53,11 @@ def miou(maps: ArrayLike, masks: ArrayLike, thresholds: Sequence[float] = THRESH
     values, marked = checked_masks(maps, masks)
     if len(thresholds) == 0:
         raise ValueError("expected at least one threshold")
-    shares = []
+    size, shares = marked.sum(axis=(1, 2)), []
     for threshold in thresholds:
         above = values > threshold
-        shares.append((above & marked).sum(axis=(1, 2)) / (above | marked).sum(axis=(1, 2)))
+        both = (above & marked).sum(axis=(1, 2))
+        shares.append(both / (above.sum(axis=(1, 2)) + size - both))
     return np.asarray(np.mean(shares, axis=0), dtype=np.float64)
 
 

@@ -1,5 +1,7 @@
 """What the metrics of maps have in common: checked input, and a map as a distribution."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -15,33 +17,42 @@ def checked_maps(maps: ArrayLike, name: str = "maps") -> Array:
     checked = np.asarray(maps, dtype=np.float64)
     if checked.ndim != 3 or 0 in checked.shape[1:]:
         raise ValueError(f"{name} have shape {checked.shape}, expected (n, height, width)")
-    refuse(~np.isfinite(checked).all(axis=(1, 2)), f"{name}: a value that is not finite")
+    if not np.isfinite(checked).all():
+        refuse(~np.isfinite(checked).all(axis=(1, 2)), f"{name}: a value that is not finite")
     return checked
 
 
 def checked_pair(maps: ArrayLike, others: ArrayLike, name: str) -> tuple[Array, Array]:
-    """Both as (n, H, W) float64, the second (`name`) with no negative value.
+    """Both as (n, H, W) float64, the first also one (1, H, W) for all n, the second (`name`) with no negative value.
 
     Raises:
         ValueError: see `checked_maps`; shapes that differ, or a negative value in the second.
     """
     first, second = checked_maps(maps), checked_maps(others, name)
-    if first.shape != second.shape:
-        raise ValueError(f"{name} have shape {second.shape}, expected that of the maps, {first.shape}")
+    _check_shapes(first, second, name)
     refuse((second < 0).any(axis=(1, 2)), f"{name}: a negative value")
     return first, second
 
 
+def _check_shapes(maps: Array, others: NDArray[Any], name: str) -> None:
+    if maps.shape[1:] != others.shape[1:] or len(maps) not in (1, len(others)):
+        raise ValueError(f"{name} have shape {others.shape}, expected that of the maps, {maps.shape}")
+
+
 def checked_masks(maps: ArrayLike, masks: ArrayLike) -> tuple[Array, NDArray[np.bool_]]:
-    """Maps (n, H, W) and their masks as bool.
+    """Maps (n, H, W), or one (1, H, W) for all, and masks (n, H, W) as bool.
 
     Raises:
         ValueError: see `checked_maps`; shapes that differ, a mask with other values than 0 and 1, an empty mask.
     """
-    first, second = checked_pair(maps, masks, "masks")
-    refuse(~np.isin(second, (0, 1)).all(axis=(1, 2)), "masks: a value other than 0 and 1")
-    refuse(~second.any(axis=(1, 2)), "masks: no cell is marked")
-    return first, second.astype(bool)
+    first, marked = checked_maps(maps), np.asarray(masks)
+    if marked.dtype != bool:
+        marked = checked_maps(masks, "masks")
+        refuse(((marked != 0) & (marked != 1)).any(axis=(1, 2)), "masks: a value other than 0 and 1")
+        marked = marked.astype(bool)
+    _check_shapes(first, marked, "masks")
+    refuse(~marked.any(axis=(1, 2)), "masks: no cell is marked")
+    return first, marked
 
 
 def is_constant(maps: Array) -> NDArray[np.bool_]:

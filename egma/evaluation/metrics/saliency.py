@@ -1,14 +1,15 @@
 """Agreement of maps with gaze: the saliency metrics of Bylinskii et al.
 
 Source: "What Do Different Evaluation Metrics Tell Us About Saliency Models?", TPAMI 2019, and its reference code.
-Maps are (n, H, W). Gaze is either `fixations`, (n, H, W) counts of fixations in every cell, or `gaze_maps`, (n, H, W)
-heat maps that are nowhere negative. What has no answer (no fixation, an empty or even gaze map) raises ValueError.
+Maps are (n, H, W), or one (1, H, W) for all n. Gaze is either `fixations`, (n, H, W) counts of fixations in every
+cell, or `gaze_maps`, (n, H, W) heat maps that are nowhere negative. What has no answer (no fixation, an empty or
+even gaze map) raises ValueError.
 """
 
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from egma.evaluation.metrics.maps import checked_pair, is_constant, refuse
 from egma.tools.arrays import Array
@@ -39,14 +40,15 @@ def auc_judd(maps: ArrayLike, fixations: ArrayLike, thresholds: Literal["all", "
     Raises:
         ValueError: every cell is fixated; see also the top.
     """
+    if thresholds == "all":
+        return both_aucs(maps, fixations, fixations)[0]
     values, counts = _with_fixations(maps, fixations)
     fixated = counts > 0
-    refuse(fixated.all(axis=(1, 2)), "fixations: every cell is fixated")
-    if thresholds == "all":
-        return _auc(values, fixated.astype(np.float64), (~fixated).astype(np.float64))
+    _refuse_all_fixated(fixated)
     if thresholds != "fixations":
         raise ValueError(f"thresholds is {thresholds!r}, expected 'all' or 'fixations'")
-    return np.array([_auc_between(row[mask], row[~mask]) for row, mask in zip(values, fixated, strict=True)])
+    each = zip(np.broadcast_to(values, fixated.shape), fixated, strict=True)
+    return np.array([_auc_between(row[mask], row[~mask]) for row, mask in each])
 
 
 def shuffled_auc(maps: ArrayLike, fixations: ArrayLike, other_fixations: ArrayLike) -> Array:
@@ -59,7 +61,19 @@ def shuffled_auc(maps: ArrayLike, fixations: ArrayLike, other_fixations: ArrayLi
     """
     values, counts = _with_fixations(maps, fixations)
     _, others = _with_fixations(values, other_fixations, "other_fixations")
-    return _auc(values, counts, others)
+    return _aucs(values, counts, others)[1]
+
+
+def both_aucs(maps: ArrayLike, fixations: ArrayLike, other_fixations: ArrayLike) -> tuple[Array, Array]:
+    """`auc_judd` with all thresholds and `shuffled_auc`, for which the cells are compared once."""
+    values, counts = _with_fixations(maps, fixations)
+    _, others = _with_fixations(values, other_fixations, "other_fixations")
+    _refuse_all_fixated(counts > 0)
+    return _aucs(values, counts, others)
+
+
+def _refuse_all_fixated(fixated: NDArray[np.bool_]) -> None:
+    refuse(fixated.all(axis=(1, 2)), "fixations: every cell is fixated")
 
 
 def cc(maps: ArrayLike, gaze_maps: ArrayLike) -> Array:
@@ -116,32 +130,24 @@ def _divided_by_sum(maps: Array, name: str) -> Array:
     return maps / total
 
 
-def _auc(values: Array, positives: Array, negatives: Array) -> Array:
-    """Share of (positive, negative) pairs in the right order, ties half; weights (n, H, W) of both classes."""
-    values, positives, negatives = (part.reshape(len(part), -1) for part in (values, positives, negatives))
-    if values.strides[0] == 0:  # one map, broadcast: sorted once
-        return _auc_of_one(values[0], positives, negatives)
-    pairs = [_ordered_pairs(*row) for row in zip(values, positives, negatives, strict=True)]
-    return np.array(pairs) / (positives.sum(axis=1) * negatives.sum(axis=1))
+def _aucs(values: Array, counts: Array, others: Array) -> tuple[Array, Array]:
+    """Shares (n,) of pairs in the right order, ties half: fixated and other cells, fixations and other fixations."""
+    values, counts, others = (part.reshape(len(part), -1) for part in (values, counts, others))
+    each = zip(np.broadcast_to(values, counts.shape), counts, others, strict=True)
+    pairs = np.array([_ordered_pairs(*row) for row in each]).reshape(-1, 2)
+    fixated = (counts > 0).sum(axis=1)
+    cells = fixated * np.maximum(counts.shape[1] - fixated, 1)
+    return pairs[:, 0] / cells, pairs[:, 1] / (counts.sum(axis=1) * others.sum(axis=1))
 
 
-def _ordered_pairs(values: Array, positives: Array, negatives: Array) -> float:
-    """Of one map (cells,): only the few cells with positives are sorted, the others counted between them."""
-    marked = np.flatnonzero(positives)
-    marked = marked[values[marked].argsort()]
-    up_to = np.concatenate([[0.0], positives[marked].cumsum()])
-    lower, through = (up_to[np.searchsorted(values[marked], values, side)] for side in ("left", "right"))
-    return float(negatives @ (up_to[-1] - (lower + through) / 2))
-
-
-def _auc_of_one(values: Array, positives: Array, negatives: Array) -> Array:
-    """As `_auc`, of one map (cells,) and weights (n, cells)."""
-    order = values.argsort()
-    starts = np.flatnonzero(np.diff(values[order], prepend=np.nan) != 0)
-    above, below = (np.add.reduceat(part[:, order], starts, axis=1) for part in (positives, negatives))
-    lower = below.cumsum(axis=1) - below
-    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    return np.asarray((above * (lower + below / 2)).sum(axis=1) / pairs, dtype=np.float64)
+def _ordered_pairs(values: Array, counts: Array, others: Array) -> tuple[float, float]:
+    """Of one map (cells,): the few fixated cells against all others, and their fixations against `others`."""
+    marked = np.flatnonzero(counts > 0)
+    cuts = values[marked, None]
+    lower, through = values < cuts, values <= cuts
+    # of all cells, less the pairs of fixated ones, whatever their order
+    pairs = (np.count_nonzero(lower) + np.count_nonzero(through) - len(marked) ** 2) / 2
+    return pairs, float(counts[marked] @ ((lower.view(np.int8) + through.view(np.int8)) @ others)) / 2
 
 
 def _auc_between(at_fixations: Array, elsewhere: Array) -> float:

@@ -11,6 +11,7 @@ Sentences differ between readers, so the human ceiling compares whole recordings
 the same image with the fixations of one, next to the mean map of the model over that reading's sentences.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from dataset_scripts.schema import Reading, UserError, sentence_span
 from egma.evaluation.metrics.maps import as_distributions
-from egma.evaluation.metrics.saliency import auc_judd, cc, kl, nss, shuffled_auc, sim
+from egma.evaluation.metrics.saliency import both_aucs, cc, kl, nss, sim
 from egma.evaluation.protocols.blind_baselines import (
     CENTRED,
     MeanMaps,
@@ -35,10 +36,9 @@ from egma.evaluation.statistics.bootstrap import Figure, PatientBootstrap
 from egma.inference.embeddings import IMAGES_AT_ONCE, ImageBank, TextBank, batches
 from egma.inference.geometry import centred_gaussian, image_maps
 from egma.tools.arrays import Array
-from modeling_egma.gaze_egma import fixation_columns, gaze_matrices, sentence_windows
+from modeling_egma.gaze_egma import cell_integrals, fixation_columns, sentence_windows
 
 GAZE_CELLS = 64
-DRAWN_AT_ONCE = 8  # recordings: a Gaussian on all cells for each of their fixations
 BLIND = ("mean_gaze", "text_gaze", "location_prior")  # made of the training split alone
 
 Columns = dict[str, Array]
@@ -126,20 +126,42 @@ def during(recording: Columns, window: Array) -> Columns:
 
 def counted(recordings: Sequence[Columns]) -> Array:
     """(n, cells, cells) number of fixations in every cell of the image."""
-    counts = np.zeros((len(recordings), GAZE_CELLS, GAZE_CELLS))
-    for place, recording in enumerate(recordings):
-        column, row = (np.minimum(recording[axis] * GAZE_CELLS, GAZE_CELLS - 1).astype(int) for axis in ("x", "y"))
-        np.add.at(counts[place], (row, column), 1)
-    return counts
+    shape = len(recordings), GAZE_CELLS, GAZE_CELLS
+    place = np.repeat(np.arange(len(recordings)), [len(recording["x"]) for recording in recordings])
+    row, column = (
+        np.minimum(_of_all(recordings, axis) * GAZE_CELLS, GAZE_CELLS - 1).astype(int) for axis in ("y", "x")
+    )
+    cells = np.bincount(np.ravel_multi_index((place, row, column), shape), minlength=math.prod(shape))
+    return cells.reshape(shape).astype(np.float64)
 
 
 def drawn(recordings: Sequence[Columns]) -> Array:
-    """(n, cells, cells) heat maps of whole recordings on the image, each with sum 1."""
-    heat = np.empty((len(recordings), GAZE_CELLS, GAZE_CELLS))
-    for at in range(0, len(recordings), DRAWN_AT_ONCE):
-        tile = recordings[at : at + DRAWN_AT_ONCE]
-        heat[at : at + len(tile)] = torch.cat(gaze_matrices(tile, [[None]] * len(tile), GAZE_CELLS)).numpy()
+    """(n, cells, cells) heat maps of whole recordings on the image, each with sum 1.
+
+    As `gaze_egma.gaze_matrix` of an untimed sentence, to its float32; a Gaussian is a product of one along each axis.
+    """
+    down, across = (_along(recordings, axis) for axis in ("y", "x"))
+    down *= _of_all(recordings, "duration")[:, None]
+    ends = np.cumsum([len(recording["x"]) for recording in recordings])[:-1]
+    parts = zip(np.split(down, ends), np.split(across, ends), strict=True)
+    heat = np.stack([rows.T @ columns for rows, columns in parts])
+    heat = (heat / heat.max(axis=(1, 2), keepdims=True)).astype(np.float32).astype(np.float64)
     return np.asarray(heat / heat.sum(axis=(1, 2), keepdims=True))
+
+
+def _along(recordings: Sequence[Columns], axis: str) -> Array:
+    """(fixations, cells) of all recordings: how much of each fixation lies in every cell along an axis."""
+    centre, sigma = (torch.from_numpy(_of_all(recordings, name)) for name in (axis, f"sigma_{axis}"))
+    ends = {f"{axis}_min": 0.0, f"{axis}_max": 1.0}
+    low, high = (torch.from_numpy(_of_all(recordings, name, edge)) for name, edge in ends.items())
+    return cell_integrals(centre, sigma, low, high, GAZE_CELLS).numpy()
+
+
+def _of_all(recordings: Sequence[Columns], name: str, otherwise: float = 0.0) -> Array:
+    """A column of all recordings, one after the other."""
+    return np.concatenate(
+        [recording[name] if name in recording else np.full(len(recording["x"]), otherwise) for recording in recordings]
+    )
 
 
 @dataclass(frozen=True)
@@ -153,16 +175,17 @@ class Truth:
 
 def agreement(maps: Array, truth: Truth) -> Values:
     """Every metric of maps (n, cells, cells) of any sign, or of one (1, cells, cells) for all n, each (n,)."""
-    maps, densities = (np.broadcast_to(part, truth.maps.shape) for part in (maps, as_distributions(maps)))
+    densities, elsewhere = as_distributions(maps), truth.fixations if truth.elsewhere is None else truth.elsewhere
+    judd, shuffled = both_aucs(maps, truth.fixations, elsewhere)
     values = {
         "nss": nss(maps, truth.fixations),
-        "auc_judd": auc_judd(maps, truth.fixations),
+        "auc_judd": judd,
         "cc": cc(maps, truth.maps),
         "sim": sim(densities, truth.maps),
         "kl": kl(densities, truth.maps),
     }
     if truth.elsewhere is not None:
-        values["shuffled_auc"] = shuffled_auc(maps, truth.fixations, np.broadcast_to(truth.elsewhere, maps.shape))
+        values["shuffled_auc"] = shuffled
     return values
 
 
@@ -271,7 +294,8 @@ def _baselines(
     everything = {"mean_gaze": priors["text_gaze"][0].mean, "uniform": np.ones((GAZE_CELLS, GAZE_CELLS))}
     same = [""] * len(sentences.parts)
     by_name = {name: (MeanMaps(one, name), same) for name, one in everything.items()} | dict(priors)
-    whole = {str(place): drawn([item.recording])[0] for place, item in enumerate(spoken)}
+    tiles = map(drawn, batches([item.recording for item in spoken], IMAGES_AT_ONCE))
+    whole = {str(place): heat for place, heat in enumerate(heat for tile in tiles for heat in tile)}
     names = [str(place) for place, item in enumerate(spoken) for _ in item.texts]
     by_name["whole_recording"] = MeanMaps(everything["uniform"], "", whole), names
     return {

@@ -188,13 +188,12 @@ def _map_values(maps: Array, frames: Sequence[Reading], targets: Sequence[Target
 
 def _one_map_values(own: Array, masks: Masks) -> dict[str, Array]:
     """The metrics of one map (cells, cells), which holds no cosines, for masks (m, cells, cells)."""
-    same = np.broadcast_to(own, masks.shape)
-    signed, scaled = signed_cnr(same, masks), miou(np.broadcast_to(min_max(own[None]), masks.shape), masks)
+    signed = signed_cnr(own[None], masks)
     return {
         "cnr": np.abs(signed),
         "signed_cnr": signed,
-        "miou_min_max": scaled,
-        "pointing_game": pointing_credit(same, masks),
+        "miou_min_max": miou(min_max(own[None]), masks),
+        "pointing_game": pointing_credit(own[None], masks),
     }
 
 

@@ -25,10 +25,10 @@ from egma.evaluation.protocols.blind_baselines import (
 )
 from egma.evaluation.statistics.bootstrap import PatientBootstrap, patient
 from egma.inference.embeddings import IMAGES_AT_ONCE, ImageBank, TextBank, rounded
-from egma.inference.geometry import centred_gaussian, frame_to_image, inside_any, patch_centres
+from egma.inference.geometry import box_masks, centred_gaussian, frame_to_image, inside_any, patch_centres
 from egma.tools.arrays import Array
 
-AREA_POINTS = patch_centres(100)  # sample points for the boxes' share of the image
+AREA_CELLS = 100  # along either side, for the boxes' share of the image
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def peak_credit(maps: Array, targets: Sequence[Target], frames: Sequence[Reading
 
 def covered_share(boxes: list[Box]) -> float:
     """The boxes' share of the image, overlaps counted once: what a point drawn anywhere in the image earns."""
-    return float(inside_any(AREA_POINTS, boxes).mean())
+    return float(box_masks([boxes], AREA_CELLS).mean())
 
 
 def _figures(

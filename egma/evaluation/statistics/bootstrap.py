@@ -129,13 +129,14 @@ class PatientBootstrap:
         Args:
             rests_on: of every column; (n,) of a share: the entries that decide it.
         """
-        values, drawn = statistic(np.ones((1, len(readings))))[0].tolist(), self._drawn(statistic, readings)
-        patients, figures = self._patients(readings), {}
+        units = self.units(readings)
+        values, drawn = statistic(np.ones((1, len(readings))))[0].tolist(), self._drawn(statistic, units)
+        patients, figures = len(np.unique(units)), {}
         for place, (name, value) in enumerate(zip(rests_on, values, strict=True)):
             draws, mask = None if drawn is None else drawn[:, place], rests_on[name]
             interval, method = _interval(draws), BOOTSTRAP
             if mask is not None and interval in ((0.0, 0.0), (1.0, 1.0)):
-                entries = np.bincount(self.units(readings)[mask], minlength=len(self.unit)).astype(np.float64)
+                entries = np.bincount(units[mask], minlength=len(self.unit)).astype(np.float64)
                 interval, method = wilson(value * entries, entries) or (0.0, 1.0), WILSON
             figures[name] = Figure(value, interval, len(readings), None, method, patients, draws=draws)
         return figures
@@ -198,7 +199,7 @@ class PatientBootstrap:
         np.add.at(sums, units, columns)
         entries = np.bincount(units, minlength=len(self.unit)).astype(np.float64)
         seen = np.flatnonzero(entries)
-        drawn = self._drawn_means(sums, entries) if self._can_draw(readings) else None
+        drawn = self._drawn_means(sums, entries) if self.draws > 0 and len(seen) >= 2 else None
         figures = {}
         for place, (name, mean) in enumerate(zip(values, columns.mean(axis=0).tolist(), strict=True)):
             draws = None if drawn is None else drawn[:, place]
@@ -229,11 +230,11 @@ class PatientBootstrap:
         few = first["few_patients"] or disagreeing_patients(added) < FEW_DISAGREEING
         return Difference(found.value, *sign_flip(added, weights, self.flipped), found.n, SIGN_FLIPS, few)
 
-    def _drawn(self, statistic: Statistic, readings: Sequence[Reading]) -> Array | None:
+    def _drawn(self, statistic: Statistic, units: NDArray[np.int64]) -> Array | None:
         """The statistic in every draw, NaN where it is undefined; None where nothing can be drawn."""
-        if not self._can_draw(readings):
+        if self.draws == 0 or len(np.unique(units)) < 2:
             return None
-        weights = self.weights(readings)
+        weights = self.counts[:, units]
         blocks = [statistic(weights[at : at + DRAWS_AT_ONCE]) for at in range(0, self.draws, DRAWS_AT_ONCE)]
         return np.concatenate(blocks)
 
@@ -241,12 +242,6 @@ class PatientBootstrap:
         drawn = self.counts @ entries
         with np.errstate(invalid="ignore"):
             return np.asarray((self.counts @ sums) / np.where(drawn > 0, drawn, np.nan)[:, None])
-
-    def _patients(self, readings: Sequence[Reading]) -> int:
-        return len({patient(reading) for reading in readings})
-
-    def _can_draw(self, readings: Sequence[Reading]) -> bool:
-        return self.draws > 0 and self._patients(readings) >= 2
 
 
 def paired_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> Difference:

@@ -1,13 +1,16 @@
 """Maps on the frame are brought to the image as the processor does it, and equal patches stay equal."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egma.inference.geometry import box_masks, centred_gaussian, frame_to_image, image_maps, patch_centres
+from egma.inference.geometry import box_masks, centred_gaussian, frame_to_image, image_maps, inside_any, patch_centres
 from modeling_egma import EgmaProcessor
+from modeling_egma.gaze_egma import square_frame, transform_points
 from tests.egma.evaluation.fakes import box, reading
 
 RANDOM = np.random.default_rng(0)
@@ -62,6 +65,39 @@ def test_images_of_several_shapes_at_once() -> None:
 def test_constant_map_stays_constant(value: float, width: int, height: int) -> None:
     heat = image_maps(np.full((1, 7, 7), round(value, 6)), [reading(0, width=width, height=height)], 33)
     assert heat.min() == heat.max()
+
+
+corners = st.tuples(*[st.integers(-4, 20).map(lambda sixteenths: sixteenths / 16)] * 4).filter(
+    lambda edges: edges[0] < edges[2] and edges[1] < edges[3]
+)
+
+
+def is_inside(x: Fraction, y: Fraction, edges: tuple[float, ...], shape: str) -> bool:
+    left, top, right, bottom = map(Fraction, edges)
+    if shape == "box":
+        return left <= x <= right and top <= y <= bottom
+    across, down = (2 * x - left - right) / (right - left), (2 * y - top - bottom) / (bottom - top)
+    return across**2 + down**2 <= 1
+
+
+@given(st.lists(st.tuples(corners, st.sampled_from(["box", "ellipse"])), max_size=3))
+def test_masks_by_loop_over_cells(shapes: list[tuple[tuple[float, ...], str]]) -> None:
+    """Edges and centres of the cells are sixteenths: many centres lie exactly on an edge."""
+    boxes = [box("a", *edges, shape=shape) for edges, shape in shapes]
+    expected = [
+        [any(is_inside(Fraction(2 * x + 1, 16), Fraction(2 * y + 1, 16), *one) for one in shapes) for x in range(8)]
+        for y in range(8)
+    ]
+    np.testing.assert_array_equal(box_masks([boxes, []], 8), [expected, np.zeros((8, 8))])
+    np.testing.assert_array_equal(inside_any(patch_centres(8), boxes), np.ravel(expected))
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000))
+def test_frame_to_image_undoes_the_square_frame(width: int, height: int) -> None:
+    points = RANDOM.random((20, 2))
+    x, y = transform_points(square_frame(width, height), *torch.from_numpy(points).T)
+    back = frame_to_image(torch.stack([x, y], dim=1).numpy(), width, height)
+    np.testing.assert_allclose(back, points, atol=1e-12 * max(width / height, height / width))
 
 
 def test_masks_and_centre() -> None:

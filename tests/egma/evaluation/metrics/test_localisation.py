@@ -29,6 +29,15 @@ def test_cnr_by_loop(heat: np.ndarray, mask: np.ndarray) -> None:
     assert cnr(heat[None], mask[None])[0] == cnr(-heat[None], mask[None])[0] == pytest.approx(abs(expected), abs=1e-6)
 
 
+@given(cosines, st.lists(masks, min_size=1, max_size=3))
+def test_one_map_for_all_is_the_same_map_for_each(heat: np.ndarray, items: list[np.ndarray]) -> None:
+    each, marked = np.stack([heat] * len(items)), np.stack(items)
+    for metric in (miou, pointing_credit):
+        np.testing.assert_array_equal(metric(heat[None], marked), metric(each, marked))
+    assume(all(max(np.ptp(heat[mask]), np.ptp(heat[~mask])) > 0 for mask in items) or np.ptp(heat) == 0)
+    np.testing.assert_array_equal(signed_cnr(heat[None], marked), signed_cnr(each, marked))
+
+
 @given(cosines, masks)
 def test_miou_by_loop(heat: np.ndarray, mask: np.ndarray) -> None:
     ious = []

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from egma.evaluation.metrics.maps import as_distributions, min_max
-from egma.evaluation.metrics.saliency import auc_judd, cc, kl, nss, shuffled_auc, sim
+from egma.evaluation.metrics.saliency import auc_judd, both_aucs, cc, kl, nss, shuffled_auc, sim
 
 SHAPE = (4, 5)
 values = arrays(float, SHAPE, elements=st.integers(-3, 3).map(float))  # few values: many ties
@@ -111,6 +111,20 @@ def test_many_maps_at_once_are_each_alone(items: list[tuple[np.ndarray, ...]]) -
         np.testing.assert_allclose(metric(*parts), alone, rtol=1e-12, atol=1e-12)
 
 
+@given(values, st.lists(st.tuples(counts, counts, positive_maps), min_size=1, max_size=4))
+def test_one_map_for_all_is_the_same_map_for_each(heat: np.ndarray, items: list[tuple[np.ndarray, ...]]) -> None:
+    fixations, others, gaze = (np.stack(column) for column in zip(*items, strict=True))
+    shared, each = heat[None], np.stack([heat] * len(items))
+    density = as_distributions(shared)
+    for metric, truths in ((nss, (fixations,)), (auc_judd, (fixations,)), (shuffled_auc, (fixations, others))):
+        np.testing.assert_array_equal(metric(shared, *truths), metric(each, *truths))
+    for metric, given_map in ((cc, shared), (sim, density), (kl, density)):
+        repeated = np.repeat(given_map, len(items), axis=0)
+        np.testing.assert_allclose(metric(given_map, gaze), metric(repeated, gaze), rtol=1e-12, atol=1e-12)
+    aucs = both_aucs(shared, fixations, others)
+    np.testing.assert_array_equal(aucs, [auc_judd(each, fixations), shuffled_auc(each, fixations, others)])
+
+
 @given(values, counts, positive_maps)
 def test_unit_and_sign_of_cosines_do_not_matter(heat: np.ndarray, fixations: np.ndarray, gaze: np.ndarray) -> None:
     moved = heat / 7 - 5  # all negative
@@ -161,6 +175,8 @@ SPOT = (GOOD == 5).astype(float)
         (shuffled_auc, (GOOD, SPOT, 0 * GOOD), "other_fixations: none"),
         (nss, (GOOD, -SPOT), "fixations: a negative value"),
         (nss, (GOOD[0], SPOT), r"maps have shape \(2, 3\)"),
+        (nss, (np.stack([GOOD[0]] * 2), np.stack([SPOT[0]] * 3)), r"fixations have shape \(3, 2, 3\), expected that"),
+        (both_aucs, (GOOD, GOOD + 1, SPOT), "every cell is fixated"),
         (nss, (GOOD, SPOT[:, :1]), r"fixations have shape \(1, 1, 3\), expected that of the maps"),
         (cc, (np.full_like(GOOD, np.nan), GOOD), "maps: a value that is not finite"),
         (cc, (GOOD, np.ones_like(GOOD)), "gaze_maps: the same everywhere"),

@@ -206,6 +206,23 @@ def test_heat_map_is_that_of_the_gaze_matrix_on_the_image(
     assert cells.sum() == pytest.approx(1)
 
 
+def test_many_recordings_at_once_are_the_gaze_matrix_of_each() -> None:
+    """Of other lengths, some with a shown part and widths of their own; counts by a loop over the fixations."""
+    rows = [spoken(k, count=k + 1, width=30 + k) for k in range(5)]
+    edges = {"x_min": [0.0] * 4, "x_max": [0.7] * 4, "y_min": [0.2] * 4, "y_max": [1.0] * 4}
+    rows[3]["fixations"] |= {"x": [0.1, 0.3, 0.5, 0.7], "y": [0.2, 0.4, 0.6, 1.0], **edges}  # type: ignore[operator]
+    rows[3]["fixations"] |= {"sigma_x": [0.02] * 4, "sigma_y": [0.1] * 4}  # type: ignore[operator]
+    recordings = [found for row in rows if (found := recording_of(row, 0.05)) is not None]
+    heat, counts = drawn(recordings), counted(recordings)
+    for place, recording in enumerate(recordings):
+        alone = gaze_matrix(recording, [None], module.GAZE_CELLS)[0].double().numpy()
+        np.testing.assert_allclose(heat[place], alone / alone.sum(), rtol=2e-7, atol=0)
+        expected = np.zeros_like(alone)
+        for x, y in zip(recording["x"], recording["y"], strict=True):
+            expected[min(int(y * len(alone)), len(alone) - 1), min(int(x * len(alone)), len(alone) - 1)] += 1
+        np.testing.assert_array_equal(counts[place], expected)
+
+
 def test_fixations_are_counted_in_their_cells() -> None:
     columns = {"x": np.array([0.0, 0.99, 1.0]), "y": np.array([0.0, 0.5, 0.5])}
     counts = counted([columns])[0]
