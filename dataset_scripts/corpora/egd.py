@@ -41,11 +41,12 @@ def plan(source: Path, options: Options) -> Plan:
         UserError: the source lacks a table, `--images` is no MIMIC-CXR tree, or a patient lies in two splits.
     """
     tree, shared = images_tree(options, "egd"), Ledger()
-    tables = egd_tables.read_tables(source, egd_tables.read_master(source), shared)
+    tables = egd_tables.read_tables(source, egd_tables.read_master(source, shared), shared)
     rows = list(egd_tables.source_rows(tables))
     ids = {row.image_id for row in rows}
-    images, by_image = image_rows(tree, ids), image_splits(tree, ids)
-    splits = splits_of_patients((_ids(row)[0], by_image.get(row.image_id)) for row in rows)
+    images, by_image = image_rows(tree, ids, shared), image_splits(tree, ids, shared)
+    named = ((_ids(row)[0], by_image.get(row.image_id)) for row in rows)
+    splits: dict[str, Split] = splits_of_patients(named, tree.root)
     return Plan(
         units=[EgdUnit(row, images.get(row.image_id), splits.get(_ids(row)[0] or "")) for row in rows],
         convert=partial(convert_unit, source=source, tree=tree, options=options),

@@ -42,12 +42,13 @@ class Scanpath(NamedTuple):
 def plan(source: Path, options: Options) -> Plan:
     """One unit a scanpath; raises UserError where there is no file, or it is no list."""
     published = sorted(path.name for path in source.glob("finding_visual_search_coco_format*.json"))
-    places, units = Counter[str](), list[Scanpath]()
-    for number, path in enumerate(read_json_list(first_table(source, (*published[:1], "scanpaths.json.gz"))), 1):
+    places, units, shared = Counter[str](), list[Scanpath](), Ledger()
+    table = first_table(source, (*published[:1], "scanpaths.json.gz"))
+    for number, path in enumerate(read_json_list(table, shared), 1):
         image_id = _text(path, "name", "image").removesuffix(".jpg")
         places[image_id] += 1
         units.append(Scanpath(number, image_id, places[image_id], path))
-    return Plan(units, partial(convert_unit, options=options), "scanpaths", (TABLE,), TERMS)
+    return Plan(units, partial(convert_unit, options=options), "scanpaths", (TABLE,), TERMS, shared=shared)
 
 
 def convert_unit(unit: Scanpath, options: Options) -> list[Outcome]:

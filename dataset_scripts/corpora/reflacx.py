@@ -11,7 +11,7 @@ from typing import NamedTuple
 from dataset_scripts.corpora import reflacx_tables
 from dataset_scripts.corpora.mimic_tree import ImageRow, MimicTree, image_rows, image_splits, images_tree, study_ids
 from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, Origin, gaze_reading
-from dataset_scripts.corpora.splits import SPLIT_NAMES, splits_of_patients
+from dataset_scripts.corpora.splits import split_named, splits_of_patients
 from dataset_scripts.files.paths import table_inside
 from dataset_scripts.files.tables import Row
 from dataset_scripts.images.dicom import Person
@@ -57,12 +57,12 @@ def plan(source: Path, options: Options) -> Plan:
     if len(missing) == len(PHASE_TABLES):
         raise UserError(f"{source}: none of {', '.join(PHASE_TABLES)}; expected the folder that holds main_data")
     by_image: dict[str, list[ReflacxRow]] = {}
-    for row in _rows({name: path for name, path in paths.items() if name not in missing}):
+    shared = Ledger()
+    for row in _rows({name: path for name, path in paths.items() if name not in missing}, shared):
         by_image.setdefault(row.cells["dicom_id"].lower(), []).append(row)
     rows = [row.cells for rows in by_image.values() for row in rows]
-    splits_of_patients((_ids(cells)[0], SPLIT_NAMES.get(cells["split"].lower())) for cells in rows)
-    images, splits = image_rows(tree, by_image.keys()), image_splits(tree, by_image.keys())
-    shared = Ledger()
+    splits_of_patients(((_ids(cells)[0], split_named(cells["split"])) for cells in rows), source)
+    images, splits = image_rows(tree, by_image.keys(), shared), image_splits(tree, by_image.keys(), shared)
     for name in missing:
         shared.note("metadata_table_missing", name)
     return Plan(
@@ -98,10 +98,10 @@ class _Picture:
         return self._encoded
 
 
-def _rows(paths: dict[str, Path]) -> list[ReflacxRow]:
+def _rows(paths: dict[str, Path], ledger: Ledger) -> list[ReflacxRow]:
     rows, met = [], set[str]()
     for table, path in paths.items():
-        for number, cells in enumerate(reflacx_tables.read_metadata(path, with_split=True), 1):
+        for number, cells in enumerate(reflacx_tables.read_metadata(path, ledger, table, ("split",)), 1):
             rows.append(ReflacxRow(table, number, cells, cells["id"] not in met))
             met.add(cells["id"])
     return rows
@@ -114,7 +114,7 @@ def _reading(
     folder = reflacx_tables.reading_folder(source, cells)
     if not row.is_new:
         raise Dropped("duplicate_reading_id")
-    split, (subject_id, study_id) = SPLIT_NAMES.get(cells["split"].lower()), _ids(cells)
+    split, (subject_id, study_id) = split_named(cells["split"]), _ids(cells)
     if split is None:
         raise Dropped("split_unknown", f"split {cells['split']!r}; expected train, validate or test")
     if unit.image is not None:

@@ -27,7 +27,7 @@ from dataset_scripts.gaze.tracker_columns import (
     require_possible_times,
     times_in_seconds,
 )
-from dataset_scripts.ledger import OFFENDERS_NAMED, Dropped
+from dataset_scripts.ledger import OFFENDERS_NAMED, Dropped, Ledger
 from dataset_scripts.schema import Fixations, UserError
 
 FIXATION_TABLE, SAMPLE_TABLE, DETECTED_TABLE = "fixations", "samples", "fixations found in samples"
@@ -51,10 +51,10 @@ def read_gaze(source: Source) -> Fixations | None:
     if suffix not in (".csv", ".json"):
         raise UserError(f"{path.name}: expected gaze that ends in .csv or .json")
     if suffix == ".json":
-        recorded = _json_columns(path)
+        recorded = _json_columns(path, source.ledger)
         lost = lost_eye(recorded["x"], recorded["y"], FIXATION_TABLE, source.where, source.ledger)
         return _valid(recorded, FIXATION_TABLE, source, lost)
-    rows = read_table(path, ())
+    rows = read_table(path, (), source.ledger, "rows of gaze files")
     if not rows:
         source.ledger.note("gaze_file_has_no_row", source.where)
         return None
@@ -78,10 +78,10 @@ def _valid(
     return valid_fixations(columns, table, source.where, source.ledger, lost)
 
 
-def _json_columns(path: Path) -> dict[str, FloatArray]:
+def _json_columns(path: Path, ledger: Ledger) -> dict[str, FloatArray]:
     if path.stat().st_size > MAX_JSON_BYTES:
         raise UserError(f"{path.name}: larger than {MAX_JSON_BYTES} bytes; expected the fixations of one reading")
-    recording = read_json(path, path.name)
+    recording = read_json(path, path.name, ledger)
     fixations = recording.get("fixations") if isinstance(recording, dict) else None
     if not isinstance(fixations, dict):
         raise UserError(f"{path.name}: it has no fixations; expected {_JSON_FORM}")

@@ -118,7 +118,7 @@ def test_bad_rows_are_counted(tmp_path, images):
             "JSON; images missing, or no list",
         ),
         (JSON_TABLE, b'{"images": [], "annotations": [], "categories": []}', "holds no box"),
-        (JSON_TABLE, b"\xff\xfe", "expected JSON in UTF-8; byte 1"),
+        (JSON_TABLE, b"\xff\xfe", "expected JSON; it breaks at line 1"),
     ],
 )
 def test_bad_tables(tmp_path, images, name, content, message):

@@ -88,7 +88,7 @@ def test_dicom_and_the_table_of_classes_is_optional(tmp_path):
     (source / rsna.CLASSES_TABLE).unlink()
     save_dicom(source / "stage_2_train_images" / "lost-1.dcm", "lost-1")
     rows, report = convert("rsna", source, tmp_path / "out")
-    assert values(rows["lost-1"]) == {"Pneumonia": 1} and report["notes"]["no_detailed_classes"]["count"] == 1
+    assert values(rows["lost-1"]) == {"Pneumonia": 1} and report["notes"]["detailed_classes_missing"]["count"] == 1
 
 
 def test_patients_are_split_70_15_15_by_the_seed(tmp_path):
