@@ -218,6 +218,7 @@ def _reading_totals(plan: Plan, ledger: Ledger, source: Path, folder: Path) -> d
             total.merge(Ledger(tables={"readings": ledger.tables.get(table, Tally())}))
         tally = total.tables["readings"]
         if tally.rows_kept == 0:
+            print(*_reasons(ledger.as_dict()), sep="\n")
             reasons = "; ".join(f"{reason}: {found.first[0]}" for reason, found in tally.dropped.items())
             raise UserError(f"{source}: no reading could be kept of {tally.rows_in} ({reasons or 'none there'})")
     except (UserError, RuntimeError):

@@ -24,7 +24,7 @@ from dataset_scripts.corpora.mimic_tree import (
     image_row,
     open_tree,
 )
-from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, Origin, mimic_license, read_findings, schema_row
+from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, Origin, mimic_license, part_or, read_findings, schema_row
 from dataset_scripts.corpora.splits import GAZE_SHARES, hashed_split, split_named, splits_of_patients
 from dataset_scripts.files.tables import Row, is_repeated, read_text_columns
 from dataset_scripts.files.texts import read_text
@@ -140,15 +140,18 @@ def _joined_tables(tree: MimicTree) -> tuple[pa.Table, Ledger]:
         splits_of_patients(zip(*(pairs[name].to_pylist() for name in ("subject_id", "split")), strict=True), split_path)
         splits = splits.set_column(0, "dicom_id", pc.utf8_lower(splits["dicom_id"]))
         joined = _with_columns(joined, splits, "dicom_id", ("split",), SPLIT_TABLE, shared)
-    if patients_path := tree.patients():
-        patients = read_text_columns(patients_path, PATIENT_COLUMNS, shared, PATIENT_TABLE)
-        joined = _with_columns(joined, patients, "subject_id", PATIENT_COLUMNS[1:], PATIENT_TABLE, shared)
-    if chexpert_path := tree.table("chexpert"):
-        chexpert = read_text_columns(chexpert_path, ("study_id", *CHEXPERT_LABELS), shared, CHEXPERT_TABLE)
-        joined = _with_columns(joined, chexpert, "study_id", CHEXPERT_LABELS, CHEXPERT_TABLE, shared)
-    else:
-        shared.note("no_chexpert_table", f"{tree.root}: the readings have no findings")
+    for part, place, key, columns, name in (
+        ("patients_table", tree.patients(), "subject_id", PATIENT_COLUMNS[1:], PATIENT_TABLE),
+        ("chexpert_table", tree.table("chexpert"), "study_id", CHEXPERT_LABELS, CHEXPERT_TABLE),
+    ):
+        read = partial(_with_table, joined, key, columns, name)
+        joined = part_or(joined, part, place or tree.root / name, str(tree.root), shared, read)
     return joined, shared
+
+
+def _with_table(joined: pa.Table, key: str, columns: Sequence[str], name: str, path: Path, ledger: Ledger) -> pa.Table:
+    other = read_text_columns(path, (key, *columns), ledger, name)
+    return _with_columns(joined, other, key, columns, name, ledger)
 
 
 def _with_columns(

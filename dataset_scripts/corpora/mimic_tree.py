@@ -144,7 +144,10 @@ def _rows(
             ledger.drop(table, "not_of_this_corpus", [path.name], batch.num_rows - found.num_rows)
             yield from ({name: (cell or "").strip() for name, cell in row.items()} for row in found.to_pylist())
 
-    return {} if path is None else rows_by_id(chosen(path), columns[0], ledger, table)
+    if path is None:
+        ledger.note("table_of_the_images_missing", table)
+        return {}
+    return rows_by_id(chosen(path), columns[0], ledger, table)
 
 
 def image_row(row: Row) -> ImageRow:
