@@ -372,3 +372,29 @@ def test_written_report_that_stands_in_is_sectioned_as_in_mimic_cxr(tree, patien
         path.write_text(" FINAL REPORT\n CHEST, TWO VIEWS:  The lungs are clear.\n")
     sentences = convert(tree, tmp_path / "out")[raw.EGD_IMAGE]["sentences"]
     assert [sentence["text"] for sentence in sentences] == ["The lungs are clear."]
+
+
+def test_rows_of_cxr_meta_that_contradict_each_other_are_nobodys(tree, patient, tmp_path):
+    path = patient / "CXR-JPG" / "cxr_meta.csv"
+    lines = path.read_text().splitlines()
+    raw.write_lines(path, [*lines, lines[1], lines[2].replace(f",{raw.HEIGHT},", ",999,")])
+    assert set(convert(tree, tmp_path / "out")) == {raw.PHASE_3, raw.PHASE_1, raw.NO_GAZE}
+    tally = report_of(tmp_path / "out")["tables"]["CXR-JPG/cxr_meta.csv"]
+    assert tally["dropped"]["rows_of_one_id_differ"] == {"count": 2, "first": [raw.EGD_IMAGE] * 2}
+    assert tally["dropped"]["duplicate_row"]["first"] == [raw.REFLACX_IMAGE] and tally["rows_kept"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("REFLACX/metadata.csv", "metadata_missing"), ("EyeGaze/master_sheet.csv", "master_sheet_missing")],
+)
+def test_missing_table_of_a_patients_readings_is_noted(tree, patient, tmp_path, name, reason):
+    (patient / name).unlink()
+    assert convert(tree, tmp_path / "out")
+    assert report_of(tmp_path / "out")["notes"][reason]["count"] == 1
+
+
+def test_folders_of_patients_in_capitals_are_read(tree, patient, tmp_path):
+    patient.rename(tree / "Patient_10000001")
+    rows = convert(tree, tmp_path / "out")
+    assert len(rows) == 4 and {row["subject_id"] for row in rows.values()} == {"10000001"}
