@@ -296,13 +296,6 @@ def _positive(text: str) -> int:
     return value
 
 
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, got {text}")
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m dataset_scripts.build", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("corpus", help=f"one of {', '.join(sorted(CORPORA))}")
@@ -312,7 +305,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--num-proc", type=_positive, default=1, help="processes that read and resize")
     parser.add_argument("--limit", type=_positive, help="stop after so many readings")
     parser.add_argument("--seed", type=int, default=0, help="of the splits, where the source has none")
-    parser.add_argument("--max-loss", type=_share, default=MAX_LOSS, help="of readings or gaze, from 0 to 1")
+    parser.add_argument("--max-loss", type=float, default=MAX_LOSS, help="of readings or gaze, from 0 to 1")
     parser.add_argument("--images", type=Path, help="root of a MIMIC-CXR-JPG or MIMIC-CXR tree with the images")
     parser.add_argument("--ids", type=Path, help="text file of image ids, one a line: a published sample or test set")
     parser.add_argument("--coordinates", choices=("pixels", "fractions"), help="of a tracker's positions")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset_scripts.corpora.egd_fixations import FIXATION_TABLE, FixationTable, KnownIds, read_fixations
-from dataset_scripts.corpora.rows import part_or, read_findings
+from dataset_scripts.corpora.rows import part_or, read_findings, with_rows_of_dropped
 from dataset_scripts.files.json_files import read_json
 from dataset_scripts.files.paths import inside, plain_name, table_inside
 from dataset_scripts.files.tables import FloatArray, Row, number, read_table
@@ -124,9 +124,9 @@ def convert_row(row: EgdRow, build: Callable[[Ledger], tuple[Split, Reading]]) -
         return build(ledger)
 
     outcome = attempt(MASTER_TABLE, row.cells["dicom_id"] or f"row {row.number}", checked)
-    if outcome.reading is None:
-        _count_dropped(row, outcome.ledger)
-    return outcome
+    fixations = 0 if row.fixations is None else len(row.fixations)
+    outcome = with_rows_of_dropped(outcome, row.fixation_table, row.image_id, fixations)
+    return with_rows_of_dropped(outcome, BOX_TABLE, row.image_id, len(row.boxes))
 
 
 def read_recording(row: EgdRow, folder: Path, size: tuple[int, int], ledger: Ledger) -> Recording:
@@ -142,14 +142,6 @@ def read_recording(row: EgdRow, folder: Path, size: tuple[int, int], ledger: Led
         findings=_findings(row.cells, ledger),
         boxes=_boxes(row, size, ledger),
     )
-
-
-def _count_dropped(row: EgdRow, ledger: Ledger) -> None:
-    """Account for the shared tables' rows of a reading that was dropped."""
-    for name, rows in ((row.fixation_table, row.fixations), (BOX_TABLE, row.boxes)):
-        count = 0 if rows is None else len(rows)
-        ledger.enter(name, count)
-        ledger.drop(name, "reading_dropped", [row.image_id], count)
 
 
 def _boxes_by_id(rows: list[Row], known: KnownIds, ledger: Ledger) -> dict[str, list[Row]]:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from dataset_scripts.corpora import egd_tables, reflacx_tables
 from dataset_scripts.corpora.mimic_tree import PATIENT_COLUMNS, ImageRow, image_row
-from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, Origin, gaze_reading, part_or, rows_by_id, unreadable
+from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, Origin, gaze_reading, read_lookup, unreadable
 from dataset_scripts.corpora.splits import GAZE_SHARES, hashed_split, split_named
 from dataset_scripts.files.paths import inside, plain_name, table_inside
-from dataset_scripts.files.tables import Row, read_table
+from dataset_scripts.files.tables import Row
 from dataset_scripts.images.pictures import EncodedImage, encode_image
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Options, Outcome, Plan, attempt
@@ -76,14 +76,9 @@ def convert_patient(folder: Path, source: Path, options: Options) -> list[Outcom
 
 
 def _split(folder: Path, options: Options, ledger: Ledger) -> Split:
-    def read(path: Path, counted: Ledger) -> set[str]:
-        rows = read_table(path, ("split",), counted, SPLIT_TABLE)
-        counted.enter(SPLIT_TABLE, len(rows))
-        counted.keep(SPLIT_TABLE, len(rows))
-        return {row["split"] for row in rows}
-
     path = table_inside(folder, SPLIT_TABLE)
-    named = part_or(set[str](), "split_table", path, folder.name, ledger, read)
+    rows = read_lookup(path, ("dicom_id", "split"), "split_table", folder.name, ledger, SPLIT_TABLE)
+    named = {row["split"] for row in rows.values()}
     splits = set(map(split_named, named))
     if len(splits) == 1 and (split := splits.pop()):
         return split
@@ -96,22 +91,10 @@ def _subject_id(folder: Path) -> str:
 
 
 def _images(folder: Path, ledger: Ledger) -> dict[str, ImageRow]:
-    def images(path: Path, counted: Ledger) -> dict[str, Row]:
-        columns = ("dicom_id", "study_id", "ViewPosition", "Rows", "Columns")
-        used = (*columns, "subject_id", "StudyDate")
-        rows = read_table(path, columns, counted, META_TABLE)
-        cut = [{name: row[name] for name in used if name in row} for row in rows]
-        return rows_by_id(cut, "dicom_id", counted, META_TABLE)
-
-    def patients(path: Path, counted: Ledger) -> dict[str, Row]:
-        return rows_by_id(
-            read_table(path, PATIENT_COLUMNS, counted, PATIENT_TABLE), "subject_id", counted, PATIENT_TABLE
-        )
-
-    meta = table_inside(folder, META_TABLE)
-    found = part_or(dict[str, Row](), "cxr_meta", meta, folder.name, ledger, images)
-    table = table_inside(folder, PATIENT_TABLE)
-    people = part_or(dict[str, Row](), "patients_table", table, folder.name, ledger, patients) if found else {}
+    meta, patients = table_inside(folder, META_TABLE), table_inside(folder, PATIENT_TABLE)
+    columns, optional = ("dicom_id", "study_id", "ViewPosition", "Rows", "Columns"), ("subject_id", "StudyDate")
+    found = read_lookup(meta, columns, "cxr_meta", folder.name, ledger, META_TABLE, optional)
+    people = read_lookup(patients, PATIENT_COLUMNS, "patients_table", folder.name, ledger, PATIENT_TABLE)
     person = next(iter(people.values()), {})
     return {name: image_row(person | row) for name, row in found.items()}
 

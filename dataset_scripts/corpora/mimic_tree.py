@@ -27,6 +27,7 @@ METADATA_TABLE, SPLIT_TABLE, CHEXPERT_TABLE = (f"mimic-cxr-{name}.csv" for name 
 PATIENT_TABLE = "patients.csv"
 METADATA_COLUMNS = ("dicom_id", "subject_id", "study_id", "ViewPosition", "Rows", "Columns")
 PATIENT_COLUMNS = ("subject_id", "gender", "anchor_age", "anchor_year")  # of MIMIC-IV's hosp/patients.csv.gz
+_NAMES = (("subject_id", "patient_id"), ("image", "path"))
 _STUDY_FOLDER = re.compile(r"p([0-9]{1,16})/s([0-9]{1,16})/[^/]*$")
 
 
@@ -107,7 +108,7 @@ def images_tree(options: Options, corpus: str) -> MimicTree:
 
 
 def image_rows(tree: MimicTree, wanted: Collection[str], ledger: Ledger) -> dict[str, ImageRow]:
-    """What the metadata table says of the wanted images (lower-case ids); empty where the tree has no such table.
+    """What the metadata table says of all the wanted images (lower-case ids), which may be nothing.
 
     Raises:
         UserError: the table lacks a column.
@@ -116,7 +117,8 @@ def image_rows(tree: MimicTree, wanted: Collection[str], ledger: Ledger) -> dict
     people = _rows(
         tree.patients(), PATIENT_COLUMNS, {row["subject_id"] for row in rows.values()}, ledger, PATIENT_TABLE
     )
-    return {name: image_row(people.get(row["subject_id"], {}) | row) for name, row in rows.items()}
+    found = {name: image_row(people.get(row["subject_id"], {}) | row) for name, row in rows.items()}
+    return dict.fromkeys(wanted, ImageRow(None, None, None, None, None, Person())) | found
 
 
 def image_splits(tree: MimicTree, wanted: Collection[str], ledger: Ledger) -> dict[str, Split]:
@@ -171,8 +173,12 @@ def whole_id(cell: str) -> str | None:
     return str(int(value)) if value is not None and 0 < value < 2**53 else None
 
 
-def study_ids(subject_id: str, study_id: str, path: str) -> tuple[str | None, str | None]:
-    """Patient and study from their cells, or else from a path that ends in `pNNNNNNNN/sNNNNNNNN/<dicom_id>.dcm`."""
+def study_ids(cells: Row) -> tuple[str | None, str | None]:
+    """Patient and study from their cells, or else from a path that ends in `pNNNNNNNN/sNNNNNNNN/<dicom_id>.dcm`.
+
+    EGD says `patient_id` and `path`, REFLACX `subject_id` and `image`.
+    """
+    subject_id, path = (cells.get(one) or cells.get(other, "") for one, other in _NAMES)
     found = _STUDY_FOLDER.search(portable_path(path))
     from_path = found.groups() if found else (None, None)
-    return whole_id(subject_id) or from_path[0], whole_id(study_id) or from_path[1]
+    return whole_id(subject_id) or from_path[0], whole_id(cells.get("study_id", "")) or from_path[1]

@@ -23,7 +23,6 @@ from dataset_scripts.corpora.splits import split_named, splits_of_patients
 from dataset_scripts.files.json_files import read_json
 from dataset_scripts.files.paths import table_inside
 from dataset_scripts.files.tables import Row, portable_path, read_table
-from dataset_scripts.images.dicom import Person
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.images.sizes import side_pixels
 from dataset_scripts.ledger import Dropped, Ledger
@@ -63,11 +62,11 @@ def plan(source: Path, options: Options) -> Plan:
     rows = read_coco(path, shared) if is_coco else read_table(path, COLUMNS, shared, path.name)
     if not rows:
         raise UserError(f"{path}: holds no box; expected one row or annotation a box")
-    splits_of_patients(((_ids(cells)[0], _split(cells)) for cells in rows), path)
+    splits_of_patients(((study_ids(cells)[0], _split(cells)) for cells in rows), path)
     phrases = _phrases(rows)
     images = image_rows(tree, {phrase.image_id for phrase in phrases}, shared)
     return Plan(
-        units=[phrase._replace(image=images.get(phrase.image_id)) for phrase in phrases],
+        units=[phrase._replace(image=images[phrase.image_id]) for phrase in phrases],
         convert=partial(convert_phrase, tree=tree, table=path.name, options=options),
         unit_name="phrases",
         reading_tables=(f"phrases of {path.name}",),
@@ -152,7 +151,7 @@ def _reading(unit: Phrase, tree: MimicTree, table: str, options: Options, ledger
     split = _split(cells)
     if split is None:
         raise Dropped("split_unknown", f"{cells['split']!r}; expected train, validation or test")
-    subject_id, study_id = _ids(cells)
+    subject_id, study_id = study_ids(cells)
     if subject_id is None or study_id is None:
         raise Dropped("patient_or_study_unknown", f"path {cells['path']!r}")
     image = encode_image(tree.picture(subject_id, study_id, unit.image_id), options.image_size, ledger)
@@ -165,6 +164,7 @@ def _reading(unit: Phrase, tree: MimicTree, table: str, options: Options, ledger
     )
     if not boxes:
         raise Dropped("no_box_left")
+    assert unit.image is not None
     origin = Origin(
         source="ms_cxr",
         license=CREDENTIALED_LICENSE,
@@ -173,17 +173,13 @@ def _reading(unit: Phrase, tree: MimicTree, table: str, options: Options, ledger
         reading_id=f"{unit.image_id}#{unit.place}",
         study_id=study_id,
         subject_id=subject_id,
-        view=unit.image.view if unit.image else None,
-        person=unit.image.person if unit.image else Person(),
+        view=unit.image.view,
+        person=unit.image.person,
         frame=(width, height),
     )
     sentence = Sentence(text=phrase, start_seconds=None, end_seconds=None)
     findings = [Finding(name=category, value=PRESENT)]
     return split, labelled_reading(origin, image, findings, boxes, [sentence], ledger)
-
-
-def _ids(cells: Row) -> tuple[str | None, str | None]:
-    return study_ids(cells.get("subject_id", ""), cells.get("study_id", ""), cells["path"])
 
 
 def _split(cells: Row) -> Split | None:

@@ -3,17 +3,17 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Never, TypeVar
 
 from dataset_scripts.files.paths import inside, plain_name
-from dataset_scripts.files.tables import Row, label_value, number, portable_path
+from dataset_scripts.files.tables import Row, label_value, number, portable_path, read_table
 from dataset_scripts.files.texts import read_text
 from dataset_scripts.images.boxes import clipped_box, pixel_corners
 from dataset_scripts.images.dicom import Person
 from dataset_scripts.images.pictures import EncodedImage
 from dataset_scripts.images.sizes import check_size
 from dataset_scripts.ledger import NO_GAZE_LEFT, Dropped, Impossible, Ledger
-from dataset_scripts.plan import Outcome
+from dataset_scripts.plan import Outcome, attempt
 from dataset_scripts.schema import GENERATED_PREFIX, Box, Finding, Reading, Recording, Sentence, UserError
 from dataset_scripts.speech.clinical_reports import report_sentences
 
@@ -152,11 +152,11 @@ def _report_sentences(path: Path, origin: Origin, ledger: Ledger) -> list[Senten
 
 def unreadable(table: str, error: UserError | OSError) -> Outcome:
     """A table that cannot be read at all: nobody knows its rows, so it counts as one, dropped."""
-    ledger = Ledger()
-    ledger.enter(table, 1)
-    reason = "table_not_understood" if isinstance(error, UserError) else "file_not_readable"
-    ledger.drop(table, reason, [str(error)])
-    return Outcome(None, ledger)
+
+    def fail(_: Ledger) -> Never:
+        raise error
+
+    return attempt(table, table, fail)
 
 
 def part_or(
@@ -208,21 +208,16 @@ def read_findings(
 
 def rows_by_id(rows: Iterable[Row], key: str, ledger: Ledger, table: str) -> dict[str, Row]:
     """The row of each id, in lower case; an id whose rows differ has none, for nobody knows which is right."""
-    found: dict[str, Row] = {}
-    torn = set[str]()
+    by_id: dict[str, list[Row]] = {}
     for row in rows:
-        name = row[key].lower()
-        ledger.enter(table, 1)
-        if found.setdefault(name, row) is row:
-            continue
-        if found[name] == row:
-            ledger.drop(table, "duplicate_row", [name])
-        else:
-            ledger.drop(table, "rows_of_one_id_differ", [name])
-            torn.add(name)
-    ledger.drop(table, "rows_of_one_id_differ", sorted(torn))
-    ledger.keep(table, len(found) - len(torn))
-    return {name: row for name, row in found.items() if name not in torn}
+        by_id.setdefault(row[key].lower(), []).append(row)
+    for name, found in by_id.items():
+        is_one = all(row == found[0] for row in found)
+        ledger.enter(table, len(found))
+        ledger.keep(table, int(is_one))
+        reason = "duplicate_row" if is_one else "rows_of_one_id_differ"
+        ledger.drop(table, reason, [name], len(found) - is_one)
+    return {name: found[0] for name, found in by_id.items() if all(row == found[0] for row in found)}
 
 
 def sized_boxes(
@@ -267,6 +262,19 @@ def with_rows_of_dropped(outcome: Outcome, table: str, where: str, rows: int) ->
         outcome.ledger.enter(table, rows)
         outcome.ledger.drop(table, "reading_dropped", [where], rows)
     return outcome
+
+
+def read_lookup(
+    path: Path, columns: Sequence[str], part: str, where: str, ledger: Ledger, table: str, optional: Sequence[str] = ()
+) -> dict[str, Row]:
+    """These columns of a table of one folder of many, by the id in the first; arguments as `part_or` has them."""
+
+    def read(path: Path, counted: Ledger) -> dict[str, Row]:
+        rows = read_table(path, columns, counted, table)
+        used = [name for name in (*columns, *optional) if name in next(iter(rows), {})]
+        return rows_by_id(({name: row[name] for name in used} for row in rows), columns[0], counted, table)
+
+    return part_or({}, part, path, where, ledger, read)
 
 
 def read_id_list(path: Path, ledger: Ledger) -> list[str]:

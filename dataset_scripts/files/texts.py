@@ -11,7 +11,7 @@ from dataset_scripts.ledger import Ledger
 from dataset_scripts.schema import UserError
 
 MAX_BYTES = 1 << 30  # of a file that is read whole: a small packed one can unpack to any size
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 18
 FALLBACK = "cp1252"
 _MARKS = {  # UTF-32 first, whose mark begins as that of UTF-16 does
     codecs.BOM_UTF32_LE: "utf-32",
@@ -33,23 +33,23 @@ def read_text(path: Path, name: object, ledger: Ledger, most_bytes: int = MAX_BY
         UserError: it is no text, damaged, or larger than `most_bytes`.
         OSError: it is missing or cannot be read.
     """
-    data = b""
-    for block in _blocks(path, name, most_bytes + 1):
+    data = bytearray()
+    for block in _blocks(path, name):
         data += block
         if len(data) > most_bytes:
             raise UserError(f"{name}: larger than {most_bytes} bytes; expected a smaller file")
-    return io.StringIO(data.decode(_encoding(lambda: iter([data]), name, ledger)), newline).read()
+    return io.StringIO(data.decode(_encoding(lambda: iter([bytes(data)]), name, ledger)), newline).read()
 
 
 def encoding_of(path: Path, name: object, ledger: Ledger) -> str:
     """The encoding of a text file of any size; raises as `read_text`."""
-    return _encoding(lambda: _blocks(path, name, BLOCK_BYTES), name, ledger)
+    return _encoding(lambda: _blocks(path, name), name, ledger)
 
 
-def _blocks(path: Path, name: object, block_bytes: int) -> Iterator[bytes]:
+def _blocks(path: Path, name: object) -> Iterator[bytes]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            while block := file.read(block_bytes):
+            while block := file.read(BLOCK_BYTES):
                 yield block
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{name}: expected a file packed with gzip ({error})") from None

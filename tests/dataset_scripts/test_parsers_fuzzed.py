@@ -86,7 +86,7 @@ def test_master_sheet(folder, content):
     def parse(ledger: Ledger) -> None:
         tables = egd_tables.read_tables(folder, egd_tables.read_master(folder, ledger), ledger)
         for row in egd_tables.source_rows(tables):
-            study_ids(row.cells["patient_id"], row.cells["study_id"], row.cells["path"])
+            study_ids(row.cells)
             outcome = egd_tables.convert_row(row, lambda inner, row=row: _fail_after_reading(row, folder, inner))
             ledger.merge(outcome.ledger)
 
@@ -218,7 +218,7 @@ def test_reflacx_metadata(folder, content):
     for row in rows:
         parsed(lambda ledger, row=row: reflacx_tables.reading_folder(folder, row))
         parsed(lambda ledger, row=row: reflacx_tables.read_recording(folder / "empty", row, ledger))
-        study_ids(row["subject_id"], "", row["image"])
+        study_ids(row)
 
 
 # --- MIMIC-CXR ---
