@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset_scripts.corpora.egd_fixations import FIXATION_TABLE, FixationTable, KnownIds, read_fixations
-from dataset_scripts.corpora.rows import part_or, read_findings, with_rows_of_dropped
+from dataset_scripts.corpora.rows import kept_boxes, part_or, read_findings, with_rows_of_dropped
 from dataset_scripts.files.json_files import read_json
 from dataset_scripts.files.paths import inside, plain_name, table_inside
 from dataset_scripts.files.tables import FloatArray, Row, number, read_table
 from dataset_scripts.gaze.fixations import LONGEST_SECONDS, valid_fixations
 from dataset_scripts.gaze.lost_eye import lost_eye
-from dataset_scripts.images.boxes import clipped_box, fraction_corners
+from dataset_scripts.images.boxes import fraction_corners
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Outcome, attempt
 from dataset_scripts.schema import Box, Finding, Fixations, Reading, Recording, Sentence, Split, UserError
@@ -201,13 +201,6 @@ def label_name(column: str) -> str | None:
 
 
 def _boxes(row: EgdRow, size: tuple[int, int], ledger: Ledger) -> list[Box]:
-    ledger.enter(BOX_TABLE, len(row.boxes))
-    boxes = []
-    for index, cells in enumerate(row.boxes, 1):
-        corners = fraction_corners(cells, _BOX_CORNERS, *size)
-        if corners is None:
-            ledger.drop(BOX_TABLE, "no_area_in_image", [f"{row.image_id} box {index} {cells['bbox_name']}"])
-        else:
-            boxes.append(clipped_box(cells["bbox_name"], corners))
-    ledger.keep(BOX_TABLE, len(boxes))
-    return boxes
+    named = [(cells["bbox_name"], fraction_corners(cells, _BOX_CORNERS, *size)) for cells in row.boxes]
+    told = ((name, f"{row.image_id} box {at} {name}", corners) for at, (name, corners) in enumerate(named, 1))
+    return kept_boxes(told, BOX_TABLE, ledger)

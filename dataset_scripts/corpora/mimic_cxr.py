@@ -135,30 +135,24 @@ def _joined_tables(tree: MimicTree) -> tuple[pa.Table, Ledger]:
     joined = joined.set_column(0, "dicom_id", pc.utf8_lower(joined["dicom_id"]))
     joined = joined.append_column("is_repeated", pc.if_else(pa.array(is_repeated(joined["dicom_id"])), "1", ""))
     if split_path := tree.table("split"):
-        splits = read_text_columns(split_path, ("dicom_id", "subject_id", "split"), shared, SPLIT_TABLE)
-        pairs = splits.group_by(["subject_id", "split"]).aggregate([])
+        joined = _with_columns(joined, "dicom_id", ("split",), SPLIT_TABLE, split_path, shared)
+        pairs = joined.group_by(["subject_id", "split"]).aggregate([])
         splits_of_patients(zip(*(pairs[name].to_pylist() for name in ("subject_id", "split")), strict=True), split_path)
-        splits = splits.set_column(0, "dicom_id", pc.utf8_lower(splits["dicom_id"]))
-        joined = _with_columns(joined, splits, "dicom_id", ("split",), SPLIT_TABLE, shared)
     for part, place, key, columns, name in (
         ("patients_table", tree.patients(), "subject_id", PATIENT_COLUMNS[1:], PATIENT_TABLE),
         ("chexpert_table", tree.table("chexpert"), "study_id", CHEXPERT_LABELS, CHEXPERT_TABLE),
     ):
-        read = partial(_with_table, joined, key, columns, name)
+        read = partial(_with_columns, joined, key, columns, name)
         joined = part_or(joined, part, place or tree.root / name, str(tree.root), shared, read)
     return joined, shared
 
 
-def _with_table(joined: pa.Table, key: str, columns: Sequence[str], name: str, path: Path, ledger: Ledger) -> pa.Table:
-    other = read_text_columns(path, (key, *columns), ledger, name)
-    return _with_columns(joined, other, key, columns, name, ledger)
-
-
 def _with_columns(
-    joined: pa.Table, other: pa.Table, key: str, columns: Sequence[str], name: str, shared: Ledger
+    joined: pa.Table, key: str, columns: Sequence[str], name: str, path: Path, shared: Ledger
 ) -> pa.Table:
-    """`columns` of the first row of `other` with the same key, blank where there is none; the rest is counted."""
-    positions = pc.index_in(joined[key], value_set=other[key].combine_chunks())
+    """`columns` of the first row of a table with the same key, blank where there is none; the rest is counted."""
+    other = read_text_columns(path, (key, *columns), shared, name)
+    positions = pc.index_in(joined[key], value_set=pc.utf8_lower(other[key]).combine_chunks())
     for column in columns:
         joined = joined.append_column(column, pc.fill_null(other[column].take(positions), ""))
     used = set(pc.unique(positions).drop_null().to_pylist())

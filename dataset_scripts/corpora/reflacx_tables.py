@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from dataset_scripts.corpora.rows import Part, part_or, read_findings
+from dataset_scripts.corpora.rows import Part, kept_boxes, part_or, read_findings
 from dataset_scripts.files.paths import inside, plain_name
 from dataset_scripts.files.tables import Row, flag, label_value, number, numbers, read_table
 from dataset_scripts.files.texts import read_text
 from dataset_scripts.gaze.fixations import LONGEST_SECONDS, valid_fixations
 from dataset_scripts.gaze.lost_eye import lost_eye
-from dataset_scripts.images.boxes import clipped_box, ellipse, fraction_corners
+from dataset_scripts.images.boxes import ellipse, fraction_corners
 from dataset_scripts.images.sizes import side_pixels
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Box, Finding, Fixations, Recording, UserError
@@ -173,13 +173,9 @@ def _ellipses(size: tuple[int, int], path: Path, ledger: Ledger) -> list[Box]:
 
 def _chest(size: tuple[int, int], path: Path, ledger: Ledger) -> list[Box]:
     """The box of the chest, which may leave the image, cut at the image's edges."""
-    rows = read_table(path, _CORNERS, ledger, CHEST_TABLE)
-    corners = [fraction_corners(row, _CORNERS, *size) for row in rows]
-    outside = [f"{path.parent.name} row {index}" for index, found in enumerate(corners, 1) if found is None]
-    ledger.enter(CHEST_TABLE, len(rows))
-    ledger.keep(CHEST_TABLE, len(rows) - len(outside))
-    ledger.drop(CHEST_TABLE, "no_area_in_image", outside)
-    return [clipped_box(CHEST_LABEL, found) for found in corners if found is not None]
+    rows = enumerate(read_table(path, _CORNERS, ledger, CHEST_TABLE), 1)
+    told = ((CHEST_LABEL, f"{path.parent.name} row {at}", fraction_corners(row, _CORNERS, *size)) for at, row in rows)
+    return kept_boxes(told, CHEST_TABLE, ledger)
 
 
 def _label_columns(row: Row) -> list[str]:

@@ -26,6 +26,7 @@ OLDEST_YEARS = 120
 
 
 Part = TypeVar("Part")
+Corners = tuple[float, float, float, float]
 
 
 class NumberedRow(NamedTuple):
@@ -177,7 +178,8 @@ def part_or(
     except Impossible:
         raise
     except (UserError, OSError) as error:
-        ledger.note(f"{part}_not_{'understood' if isinstance(error, UserError) else 'readable'}", f"{where}: {error}")
+        told = str(error) if path.name in str(error) else f"{path.name}: {error}"
+        ledger.note(f"{part}_not_{'understood' if isinstance(error, UserError) else 'readable'}", f"{where}: {told}")
         return lost
     ledger.merge(counted)
     return found
@@ -220,6 +222,26 @@ def rows_by_id(rows: Iterable[Row], key: str, ledger: Ledger, table: str) -> dic
     return {name: found[0] for name, found in by_id.items() if all(row == found[0] for row in found)}
 
 
+def kept_boxes(told: Iterable[tuple[str, str, Corners | None]], table: str, ledger: Ledger) -> list[Box]:
+    """Boxes cut at the edges of the image, of label, place in the source and corners as fractions; each is counted.
+
+    Corners are None of a box without area or beside the image.
+    """
+    boxes: list[Box] = []
+    ledger.enter(table, 0)
+    for label, where, corners in told:
+        ledger.enter(table, 1)
+        box = None if corners is None else clipped_box(label, corners)
+        if box is None or box in boxes:
+            ledger.drop(table, "duplicate_box" if box else "no_area_in_image", [where])
+            continue
+        if corners != (box["x_min"], box["y_min"], box["x_max"], box["y_max"]):
+            ledger.note("box_clipped_to_the_image", where)
+        ledger.keep(table, 1)
+        boxes.append(box)
+    return boxes
+
+
 def sized_boxes(
     rows: Sequence[tuple[str, NumberedRow]],
     columns: tuple[str, str, str, str],
@@ -228,32 +250,16 @@ def sized_boxes(
     image_id: str,
     ledger: Ledger,
 ) -> list[Box]:
-    """The boxes of the rows, each with its label, cut at the edges of the image; every row is accounted for.
+    """`kept_boxes` of labels and rows whose `columns` are left, top, width and height in pixels of the frame."""
 
-    Args:
-        columns: of left, top, width and height in pixels.
-        frame: width and height in pixels.
-    """
-    boxes: list[Box] = []
-    ledger.enter(table, len(rows))
-    for label, row in rows:
-        where = f"row {row.number} {image_id}"
-        left, top, width, height = (number(row.cells[name]) for name in columns)
-        corners = None
-        if left is not None and top is not None and width is not None and height is not None:
-            corners = pixel_corners((left, top, left + width, top + height), *frame)
-        if corners is None:
-            ledger.drop(table, "box_off_the_image_or_without_area", [where])
-            continue
-        box = clipped_box(label, corners)
-        if box in boxes:
-            ledger.drop(table, "duplicate_box", [where])
-            continue
-        if corners != (box["x_min"], box["y_min"], box["x_max"], box["y_max"]):
-            ledger.note("box_clipped_to_the_image", where)
-        ledger.keep(table, 1)
-        boxes.append(box)
-    return boxes
+    def corners(cells: Row) -> Corners | None:
+        left, top, width, height = (number(cells[name]) for name in columns)
+        if left is None or top is None or width is None or height is None:
+            return None
+        return pixel_corners((left, top, left + width, top + height), *frame)
+
+    told = ((label, f"row {row.number} {image_id}", corners(row.cells)) for label, row in rows)
+    return kept_boxes(told, table, ledger)
 
 
 def with_rows_of_dropped(outcome: Outcome, table: str, where: str, rows: int) -> Outcome:

@@ -180,3 +180,17 @@ def test_more_than_max_loss_stops_and_keeps_the_report(corpus: str, case: Case, 
     assert "image_missing" in json.dumps(json.loads(kept.read_text())["readings"]) and "image_missing" in found.said
     again = Conversion(corpus, folder, capsys, max_loss="0.9")
     assert again.code == 0 and again.report["readings"]["rows_dropped"] >= 1
+
+
+def test_one_transcript_or_patients_folder_without_rights_costs_no_other(folder: Path, capsys: Any) -> None:
+    source = CASES["mimic_eye"].write(folder / "raw")
+    assert source == folder / "raw"
+    shutil.copytree(folder / "raw" / "patient_10000001", folder / "raw" / "patient_10000002")
+    transcripts = folder / "raw" / "patient_10000001" / "EyeGaze" / "audio_segmentation_transcripts"
+    next(transcripts.rglob("transcript.json")).chmod(0)
+    (folder / "raw" / "patient_10000002").chmod(0)
+    found = Conversion("mimic_eye", folder, capsys, max_loss="0.3")
+    assert found.code == 0 and found.report["readings"]["rows_kept"] == 4
+    assert "Permission denied" in found.found("transcript_not_readable")["first"][0]
+    dropped = found.found("file_not_readable")
+    assert dropped["count"] == 1 and "patient_10000002" in dropped["first"][0]

@@ -126,7 +126,7 @@ def test_bad_rows_are_counted(tmp_path):
         "image_not_decodable": 1,
     }  # fmt: skip
     assert dropped(report, nih.BOX_TABLE) == {
-        "duplicate_box": 1, "box_off_the_image_or_without_area": 1, "label_not_understood": 1,
+        "duplicate_box": 1, "no_area_in_image": 1, "label_not_understood": 1,
         "image_without_entry": 1, "reading_dropped": 1,
     }  # fmt: skip
     assert report["tables"][nih.BOX_TABLE]["rows_in"] == len(boxes)

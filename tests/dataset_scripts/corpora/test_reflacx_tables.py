@@ -95,6 +95,16 @@ def test_a_recording_in_milliseconds_has_no_gaze_and_says_why(tree: Path, tmp_pa
     assert report["tables"]["REFLACX/fixations.csv"]["dropped"]["too_long_for_seconds"]["count"] == 3
 
 
+def test_decimal_commas_cost_the_gaze_and_name_file_column_and_row(tree: Path, tmp_path: Path) -> None:
+    path = tree / "main_data" / raw.PHASE_1 / "fixations.csv"
+    line = raw.fixation(0, 1, "10", "10")
+    raw.write_lines(path, [raw.FIXATION_HEADER, line, '"1,5"' + line[1:]])
+    row, report = converted(tree, tmp_path)
+    assert row["fixations"] is None and row["sentences"]
+    said = "fixations.csv: column timestamp_start_fixation, row 2: '1,5' has a comma; expected a decimal point"
+    assert noted(report, "fixations_not_understood") == [f"{raw.PHASE_1}: {said}"]
+
+
 def test_yes_discards_the_eye_tracking(tree: Path, tmp_path: Path) -> None:
     path = tree / "main_data" / "metadata_phase_3.csv"
     path.write_text(path.read_text().replace(",True,physionet", ",yes,physionet"))

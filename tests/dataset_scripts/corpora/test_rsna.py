@@ -70,7 +70,7 @@ def test_bad_rows_are_counted(tmp_path):
         "rows_disagree_in_target": 1, "image_missing": 1, "no_target": 1, "no_patient_id": 1
     }  # fmt: skip
     assert dropped(report, rsna.LABELS_TABLE) == {
-        "duplicate_box": 1, "box_off_the_image_or_without_area": 3, "target_is_neither_0_nor_1": 1,
+        "duplicate_box": 1, "no_area_in_image": 3, "target_is_neither_0_nor_1": 1,
         "reading_dropped": 5, "duplicate_row": 1, "box_of_a_negative": 1,
     }  # fmt: skip
     assert report["tables"][rsna.LABELS_TABLE]["rows_in"] == len(labels)
