@@ -163,7 +163,7 @@ def _fixations(row: EgdRow, size: tuple[int, int], ledger: Ledger) -> Fixations 
     start, duration, x, y = row.fixations.T
     columns = {"x": x / size[0], "y": y / size[1], "start": start, "duration": duration}
     lost = lost_eye(x, y, "fixations", row.image_id, ledger)
-    return valid_fixations(columns, row.fixation_table, row.image_id, ledger, lost, LONGEST_SECONDS)
+    return valid_fixations(columns, row.fixation_table, row.image_id, ledger, lost, longest_seconds=LONGEST_SECONDS)
 
 
 def _sentences(path: Path, ledger: Ledger) -> list[Sentence]:

@@ -128,7 +128,7 @@ def _fixations(size: tuple[int, int], path: Path, ledger: Ledger) -> Fixations |
             sides = {name: width if name in ("sigma_x", "x_min", "x_max") else height for name in names}
             columns |= {name: numbers(rows, column) / sides[name] for name, column in names.items()}
     lost = lost_eye(x, y, "fixations", where, ledger)
-    return valid_fixations(columns, FIXATION_TABLE, where, ledger, lost, LONGEST_SECONDS)
+    return valid_fixations(columns, FIXATION_TABLE, where, ledger, lost, longest_seconds=LONGEST_SECONDS)
 
 
 def _findings(row: Row, ledger: Ledger) -> list[Finding]:
