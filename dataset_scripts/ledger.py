@@ -7,6 +7,13 @@ from typing import Any
 from dataset_scripts.schema import UserError
 
 OFFENDERS_NAMED = 5
+LEFT_OUT = frozenset(  # on purpose: rows that nobody misses
+    {
+        *("duplicate_image_id", "duplicate_path", "duplicate_reading_id", "duplicate_row", "eligible_but_not_drawn"),
+        *("eye_tracking_data_discarded", "not_eligible", "not_listed", "patient_of_the_test_set"),
+    }
+)
+NO_GAZE_LEFT = "no_gaze_left"  # the note of a reading that was to have gaze and is kept without
 
 
 @dataclass

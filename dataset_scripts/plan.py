@@ -91,8 +91,12 @@ def attempt(table: str, where: str, build: Callable[[Ledger], tuple[Split, Readi
         ledger.keep(table, 1)
     except Impossible:
         raise
-    except (Dropped, UserError) as error:
-        reason, detail = ("table_not_understood", str(error)) if isinstance(error, UserError) else error.args
+    except (Dropped, UserError, OSError) as error:
+        if isinstance(error, Dropped):
+            reason, detail = error.reason, error.where
+        else:
+            reason = "table_not_understood" if isinstance(error, UserError) else "file_not_readable"
+            detail = str(error)
         reading, ledger = None, Ledger()
         ledger.drop(table, reason, [where if detail is None else f"{where} ({detail})"])
     ledger.enter(table, 1)

@@ -35,9 +35,10 @@ def plan(source: Path, options: Options) -> Plan:
     Raises:
         UserError: a file is missing or not what it should be.
     """
-    units = [_unit(item, path, place) for path in _files(source) for place, item in enumerate(read_json_list(path), 1)]
-    tested = {unit.row.cells["Patient ID"] for unit in units if unit.listed_in == nih.TEST_LIST}
     shared, kept, seen = Ledger(), list[nih.NihUnit](), set[str]()
+    lists = [(path, read_json_list(path, shared)) for path in _files(source)]
+    units = [_unit(item, path, place) for path, items in lists for place, item in enumerate(items, 1)]
+    tested = {unit.row.cells["Patient ID"] for unit in units if unit.listed_in == nih.TEST_LIST}
     for unit in units:
         name = unit.row.cells["Image Index"]
         if unit.listed_in == nih.TRAIN_LIST and unit.row.cells["Patient ID"] in tested:

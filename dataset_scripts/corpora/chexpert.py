@@ -25,8 +25,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from dataset_scripts.corpora.mimic_cxr import CHEXPERT_LABELS as LABELS
-from dataset_scripts.corpora.rows import Origin, labelled_reading, read_id_list
-from dataset_scripts.corpora.splits import hashed_split
+from dataset_scripts.corpora.rows import Origin, labelled_reading, read_findings, read_id_list
+from dataset_scripts.corpora.splits import hashed_split, splits_of_patients
 from dataset_scripts.files.paths import inside, table_inside
 from dataset_scripts.files.tables import Row, is_repeated, label_value, portable_path, read_text_columns
 from dataset_scripts.images.dicom import Person
@@ -105,15 +105,14 @@ def plan(source: Path, options: Options) -> Plan:
     files = layout.label_files()
     names = [*[name for name in TRAIN_TABLES if name in files][:1], *[VALID_TABLE] * (VALID_TABLE in files)]
     unread = ", ".join(sorted(files.keys() - set(names))) or "none"
-    tables = [_Table(files[name]) for name in names]
+    counted = Ledger()
+    tables = [_Table(files[name], counted) for name in names]
     if not tables:
         raise UserError(
             f"{source}: neither {TRAIN_TABLE} nor {VALID_TABLE}; expected the folder that holds them (label files that "
             f"are not read: {unread})"
         )
-    shared = set.intersection(*(table.patients() for table in tables)) if len(tables) > 1 else set[str]()
-    if shared:
-        raise UserError(f"{layout.root}: {min(shared)} lies in both {' and '.join(names)}; expected each in one")
+    splits_of_patients(((patient, table.name) for table in tables for patient in table.patients()), layout.root)
 
     def row(place: int) -> ChexpertRow:
         beyond = place - len(tables[0])
@@ -125,6 +124,7 @@ def plan(source: Path, options: Options) -> Plan:
         unit_name="images",
         reading_tables=tuple(table.name for table in tables),
         terms=TERMS,
+        shared=counted,
         facts={"labels from": ", ".join(names), "label files that are not read": unread},
     )
 
@@ -196,9 +196,10 @@ def eligible_class(row: ChexpertRow, classes: Sequence[str]) -> str | None:
 class _Table:
     """One of the two tables, as columns."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ledger: Ledger) -> None:
         self.name = path.name
-        self._columns = read_text_columns(path, ("Path", "Frontal/Lateral", "AP/PA", *LABELS), ("Sex", "Age"))
+        columns = ("Path", "Frontal/Lateral", "AP/PA", *LABELS)
+        self._columns = read_text_columns(path, columns, ledger, self.name, ("Sex", "Age"))
         found = (_IMAGE_PATH.search(portable_path(cell)) for cell in self._columns["Path"].to_pylist())
         self._paths: pa.Array = pa.array(["" if match is None else match[1] for match in found], pa.string())
         self._is_repeated = is_repeated(self._paths)
@@ -222,13 +223,9 @@ class _Table:
         return {path.split("/")[1] for path in self._paths.to_pylist() if path}
 
 
-def _rows(path: Path) -> Iterator[ChexpertRow]:
-    return _Table(path).rows()
-
-
 def _drawn(path: Path, classes: Sequence[str], seed: int, shared: Ledger) -> list[SampledRow]:
     eligible: dict[str, list[SampledRow]] = {name: [] for name in classes}
-    for row in _rows(path):
+    for row in _Table(path, shared).rows():
         shown = eligible_class(row, classes)
         if shown is None or not row.path or row.is_repeated:
             _leave_out(row, "duplicate_path" if row.is_repeated else "not_eligible", shared)
@@ -246,10 +243,10 @@ def _drawn(path: Path, classes: Sequence[str], seed: int, shared: Ledger) -> lis
 
 
 def _listed(path: Path, ids: Path, classes: Sequence[str], shared: Ledger) -> list[SampledRow]:
-    found = ((name, _IMAGE_PATH.search(name)) for name in read_id_list(ids))
+    found = ((name, _IMAGE_PATH.search(name)) for name in read_id_list(ids, shared))
     wanted = {name if match is None else match[1] for name, match in found}
     chosen = []
-    for row in _rows(path):
+    for row in _Table(path, shared).rows():
         if row.path not in wanted or row.is_repeated:
             _leave_out(row, "duplicate_path" if row.is_repeated else "not_listed", shared)
             continue
@@ -309,15 +306,7 @@ def _value(cell: str) -> int | None:
 
 def _findings(row: ChexpertRow, ledger: Ledger) -> list[Finding]:
     """The labels that are not blank."""
-    findings = []
-    for name in LABELS:
-        cell = row.cells[name]
-        value = _value(cell)
-        if value is None:
-            ledger.note("label_not_understood", f"{row.table} row {row.number} {name}: {cell!r}")
-        elif cell:
-            findings.append(Finding(name=name, value=value))
-    return findings
+    return read_findings(((name, row.cells[name]) for name in LABELS), f"{row.table} row {row.number}", ledger)
 
 
 def _layout(source: Path) -> Layout:

@@ -30,7 +30,7 @@ class EgdUnit(NamedTuple):
     """One row with what is known of its image."""
 
     row: egd_tables.EgdRow
-    image: ImageRow | None
+    image: ImageRow
     split: Split | None
 
 
@@ -41,13 +41,14 @@ def plan(source: Path, options: Options) -> Plan:
         UserError: the source lacks a table, `--images` is no MIMIC-CXR tree, or a patient lies in two splits.
     """
     tree, shared = images_tree(options, "egd"), Ledger()
-    tables = egd_tables.read_tables(source, egd_tables.read_master(source), shared)
+    tables = egd_tables.read_tables(source, egd_tables.read_master(source, shared), shared)
     rows = list(egd_tables.source_rows(tables))
     ids = {row.image_id for row in rows}
-    images, by_image = image_rows(tree, ids), image_splits(tree, ids)
-    splits = splits_of_patients((_ids(row)[0], by_image.get(row.image_id)) for row in rows)
+    images, by_image = image_rows(tree, ids, shared), image_splits(tree, ids, shared)
+    named = ((study_ids(row.cells)[0], by_image.get(row.image_id)) for row in rows)
+    splits: dict[str, Split] = splits_of_patients(named, tree.root)
     return Plan(
-        units=[EgdUnit(row, images.get(row.image_id), splits.get(_ids(row)[0] or "")) for row in rows],
+        units=[EgdUnit(row, images[row.image_id], splits.get(study_ids(row.cells)[0] or "")) for row in rows],
         convert=partial(convert_unit, source=source, tree=tree, options=options),
         unit_name="images",
         reading_tables=(egd_tables.MASTER_TABLE,),
@@ -63,22 +64,21 @@ def convert_unit(unit: EgdUnit, source: Path, tree: MimicTree, options: Options)
 
 def _reading(unit: EgdUnit, source: Path, tree: MimicTree, options: Options, ledger: Ledger) -> tuple[Split, Reading]:
     row = unit.row
-    subject_id, study_id = _ids(row)
+    subject_id, study_id = study_ids(row.cells)
     if subject_id is None or study_id is None:
         raise Dropped("patient_or_study_unknown", "neither patient_id and study_id nor path say them")
     image = encode_image(tree.picture(subject_id, study_id, row.image_id), options.image_size, ledger)
-    size = (image.width, image.height)
-    if unit.image is not None and unit.image.width is not None and unit.image.height is not None:
-        size = (unit.image.width, unit.image.height)
-    else:
+    width, height = unit.image.width, unit.image.height
+    size = (width, height) if width and height else (image.width, image.height)
+    if not (width and height):
         ledger.note("frame_size_from_the_picture", f"{row.image_id}: no Rows and Columns in a metadata table")
     origin = Origin(
         reading_id=row.image_id,
         image_id=row.image_id,
         study_id=study_id,
         subject_id=subject_id,
-        view=unit.image.view if unit.image else None,
-        person=Person(row.cells.get("gender", ""), unit.image.person.age if unit.image else ""),
+        view=unit.image.view,
+        person=Person(row.cells.get("gender", ""), unit.image.person.age),
         frame=size,
         source="egd",
         generated=options.generated,
@@ -88,7 +88,3 @@ def _reading(unit: EgdUnit, source: Path, tree: MimicTree, options: Options, led
         ledger.note("patient_split_by_hash", f"{row.image_id}: no split table names its patient")
     split = unit.split or hashed_split(subject_id, options.seed, *GAZE_SHARES)
     return split, gaze_reading(origin, image, recording, tree.report(subject_id, study_id), ledger)
-
-
-def _ids(row: egd_tables.EgdRow) -> tuple[str | None, str | None]:
-    return study_ids(row.cells.get("patient_id", ""), row.cells.get("study_id", ""), row.cells.get("path", ""))

@@ -26,6 +26,7 @@ REDUCED_TABLE = "fixations made of EyeGaze/eye_gaze.csv"
 FULL_ID_LENGTH = 44
 _COLUMNS = ("FPOGS", "FPOGD", "X_ORIGINAL", "Y_ORIGINAL")
 _START, _DURATION, _FIXATION, _VALID = 0, 1, 4, 5
+_DECIMAL_COMMA = r"^\s*[+-]?\d*,\d+\s*$"
 _NUMBER = r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$"
 
 
@@ -74,7 +75,7 @@ def read_fixations(folder: Path, known: KnownIds, ledger: Ledger) -> FixationTab
 
 def _fixation_rows(path: Path, known: KnownIds, ledger: Ledger) -> dict[str, FloatArray]:
     parts: dict[str, list[FloatArray]] = {}
-    for image_id, rows in _rows_by_id(path, _COLUMNS):
+    for image_id, rows in _rows_by_id(path, _COLUMNS, FIXATION_TABLE, ledger):
         if problem := known.problem(image_id):
             ledger.enter(FIXATION_TABLE, len(rows))
             ledger.drop(FIXATION_TABLE, problem, [image_id or "blank id"], len(rows))
@@ -85,7 +86,7 @@ def _fixation_rows(path: Path, known: KnownIds, ledger: Ledger) -> dict[str, Flo
 
 def _reduced_samples(path: Path, known: KnownIds, ledger: Ledger) -> dict[str, FloatArray]:
     parts: dict[str, list[FloatArray]] = {}
-    for image_id, rows in _rows_by_id(path, (*_COLUMNS, "FPOGID", "FPOGV")):
+    for image_id, rows in _rows_by_id(path, (*_COLUMNS, "FPOGID", "FPOGV"), SAMPLE_TABLE, ledger):
         ledger.enter(SAMPLE_TABLE, len(rows))
         if problem := known.problem(image_id):
             ledger.drop(SAMPLE_TABLE, problem, [image_id or "blank id"], len(rows))
@@ -109,9 +110,13 @@ def _longest(samples: FloatArray) -> FloatArray:
     return samples[is_last]
 
 
-def _rows_by_id(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, FloatArray]]:
+def _rows_by_id(path: Path, columns: tuple[str, ...], table: str, ledger: Ledger) -> Iterator[tuple[str, FloatArray]]:
     """Rows in the table's order, (F, columns), under their lower-case id; an id can come again and again."""
-    for batch in read_columns(path, dict.fromkeys(("DICOM_ID", *columns), pa.string())):
+    for batch in read_columns(path, dict.fromkeys(("DICOM_ID", *columns), pa.string()), ledger, table):
+        for name in columns:
+            commas = pc.filter(batch.column(name), pc.match_substring_regex(batch.column(name), _DECIMAL_COMMA))
+            if len(commas):
+                ledger.note("decimal_comma", f"{path}: column {name}: {commas[0]}; expected a decimal point")
         ids = pc.fill_null(pc.utf8_lower(pc.utf8_trim_whitespace(batch.column("DICOM_ID"))), "").dictionary_encode()
         values = np.stack([_floats(batch.column(name)) for name in columns], axis=1)
         codes = ids.indices.to_numpy()

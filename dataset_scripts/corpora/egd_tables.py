@@ -4,21 +4,22 @@ X_ORIGINAL, Y_ORIGINAL are pixels of the original image; both are negative outsi
 refer to the screen and `Time` to the end of a fixation: neither is used. Ids are upper or lower case.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataset_scripts.corpora.egd_fixations import FixationTable, KnownIds, read_fixations
+from dataset_scripts.corpora.egd_fixations import FIXATION_TABLE, FixationTable, KnownIds, read_fixations
+from dataset_scripts.corpora.rows import kept_boxes, part_or, read_findings, with_rows_of_dropped
+from dataset_scripts.files.json_files import read_json
 from dataset_scripts.files.paths import inside, plain_name, table_inside
-from dataset_scripts.files.tables import FloatArray, Row, label_value, number, read_table
-from dataset_scripts.gaze.fixations import valid_fixations
+from dataset_scripts.files.tables import FloatArray, Row, number, read_table
+from dataset_scripts.gaze.fixations import LONGEST_SECONDS, valid_fixations
 from dataset_scripts.gaze.lost_eye import lost_eye
-from dataset_scripts.images.boxes import clipped_box, fraction_corners
+from dataset_scripts.images.boxes import fraction_corners
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Outcome, attempt
-from dataset_scripts.schema import Box, Finding, Fixations, Reading, Recording, Sentence, Split
-from dataset_scripts.speech.sentences import TimedText, timed_sentences, untimed_sentences, with_blanks_of
+from dataset_scripts.schema import Box, Finding, Fixations, Reading, Recording, Sentence, Split, UserError
+from dataset_scripts.speech.sentences import TimedText, dictated_sentences
 
 MASTER_TABLE = "EyeGaze/master_sheet.csv"
 BOX_TABLE = "EyeGaze/bounding_boxes.csv"
@@ -66,23 +67,36 @@ class EgdRow(NamedTuple):
     boxes: list[Row]
 
 
-def read_tables(folder: Path, master: list[Row], ledger: Ledger) -> EgdTables:
+def read_tables(folder: Path, master: list[Row], ledger: Ledger, is_one_of_many: bool = False) -> EgdTables:
     """Read the other tables of the folder; rows of ids that the master sheet lacks are dropped.
 
+    Boxes that are missing or damaged are noted, and of one folder of many the fixations too.
+
     Raises:
-        UserError: a table is missing, or lacks a column.
+        UserError: no table of fixations, or it lacks a column.
     """
     known = KnownIds({row["dicom_id"].lower() for row in master})
+
+    def fixations(folder: Path, counted: Ledger) -> FixationTable:
+        return read_fixations(folder, known, counted)
+
+    def boxes(path: Path, counted: Ledger) -> dict[str, list[Row]]:
+        return _boxes_by_id(read_table(path, _BOX_COLUMNS, counted, BOX_TABLE), known, counted)
+
+    path, where = table_inside(folder, "bounding_boxes.csv"), str(folder)
+    lost = FixationTable(FIXATION_TABLE, {})
     return EgdTables(
         master=master,
-        fixations=read_fixations(folder, known, ledger),
-        boxes=_boxes_by_id(read_table(table_inside(folder, "bounding_boxes.csv"), _BOX_COLUMNS), known, ledger),
+        fixations=part_or(lost, "fixations", folder, where, ledger, fixations)
+        if is_one_of_many
+        else fixations(folder, ledger),
+        boxes=part_or({}, "boxes", path, where, ledger, boxes),
     )
 
 
-def read_master(folder: Path) -> list[Row]:
+def read_master(folder: Path, ledger: Ledger) -> list[Row]:
     """The rows of the master sheet; a cell may hold line breaks."""
-    return read_table(table_inside(folder, "master_sheet.csv"), ("dicom_id",))
+    return read_table(table_inside(folder, "master_sheet.csv"), ("dicom_id",), ledger, MASTER_TABLE)
 
 
 def source_rows(tables: EgdTables) -> Iterator[EgdRow]:
@@ -110,9 +124,9 @@ def convert_row(row: EgdRow, build: Callable[[Ledger], tuple[Split, Reading]]) -
         return build(ledger)
 
     outcome = attempt(MASTER_TABLE, row.cells["dicom_id"] or f"row {row.number}", checked)
-    if outcome.reading is None:
-        _count_dropped(row, outcome.ledger)
-    return outcome
+    fixations = 0 if row.fixations is None else len(row.fixations)
+    outcome = with_rows_of_dropped(outcome, row.fixation_table, row.image_id, fixations)
+    return with_rows_of_dropped(outcome, BOX_TABLE, row.image_id, len(row.boxes))
 
 
 def read_recording(row: EgdRow, folder: Path, size: tuple[int, int], ledger: Ledger) -> Recording:
@@ -123,19 +137,11 @@ def read_recording(row: EgdRow, folder: Path, size: tuple[int, int], ledger: Led
     """
     transcript = inside(folder, f"audio_segmentation_transcripts/{plain_name(row.image_id)}/transcript.json")
     return Recording(
-        sentences=_sentences(transcript, row.image_id, ledger),
+        sentences=part_or([], "transcript", transcript, row.image_id, ledger, _sentences),
         fixations=_fixations(row, size, ledger),
         findings=_findings(row.cells, ledger),
         boxes=_boxes(row, size, ledger),
     )
-
-
-def _count_dropped(row: EgdRow, ledger: Ledger) -> None:
-    """Account for the shared tables' rows of a reading that was dropped."""
-    for name, rows in ((row.fixation_table, row.fixations), (BOX_TABLE, row.boxes)):
-        count = 0 if rows is None else len(rows)
-        ledger.enter(name, count)
-        ledger.drop(name, "reading_dropped", [row.image_id], count)
 
 
 def _boxes_by_id(rows: list[Row], known: KnownIds, ledger: Ledger) -> dict[str, list[Row]]:
@@ -157,30 +163,22 @@ def _fixations(row: EgdRow, size: tuple[int, int], ledger: Ledger) -> Fixations 
     start, duration, x, y = row.fixations.T
     columns = {"x": x / size[0], "y": y / size[1], "start": start, "duration": duration}
     lost = lost_eye(x, y, "fixations", row.image_id, ledger)
-    return valid_fixations(columns, row.fixation_table, row.image_id, ledger, lost)
+    return valid_fixations(columns, row.fixation_table, row.image_id, ledger, lost, longest_seconds=LONGEST_SECONDS)
 
 
-def _sentences(path: Path, image_id: str, ledger: Ledger) -> list[Sentence]:
+def _sentences(path: Path, ledger: Ledger) -> list[Sentence]:
     """Phrases grouped to sentences; the full text, untimed, where there are none."""
-    if not path.is_file():
-        ledger.note("transcript_missing", image_id)
-        return []
+    image_id, transcript = path.parent.name, read_json(path, path, ledger)
     try:
-        transcript = json.loads(path.read_text(encoding="utf-8-sig"))
         phrases = [_phrase(phrase) for phrase in transcript.get("time_stamped_text") or []]
         full_text = str(transcript.get("full_text") or "")
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
-        ledger.note("transcript_not_understood", f"{image_id}: {error}")
-        return []
+    except (AttributeError, TypeError):
+        raise UserError(f"{path}: expected an object with full_text and time_stamped_text, a list of phrases") from None
     spoken = [phrase for phrase in phrases if phrase.text]
     ledger.enter(PHRASE_TABLE, len(phrases))
     ledger.keep(PHRASE_TABLE, len(spoken))
     ledger.drop(PHRASE_TABLE, "no_text", [image_id], len(phrases) - len(spoken))
-    if not spoken and full_text.strip():
-        ledger.note("transcript_without_times", image_id)
-    if not spoken:
-        return untimed_sentences(full_text)
-    return timed_sentences(with_blanks_of(full_text, spoken, image_id, ledger)) or untimed_sentences(full_text)
+    return dictated_sentences(full_text, spoken, image_id, ledger)
 
 
 def _phrase(phrase: dict[str, Any]) -> TimedText:
@@ -190,17 +188,9 @@ def _phrase(phrase: dict[str, Any]) -> TimedText:
 
 def _findings(row: Row, ledger: Ledger) -> list[Finding]:
     """The sheet's own labels, then the CheXpert labels whose names are not taken; blanks are not listed."""
-    values: dict[str, int] = {}
-    for column, cell in sorted(row.items(), key=lambda item: item[0].endswith(_CHEXPERT_SUFFIX)):
-        name = label_name(column)
-        if name is None or cell == "" or name in values:
-            continue
-        value = label_value(cell)
-        if value is None:
-            ledger.note("label_not_understood", f"{row['dicom_id']} {column}: {cell!r}")
-        else:
-            values[name] = value
-    return [Finding(name=name, value=value) for name, value in values.items()]
+    columns = sorted(row.items(), key=lambda item: item[0].endswith(_CHEXPERT_SUFFIX))
+    named = ((name, cell) for column, cell in columns if (name := label_name(column)))
+    return read_findings(named, row["dicom_id"], ledger)
 
 
 def label_name(column: str) -> str | None:
@@ -211,13 +201,6 @@ def label_name(column: str) -> str | None:
 
 
 def _boxes(row: EgdRow, size: tuple[int, int], ledger: Ledger) -> list[Box]:
-    ledger.enter(BOX_TABLE, len(row.boxes))
-    boxes = []
-    for index, cells in enumerate(row.boxes, 1):
-        corners = fraction_corners(cells, _BOX_CORNERS, *size)
-        if corners is None:
-            ledger.drop(BOX_TABLE, "no_area_in_image", [f"{row.image_id} box {index} {cells['bbox_name']}"])
-        else:
-            boxes.append(clipped_box(cells["bbox_name"], corners))
-    ledger.keep(BOX_TABLE, len(boxes))
-    return boxes
+    named = [(cells["bbox_name"], fraction_corners(cells, _BOX_CORNERS, *size)) for cells in row.boxes]
+    told = ((name, f"{row.image_id} box {at} {name}", corners) for at, (name, corners) in enumerate(named, 1))
+    return kept_boxes(told, BOX_TABLE, ledger)

@@ -22,7 +22,7 @@ from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Options, Outcome, Plan, attempt
 from dataset_scripts.schema import ABSENT, PRESENT, Finding, Reading, Recording, Split
 
-TABLE, SIDE = "scanpaths", 224
+TABLE, SIDE, PUBLISHED = "scanpaths", 224, "finding_visual_search_coco_format"
 COLUMNS = {"X": "x_fraction", "Y": "y_fraction", "T": "duration_seconds"}
 TERMS = (
     "GazeSearch is under the MIT licence in its repository; for the recordings of EGD and REFLACX that it is made of, "
@@ -41,13 +41,14 @@ class Scanpath(NamedTuple):
 
 def plan(source: Path, options: Options) -> Plan:
     """One unit a scanpath; raises UserError where there is no file, or it is no list."""
-    published = sorted(path.name for path in source.glob("finding_visual_search_coco_format*.json"))
-    places, units = Counter[str](), list[Scanpath]()
-    for number, path in enumerate(read_json_list(first_table(source, (*published[:1], "scanpaths.json.gz"))), 1):
+    published = sorted(path.name for path in source.glob(f"{PUBLISHED}*.json")) or [f"{PUBLISHED}.json"]
+    places, units, shared = Counter[str](), list[Scanpath](), Ledger()
+    table = first_table(source, (published[0], "scanpaths.json.gz"))
+    for number, path in enumerate(read_json_list(table, shared), 1):
         image_id = _text(path, "name", "image").removesuffix(".jpg")
         places[image_id] += 1
         units.append(Scanpath(number, image_id, places[image_id], path))
-    return Plan(units, partial(convert_unit, options=options), "scanpaths", (TABLE,), TERMS)
+    return Plan(units, partial(convert_unit, options=options), "scanpaths", (TABLE,), TERMS, shared=shared)
 
 
 def convert_unit(unit: Scanpath, options: Options) -> list[Outcome]:

@@ -19,6 +19,7 @@ from dataset_scripts.corpora.rows import Origin, schema_row
 from dataset_scripts.corpora.splits import LABELLED_SHARES, hashed_split, named_splits
 from dataset_scripts.files.paths import first_table, inside
 from dataset_scripts.files.tables import Row, plain_row, read_table
+from dataset_scripts.files.texts import read_text
 from dataset_scripts.images.dicom import Person
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.ledger import Dropped, Ledger
@@ -48,8 +49,9 @@ def plan(source: Path, options: Options) -> Plan:
     Raises:
         UserError: no metadata table, a column missing, no row, a split that is none, or a patient in two splits.
     """
-    path = first_table(source, TABLES)
-    cells = _read_jsonl(path) if path.suffix == ".jsonl" else read_table(path, ("file_name",))
+    path, shared = first_table(source, TABLES), Ledger()
+    is_lines = path.suffix == ".jsonl"
+    cells = _read_jsonl(path, shared) if is_lines else read_table(path, ("file_name",), shared, path.name)
     if not cells:
         raise UserError(f"{path}: the table has no row; expected one row an image")
     cells = [plain_row(row, ("patient_id",), ("file_name",)) for row in cells]
@@ -64,6 +66,7 @@ def plan(source: Path, options: Options) -> Plan:
         unit_name="images",
         reading_tables=(path.name,),
         terms=TERMS,
+        shared=shared,
     )
 
 
@@ -101,12 +104,8 @@ def _reading(
     return row.split, reading
 
 
-def _read_jsonl(path: Path) -> list[Row]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: expected UTF-8 ({error})") from None
-    rows = []
+def _read_jsonl(path: Path, ledger: Ledger) -> list[Row]:
+    lines, rows = read_text(path, path, ledger).split("\n"), []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

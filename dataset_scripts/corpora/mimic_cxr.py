@@ -9,15 +9,25 @@ The 377,110 rows stay columns until they are converted.
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset_scripts.corpora.mimic_tree import METADATA_COLUMNS, PATIENT_COLUMNS, MimicTree, image_row, open_tree
-from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, Origin, mimic_license, schema_row
-from dataset_scripts.corpora.splits import GAZE_SHARES, SPLIT_NAMES, hashed_split
-from dataset_scripts.files.tables import Row, is_repeated, label_value, read_text_columns
+from dataset_scripts.corpora.mimic_tree import (
+    CHEXPERT_TABLE,
+    METADATA_COLUMNS,
+    METADATA_TABLE,
+    PATIENT_COLUMNS,
+    PATIENT_TABLE,
+    SPLIT_TABLE,
+    MimicTree,
+    image_row,
+    open_tree,
+)
+from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, Origin, mimic_license, part_or, read_findings, schema_row
+from dataset_scripts.corpora.splits import GAZE_SHARES, hashed_split, split_named, splits_of_patients
+from dataset_scripts.files.tables import Row, is_repeated, read_text_columns
+from dataset_scripts.files.texts import read_text
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.images.sizes import check_size
 from dataset_scripts.ledger import OFFENDERS_NAMED, Dropped, Ledger
@@ -25,8 +35,6 @@ from dataset_scripts.plan import LazyUnits, Options, Outcome, Plan, attempt
 from dataset_scripts.schema import Finding, Reading, Recording, Split, UserError
 from dataset_scripts.speech.clinical_reports import report_sentences
 
-METADATA_TABLE, SPLIT_TABLE, CHEXPERT_TABLE = (f"mimic-cxr-{name}.csv" for name in ("metadata", "split", "chexpert"))
-PATIENT_TABLE = "patients.csv"
 CHEXPERT_LABELS = (
     *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture"),
     *("Lung Lesion", "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia"),
@@ -76,10 +84,10 @@ def _reading(
         raise Dropped("patient_or_study_unknown", f"subject_id {cells['subject_id']!r}, study_id {cells['study_id']!r}")
     if cells["is_repeated"]:
         raise Dropped("duplicate_image_id")
-    report = reports.report(meta.subject_id, meta.study_id)
-    if report is None:
-        raise Dropped("report_missing", f"s{meta.study_id}.txt")
-    sentences = report_sentences(report, meta.study_id, f"s{meta.study_id}.txt", ledger)
+    path = reports.report(meta.subject_id, meta.study_id)
+    if not path.is_file():
+        raise Dropped("report_missing", path.name)
+    sentences = report_sentences(read_text(path, path, ledger), meta.study_id, f"s{meta.study_id}.txt", ledger)
     if not sentences:
         raise Dropped("report_without_text", f"s{meta.study_id}.txt")
     split = _split(cells, meta.subject_id, options, ledger)
@@ -106,7 +114,7 @@ def _split(cells: Row, subject_id: str, options: Options, ledger: Ledger) -> Spl
     if "split" not in cells:
         ledger.note("patient_split_by_hash", f"{cells['dicom_id']}: no split table")
         return hashed_split(subject_id, options.seed, *GAZE_SHARES)
-    split = SPLIT_NAMES.get(cells["split"].lower())
+    split = split_named(cells["split"])
     if split is None:
         raise Dropped("split_unknown", f"{cells['split'] or 'not'} in the split table")
     return split
@@ -114,45 +122,37 @@ def _split(cells: Row, subject_id: str, options: Options, ledger: Ledger) -> Spl
 
 def _findings(cells: Row, ledger: Ledger) -> list[Finding]:
     """The CheXpert labels that are not blank."""
-    findings = []
-    for label in CHEXPERT_LABELS:
-        cell = cells.get(label, "")
-        value = label_value(cell)
-        if value is not None:
-            findings.append(Finding(name=label, value=value))
-        elif cell:
-            ledger.note("label_not_understood", f"study {cells['study_id']} {label}: {cell!r}")
-    return findings
+    return read_findings(
+        ((name, cells.get(name, "")) for name in CHEXPERT_LABELS), f"study {cells['study_id']}", ledger
+    )
 
 
 def _joined_tables(tree: MimicTree) -> tuple[pa.Table, Ledger]:
     path, shared = tree.table("metadata"), Ledger()
     if path is None:
         raise UserError(f"{tree.root}: no mimic-cxr-2.x.x-metadata.csv.gz; expected it above the folder files")
-    joined = read_text_columns(path, METADATA_COLUMNS, ("StudyDate",))
+    joined = read_text_columns(path, METADATA_COLUMNS, shared, METADATA_TABLE, ("StudyDate",))
     joined = joined.set_column(0, "dicom_id", pc.utf8_lower(joined["dicom_id"]))
     joined = joined.append_column("is_repeated", pc.if_else(pa.array(is_repeated(joined["dicom_id"])), "1", ""))
     if split_path := tree.table("split"):
-        splits = read_text_columns(split_path, ("dicom_id", "subject_id", "split"))
-        _require_one_split(splits, split_path)
-        splits = splits.set_column(0, "dicom_id", pc.utf8_lower(splits["dicom_id"]))
-        joined = _with_columns(joined, splits, "dicom_id", ("split",), SPLIT_TABLE, shared)
-    if patients_path := tree.patients():
-        patients = read_text_columns(patients_path, PATIENT_COLUMNS)
-        joined = _with_columns(joined, patients, "subject_id", PATIENT_COLUMNS[1:], PATIENT_TABLE, shared)
-    if chexpert_path := tree.table("chexpert"):
-        chexpert = read_text_columns(chexpert_path, ("study_id", *CHEXPERT_LABELS))
-        joined = _with_columns(joined, chexpert, "study_id", CHEXPERT_LABELS, CHEXPERT_TABLE, shared)
-    else:
-        shared.note("no_chexpert_table", f"{tree.root}: the readings have no findings")
+        joined = _with_columns(joined, "dicom_id", ("split",), SPLIT_TABLE, split_path, shared)
+        pairs = joined.group_by(["subject_id", "split"]).aggregate([])
+        splits_of_patients(zip(*(pairs[name].to_pylist() for name in ("subject_id", "split")), strict=True), split_path)
+    for part, place, key, columns, name in (
+        ("patients_table", tree.patients(), "subject_id", PATIENT_COLUMNS[1:], PATIENT_TABLE),
+        ("chexpert_table", tree.table("chexpert"), "study_id", CHEXPERT_LABELS, CHEXPERT_TABLE),
+    ):
+        read = partial(_with_columns, joined, key, columns, name)
+        joined = part_or(joined, part, place or tree.root / name, str(tree.root), shared, read)
     return joined, shared
 
 
 def _with_columns(
-    joined: pa.Table, other: pa.Table, key: str, columns: Sequence[str], name: str, shared: Ledger
+    joined: pa.Table, key: str, columns: Sequence[str], name: str, path: Path, shared: Ledger
 ) -> pa.Table:
-    """`columns` of the first row of `other` with the same key, blank where there is none; the rest is counted."""
-    positions = pc.index_in(joined[key], value_set=other[key].combine_chunks())
+    """`columns` of the first row of a table with the same key, blank where there is none; the rest is counted."""
+    other = read_text_columns(path, (key, *columns), shared, name)
+    positions = pc.index_in(joined[key], value_set=pc.utf8_lower(other[key]).combine_chunks())
     for column in columns:
         joined = joined.append_column(column, pc.fill_null(other[column].take(positions), ""))
     used = set(pc.unique(positions).drop_null().to_pylist())
@@ -162,10 +162,3 @@ def _with_columns(
     first = [f"row {index + 1} {other[key][index].as_py()}" for index in unused[:OFFENDERS_NAMED]]
     shared.drop(name, "repeated_or_not_in_metadata", first, len(unused))
     return joined
-
-
-def _require_one_split(splits: pa.Table, path: Path) -> None:
-    counts = splits.group_by("subject_id").aggregate([("split", "count_distinct")])
-    torn = counts.filter(pc.greater(counts["split_count_distinct"], 1))["subject_id"]
-    if len(torn):
-        raise UserError(f"{path}: patient {cast(str, torn[0].as_py())} lies in two splits; expected each in one split")

@@ -4,22 +4,22 @@ The generated corpus has the same form. Gaze and boxes are scaled by the sizes i
 A patient's folder stands for itself: a broken table costs the readings that need it, and no others.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from dataset_scripts.corpora import egd_tables, reflacx_tables
-from dataset_scripts.corpora.mimic_tree import PATIENT_COLUMNS, ImageRow, image_row, read_report
-from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, Origin, gaze_reading, unreadable
-from dataset_scripts.corpora.splits import GAZE_SHARES, SPLIT_NAMES, hashed_split
+from dataset_scripts.corpora.mimic_tree import PATIENT_COLUMNS, ImageRow, image_row
+from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, Origin, gaze_reading, read_lookup, unreadable
+from dataset_scripts.corpora.splits import GAZE_SHARES, hashed_split, split_named
 from dataset_scripts.files.paths import inside, plain_name, table_inside
-from dataset_scripts.files.tables import Row, read_table
+from dataset_scripts.files.tables import Row
 from dataset_scripts.images.pictures import EncodedImage, encode_image
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Options, Outcome, Plan, attempt
 from dataset_scripts.schema import Reading, Recording, Split, UserError
 
+META_TABLE, SPLIT_TABLE, PATIENT_TABLE = "CXR-JPG/cxr_meta.csv", "CXR-JPG/cxr_split.csv", "Hosp/patients.csv"
 TERMS = (
     f"The source is under the {CREDENTIALED_LICENSE}: only credentialed users who signed its data use agreement may "
     "have it. This conversion holds its images and texts and must not be redistributed, nor pushed to a public "
@@ -40,7 +40,7 @@ class Patient:
 
     @property
     def subject_id(self) -> str:
-        return self.folder.name.removeprefix("patient_")
+        return _subject_id(self.folder)
 
 
 def plan(source: Path, options: Options) -> Plan:
@@ -49,7 +49,7 @@ def plan(source: Path, options: Options) -> Plan:
     Raises:
         UserError: the source holds no patient folder.
     """
-    patients = sorted(folder for folder in source.glob("patient_*") if folder.is_dir())
+    patients = sorted(folder for folder in source.glob("[Pp]atient_*") if folder.is_dir())
     if not patients:
         raise UserError(f"{source}: no patient_<subject_id> folder; expected the folder that holds them")
     return Plan(
@@ -64,73 +64,55 @@ def plan(source: Path, options: Options) -> Plan:
 def convert_patient(folder: Path, source: Path, options: Options) -> list[Outcome]:
     """All readings of one patient: REFLACX in the order of its metadata, then EGD in the order of its master sheet."""
     ledger = Ledger()
-    outcomes = [Outcome(None, ledger)]
     try:
         table_inside(source, folder.name)
-        patient = Patient(folder, options, _split(folder, options, ledger), _images(folder))
-    except UserError as error:
-        return outcomes + list(_all_dropped(folder, error))
-    outcomes += _reflacx_outcomes(patient)
-    outcomes += _egd_outcomes(patient)
+        patient = Patient(folder, options, _split(folder, options, ledger), _images(folder, ledger))
+        outcomes = [Outcome(None, ledger), *_reflacx_outcomes(patient, ledger), *_egd_outcomes(patient, ledger)]
+    except (UserError, OSError) as error:
+        return [unreadable(reflacx_tables.METADATA_TABLE, error)]
     if len(outcomes) == 1:
         ledger.note("patient_without_gaze_readings", folder.name)
     return outcomes
 
 
-def _all_dropped(folder: Path, error: UserError) -> Iterator[Outcome]:
-    """The readings of a patient whose shared tables cannot be read, in so far as they can be counted."""
-    for name, path, column in (
-        (reflacx_tables.METADATA_TABLE, folder / "REFLACX" / "metadata.csv", "id"),
-        (egd_tables.MASTER_TABLE, folder / "EyeGaze" / "master_sheet.csv", "dicom_id"),
-    ):
-        if path.is_file():
-            try:
-                rows = read_table(path, (column,))
-            except UserError as unread:
-                yield unreadable(name, unread)
-            else:
-                yield from _rows_dropped(name, [row[column] for row in rows], error)
-
-
-def _rows_dropped(table: str, ids: list[str], error: UserError) -> Iterator[Outcome]:
-    def fail(_: Ledger) -> tuple[Split, Reading]:
-        raise error
-
-    return (attempt(table, reading_id or "no id", fail) for reading_id in ids)
-
-
 def _split(folder: Path, options: Options, ledger: Ledger) -> Split:
-    path = table_inside(folder, "CXR-JPG/cxr_split.csv")
-    named = {row["split"] for row in read_table(path, ("split",))} if path.is_file() else set()
-    splits = {SPLIT_NAMES.get(name.lower()) for name in named}
+    path = table_inside(folder, SPLIT_TABLE)
+    rows = read_lookup(path, ("dicom_id", "split"), "split_table", folder.name, ledger, SPLIT_TABLE)
+    named = {row["split"] for row in rows.values()}
+    splits = set(map(split_named, named))
     if len(splits) == 1 and (split := splits.pop()):
         return split
     ledger.note("patient_split_by_hash", f"{folder.name}: cxr_split.csv says {', '.join(sorted(named)) or 'nothing'}")
-    return hashed_split(folder.name.removeprefix("patient_"), options.seed, *GAZE_SHARES)
+    return hashed_split(_subject_id(folder), options.seed, *GAZE_SHARES)
 
 
-def _images(folder: Path) -> dict[str, ImageRow]:
-    path = table_inside(folder, "CXR-JPG/cxr_meta.csv")
+def _subject_id(folder: Path) -> str:
+    return folder.name.partition("_")[2]
+
+
+def _images(folder: Path, ledger: Ledger) -> dict[str, ImageRow]:
+    meta, patients = table_inside(folder, META_TABLE), table_inside(folder, PATIENT_TABLE)
+    columns, optional = ("dicom_id", "study_id", "ViewPosition", "Rows", "Columns"), ("subject_id", "StudyDate")
+    found = read_lookup(meta, columns, "cxr_meta", folder.name, ledger, META_TABLE, optional)
+    people = read_lookup(patients, PATIENT_COLUMNS, "patients_table", folder.name, ledger, PATIENT_TABLE)
+    person = next(iter(people.values()), {})
+    return {name: image_row(person | row) for name, row in found.items()}
+
+
+def _reflacx_outcomes(patient: Patient, ledger: Ledger) -> list[Outcome]:
+    folder, table = patient.folder / "REFLACX", reflacx_tables.METADATA_TABLE
+    if not folder.is_dir():
+        return []
+    path = table_inside(folder, "metadata.csv")
     if not path.is_file():
-        return {}
-    rows = read_table(path, ("dicom_id", "study_id", "ViewPosition", "Rows", "Columns"))
-    patients = table_inside(folder, "Hosp/patients.csv")
-    person = next(iter(read_table(patients, PATIENT_COLUMNS)), {}) if patients.is_file() else {}
-    return {row["dicom_id"].lower(): image_row(person | row) for row in reversed(rows)}
-
-
-def _reflacx_outcomes(patient: Patient) -> list[Outcome]:
+        ledger.note("metadata_missing", str(path))
+        return []
     try:
-        path = table_inside(patient.folder, "REFLACX/metadata.csv")
-        rows = reflacx_tables.read_metadata(path) if path.is_file() else []
-    except UserError as error:
-        return [unreadable(reflacx_tables.METADATA_TABLE, error)]
+        rows = reflacx_tables.read_metadata(path, ledger, table)
+    except (UserError, OSError) as error:
+        return [unreadable(table, error)]
     return [
-        attempt(
-            reflacx_tables.METADATA_TABLE,
-            row["id"] or f"{patient.folder.name} row {index}",
-            partial(_reflacx, patient, row),
-        )
+        attempt(table, row["id"] or f"{patient.folder.name} row {index}", partial(_reflacx, patient, row))
         for index, row in enumerate(rows, 1)
     ]
 
@@ -138,7 +120,7 @@ def _reflacx_outcomes(patient: Patient) -> list[Outcome]:
 def _reflacx(patient: Patient, row: Row, ledger: Ledger) -> tuple[Split, Reading]:
     folder = reflacx_tables.reading_folder(patient.folder / "REFLACX", row)
     _meet(patient, row["id"])
-    own_split = SPLIT_NAMES.get(row.get("split", "").lower())
+    own_split = split_named(row.get("split", ""))
     if own_split and own_split != patient.split:
         ledger.note("reflacx_split_is_not_the_patients", f"{row['id']}: {own_split}, cxr_split.csv {patient.split}")
     image_id = row["dicom_id"].lower()
@@ -147,20 +129,20 @@ def _reflacx(patient: Patient, row: Row, ledger: Ledger) -> tuple[Split, Reading
     return _reading(patient, image_id, row["id"], reflacx_tables.image_size(row), image, recording, "reflacx", ledger)
 
 
-def _egd_outcomes(patient: Patient) -> list[Outcome]:
-    folder, shared = patient.folder / "EyeGaze", Ledger()
+def _egd_outcomes(patient: Patient, ledger: Ledger) -> list[Outcome]:
+    folder = patient.folder / "EyeGaze"
+    if not folder.is_dir():
+        return []
     if not (folder / "master_sheet.csv").is_file():
+        ledger.note("master_sheet_missing", str(folder))
         return []
     try:
-        master = egd_tables.read_master(folder)
-    except UserError as error:
+        master = egd_tables.read_master(folder, ledger)
+        tables = egd_tables.read_tables(folder, master, ledger, is_one_of_many=True)
+    except (UserError, OSError) as error:
         return [unreadable(egd_tables.MASTER_TABLE, error)]
-    try:
-        tables = egd_tables.read_tables(folder, master, shared)
-    except UserError as error:
-        return list(_rows_dropped(egd_tables.MASTER_TABLE, [row["dicom_id"] for row in master], error))
     rows = egd_tables.source_rows(tables)
-    return [Outcome(None, shared), *(egd_tables.convert_row(row, partial(_egd, patient, row)) for row in rows)]
+    return [egd_tables.convert_row(row, partial(_egd, patient, row)) for row in rows]
 
 
 def _egd(patient: Patient, row: egd_tables.EgdRow, ledger: Ledger) -> tuple[Split, Reading]:
@@ -214,5 +196,5 @@ def _reading(
         source=f"mimic_eye/{corpus}",
         generated=patient.options.generated,
     )
-    report = read_report(inside(patient.folder, f"CXR-DICOM/s{meta.study_id}.txt"))
+    report = inside(patient.folder, f"CXR-DICOM/s{meta.study_id}.txt")
     return patient.split, gaze_reading(origin, image, recording, report, ledger)

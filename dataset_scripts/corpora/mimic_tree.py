@@ -12,20 +12,22 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset_scripts.corpora.splits import SPLIT_NAMES
+from dataset_scripts.corpora.rows import rows_by_id
+from dataset_scripts.corpora.splits import split_named
 from dataset_scripts.files.paths import inside, plain_name
-from dataset_scripts.files.tables import Row, number, portable_path, read_columns, with_optional
+from dataset_scripts.files.tables import Row, number, portable_path, read_columns
 from dataset_scripts.images.dicom import Person
 from dataset_scripts.images.sizes import side_pixels
-from dataset_scripts.ledger import Dropped
+from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Options
 from dataset_scripts.schema import Split, UserError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm")
-
-
+METADATA_TABLE, SPLIT_TABLE, CHEXPERT_TABLE = (f"mimic-cxr-{name}.csv" for name in ("metadata", "split", "chexpert"))
+PATIENT_TABLE = "patients.csv"
 METADATA_COLUMNS = ("dicom_id", "subject_id", "study_id", "ViewPosition", "Rows", "Columns")
 PATIENT_COLUMNS = ("subject_id", "gender", "anchor_age", "anchor_year")  # of MIMIC-IV's hosp/patients.csv.gz
+_NAMES = (("subject_id", "patient_id"), ("image", "path"))
 _STUDY_FOLDER = re.compile(r"p([0-9]{1,16})/s([0-9]{1,16})/[^/]*$")
 
 
@@ -59,9 +61,9 @@ class MimicTree(NamedTuple):
                 return path
         raise Dropped("image_missing", f"{folder}/{image_id}.jpg or .dcm")
 
-    def report(self, subject_id: str, study_id: str) -> str | None:
-        """The text of a study's written report, None where there is none."""
-        return read_report(inside(self.files, f"{self._subject(subject_id)}/s{plain_name(study_id)}.txt"))
+    def report(self, subject_id: str, study_id: str) -> Path:
+        """Where a study's written report lies, if there is one."""
+        return inside(self.files, f"{self._subject(subject_id)}/s{plain_name(study_id)}.txt")
 
     def table(self, name: str) -> Path | None:
         """The path of `mimic-cxr-2.x.x-<name>.csv.gz`, or unpacked; the newest version, None where there is none."""
@@ -105,43 +107,49 @@ def images_tree(options: Options, corpus: str) -> MimicTree:
     return open_tree(options.images)
 
 
-def read_report(path: Path) -> str | None:
-    """A report's text, None where the file is missing."""
-    return path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else None
-
-
-def image_rows(tree: MimicTree, wanted: Collection[str]) -> dict[str, ImageRow]:
-    """What the metadata table says of the wanted images (lower-case ids); empty where the tree has no such table.
+def image_rows(tree: MimicTree, wanted: Collection[str], ledger: Ledger) -> dict[str, ImageRow]:
+    """What the metadata table says of all the wanted images (lower-case ids), which may be nothing.
 
     Raises:
         UserError: the table lacks a column.
     """
-    path, patients = tree.table("metadata"), tree.patients()
-    rows = [] if path is None else list(_rows(path, with_optional(path, METADATA_COLUMNS, ("StudyDate",)), wanted))
-    ids = {row["subject_id"] for row in rows}
-    people = {} if patients is None else {row["subject_id"]: row for row in _rows(patients, PATIENT_COLUMNS, ids)}
-    return {row["dicom_id"]: image_row(people.get(row["subject_id"], {}) | row) for row in rows}
+    rows = _rows(tree.table("metadata"), METADATA_COLUMNS, wanted, ledger, METADATA_TABLE, ("StudyDate",))
+    people = _rows(
+        tree.patients(), PATIENT_COLUMNS, {row["subject_id"] for row in rows.values()}, ledger, PATIENT_TABLE
+    )
+    found = {name: image_row(people.get(row["subject_id"], {}) | row) for name, row in rows.items()}
+    return dict.fromkeys(wanted, ImageRow(None, None, None, None, None, Person())) | found
 
 
-def image_splits(tree: MimicTree, wanted: Collection[str]) -> dict[str, Split]:
+def image_splits(tree: MimicTree, wanted: Collection[str], ledger: Ledger) -> dict[str, Split]:
     """The splits of the wanted images (lower-case ids), where the tree has a split table that names one."""
-    path = tree.table("split")
-    rows = [] if path is None else _rows(path, ("dicom_id", "split"), wanted)
-    return {row["dicom_id"]: split for row in rows if (split := SPLIT_NAMES.get(row["split"].lower()))}
+    rows = _rows(tree.table("split"), ("dicom_id", "split"), wanted, ledger, SPLIT_TABLE)
+    return {name: split for name, row in rows.items() if (split := split_named(row["split"]))}
 
 
-def _rows(path: Path, columns: Sequence[str], wanted: Collection[str]) -> Iterator[Row]:
-    """The rows of the wanted images, or patients, ids in lower case; the first of several with one id."""
-    left, key = set(wanted), columns[0]
-    for batch in read_columns(path, dict.fromkeys(columns, pa.string())):
-        ids = pc.utf8_lower(pc.utf8_trim_whitespace(batch.column(key)))
-        found = batch.filter(pc.is_in(ids, value_set=pa.array(left, pa.string())))
-        for cells in found.to_pylist():
-            row = {name: (value or "").strip() for name, value in cells.items()}
-            row[key] = row[key].lower()
-            if row[key] in left:
-                left.remove(row[key])
-                yield row
+def _rows(
+    path: Path | None,
+    columns: Sequence[str],
+    wanted: Collection[str],
+    ledger: Ledger,
+    table: str,
+    optional: Sequence[str] = (),
+) -> dict[str, Row]:
+    """The rows of the wanted images, or patients, by the lower-case id in the first column."""
+
+    def chosen(path: Path) -> Iterator[Row]:
+        values = pa.array(sorted(wanted), pa.string())
+        for batch in read_columns(path, dict.fromkeys(columns, pa.string()), ledger, table, optional):
+            ids = pc.utf8_lower(pc.utf8_trim_whitespace(batch.column(columns[0])))
+            found = batch.filter(pc.is_in(ids, value_set=values))
+            ledger.enter(table, batch.num_rows - found.num_rows)
+            ledger.drop(table, "not_of_this_corpus", [path.name], batch.num_rows - found.num_rows)
+            yield from ({name: (cell or "").strip() for name, cell in row.items()} for row in found.to_pylist())
+
+    if path is None:
+        ledger.note("table_of_the_images_missing", table)
+        return {}
+    return rows_by_id(chosen(path), columns[0], ledger, table)
 
 
 def image_row(row: Row) -> ImageRow:
@@ -165,8 +173,12 @@ def whole_id(cell: str) -> str | None:
     return str(int(value)) if value is not None and 0 < value < 2**53 else None
 
 
-def study_ids(subject_id: str, study_id: str, path: str) -> tuple[str | None, str | None]:
-    """Patient and study from their cells, or else from a path that ends in `pNNNNNNNN/sNNNNNNNN/<dicom_id>.dcm`."""
+def study_ids(cells: Row) -> tuple[str | None, str | None]:
+    """Patient and study from their cells, or else from a path that ends in `pNNNNNNNN/sNNNNNNNN/<dicom_id>.dcm`.
+
+    EGD says `patient_id` and `path`, REFLACX `subject_id` and `image`.
+    """
+    subject_id, path = (cells.get(one) or cells.get(other, "") for one, other in _NAMES)
     found = _STUDY_FOLDER.search(portable_path(path))
     from_path = found.groups() if found else (None, None)
-    return whole_id(subject_id) or from_path[0], whole_id(study_id) or from_path[1]
+    return whole_id(subject_id) or from_path[0], whole_id(cells.get("study_id", "")) or from_path[1]

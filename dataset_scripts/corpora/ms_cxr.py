@@ -19,11 +19,10 @@ from dataset_scripts.corpora.rows import (
     sized_boxes,
     with_rows_of_dropped,
 )
-from dataset_scripts.corpora.splits import SPLIT_NAMES, splits_of_patients
+from dataset_scripts.corpora.splits import split_named, splits_of_patients
 from dataset_scripts.files.json_files import read_json
 from dataset_scripts.files.paths import table_inside
 from dataset_scripts.files.tables import Row, portable_path, read_table
-from dataset_scripts.images.dicom import Person
 from dataset_scripts.images.pictures import encode_image
 from dataset_scripts.images.sizes import side_pixels
 from dataset_scripts.ledger import Dropped, Ledger
@@ -58,19 +57,21 @@ def plan(source: Path, options: Options) -> Plan:
             splits.
     """
     tree = images_tree(options, "ms_cxr")
-    path = _table(source)
-    rows = read_coco(path) if path.suffix == ".json" else read_table(path, COLUMNS)
+    path, shared = _table(source), Ledger()
+    is_coco = path.suffix == ".json"
+    rows = read_coco(path, shared) if is_coco else read_table(path, COLUMNS, shared, path.name)
     if not rows:
         raise UserError(f"{path}: holds no box; expected one row or annotation a box")
-    splits_of_patients((_ids(cells)[0], _split(cells)) for cells in rows)
+    splits_of_patients(((study_ids(cells)[0], _split(cells)) for cells in rows), path)
     phrases = _phrases(rows)
-    images = image_rows(tree, {phrase.image_id for phrase in phrases})
+    images = image_rows(tree, {phrase.image_id for phrase in phrases}, shared)
     return Plan(
-        units=[phrase._replace(image=images.get(phrase.image_id)) for phrase in phrases],
+        units=[phrase._replace(image=images[phrase.image_id]) for phrase in phrases],
         convert=partial(convert_phrase, tree=tree, table=path.name, options=options),
         unit_name="phrases",
         reading_tables=(f"phrases of {path.name}",),
         terms=TERMS,
+        shared=shared,
     )
 
 
@@ -81,13 +82,13 @@ def convert_phrase(unit: Phrase, tree: MimicTree, table: str, options: Options) 
     return [with_rows_of_dropped(outcome, table, where, len(unit.rows))]
 
 
-def read_coco(path: Path) -> list[Row]:
+def read_coco(path: Path, ledger: Ledger) -> list[Row]:
     """The annotations of a COCO file as rows of the CSV's columns, "" for what is missing or of another type.
 
     Raises:
         UserError: no UTF-8 JSON of COCO's form.
     """
-    content = read_json(path, path)
+    content = read_json(path, path, ledger)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected COCO's JSON, an object with {', '.join(_COCO_LISTS)}")
     missing = [name for name in _COCO_LISTS if not isinstance(content.get(name), list)]
@@ -150,7 +151,7 @@ def _reading(unit: Phrase, tree: MimicTree, table: str, options: Options, ledger
     split = _split(cells)
     if split is None:
         raise Dropped("split_unknown", f"{cells['split']!r}; expected train, validation or test")
-    subject_id, study_id = _ids(cells)
+    subject_id, study_id = study_ids(cells)
     if subject_id is None or study_id is None:
         raise Dropped("patient_or_study_unknown", f"path {cells['path']!r}")
     image = encode_image(tree.picture(subject_id, study_id, unit.image_id), options.image_size, ledger)
@@ -163,6 +164,7 @@ def _reading(unit: Phrase, tree: MimicTree, table: str, options: Options, ledger
     )
     if not boxes:
         raise Dropped("no_box_left")
+    assert unit.image is not None
     origin = Origin(
         source="ms_cxr",
         license=CREDENTIALED_LICENSE,
@@ -171,8 +173,8 @@ def _reading(unit: Phrase, tree: MimicTree, table: str, options: Options, ledger
         reading_id=f"{unit.image_id}#{unit.place}",
         study_id=study_id,
         subject_id=subject_id,
-        view=unit.image.view if unit.image else None,
-        person=unit.image.person if unit.image else Person(),
+        view=unit.image.view,
+        person=unit.image.person,
         frame=(width, height),
     )
     sentence = Sentence(text=phrase, start_seconds=None, end_seconds=None)
@@ -180,12 +182,8 @@ def _reading(unit: Phrase, tree: MimicTree, table: str, options: Options, ledger
     return split, labelled_reading(origin, image, findings, boxes, [sentence], ledger)
 
 
-def _ids(cells: Row) -> tuple[str | None, str | None]:
-    return study_ids(cells.get("subject_id", ""), cells.get("study_id", ""), cells["path"])
-
-
 def _split(cells: Row) -> Split | None:
-    return SPLIT_NAMES.get(cells["split"].lower()) if "split" in cells else "test"
+    return split_named(cells["split"]) if "split" in cells else "test"
 
 
 def _table(source: Path) -> Path:

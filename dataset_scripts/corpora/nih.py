@@ -11,19 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from dataset_scripts.corpora.rows import (
     NumberedRow,
     Origin,
     labelled_reading,
+    part_or,
     picture_in,
     read_id_list,
     sized_boxes,
     with_rows_of_dropped,
 )
-from dataset_scripts.corpora.splits import hashed_split
+from dataset_scripts.corpora.splits import hashed_split, splits_of_patients
 from dataset_scripts.files.paths import first_table, table_inside
 from dataset_scripts.files.tables import Row, is_repeated, read_table, read_text_columns
 from dataset_scripts.images.dicom import Person
@@ -87,12 +85,15 @@ def plan(source: Path, options: Options) -> Plan:
         UserError: a table or list is missing or not what it should be, or a patient or an image is in both lists.
     """
     path = first_table(source, ENTRY_TABLES)
-    entries = read_text_columns(path, ENTRY_COLUMNS, ("Patient Gender", "Patient Age"))
-    lists = _lists(source)
+    shared = Ledger()
+    entries = read_text_columns(path, ENTRY_COLUMNS, shared, path.name, ("Patient Gender", "Patient Age"))
+    lists = _lists(source, shared)
     if lists is not None:
-        _require_apart(entries, lists, path)
-    shared, repeated = Ledger(), is_repeated(entries["Image Index"])
-    boxes = _boxes(table_inside(source, BOX_TABLE), set(entries["Image Index"].to_pylist()), shared)
+        patients, images = (entries[name].to_pylist() for name in ("Patient ID", "Image Index"))
+        splits_of_patients(zip(patients, map(lists.which, images), strict=True), path)
+    repeated = is_repeated(entries["Image Index"])
+    read = partial(_boxes, images=set(entries["Image Index"].to_pylist()))
+    boxes = part_or(dict[str, list[NumberedRow]](), "boxes", table_inside(source, BOX_TABLE), BOX_TABLE, shared, read)
     if lists is None:
         shared.note("no_lists_patients_split_by_hash", f"{TRAIN_LIST}, {TEST_LIST}")
 
@@ -171,13 +172,11 @@ def _box_label(cells: Row) -> str:
     return BOX_SPELLINGS.get(cells["Finding Label"], cells["Finding Label"])
 
 
-def _boxes(path: Path, images: Collection[str], shared: Ledger) -> dict[str, list[NumberedRow]]:
-    """The rows of each image; those of no image or no label are dropped. Without the table there are none, as noted."""
-    if not path.is_file():
-        shared.note("no_table_of_boxes", path.name)
-        return {}
+def _boxes(path: Path, shared: Ledger, images: Collection[str]) -> dict[str, list[NumberedRow]]:
+    """The rows of each image; those of no image or no label are dropped."""
     boxes: dict[str, list[NumberedRow]] = {}
-    for row_number, cells in enumerate(read_table(path, ("Image Index", "Finding Label", *BOX_COLUMNS)), 1):
+    rows = read_table(path, ("Image Index", "Finding Label", *BOX_COLUMNS), shared, BOX_TABLE)
+    for row_number, cells in enumerate(rows, 1):
         name = cells["Image Index"]
         if name in images and _box_label(cells) in LABELS:
             boxes.setdefault(name, []).append(NumberedRow(row_number, cells))
@@ -188,28 +187,17 @@ def _boxes(path: Path, images: Collection[str], shared: Ledger) -> dict[str, lis
     return boxes
 
 
-def _lists(source: Path) -> _Lists | None:
+def _lists(source: Path, ledger: Ledger) -> _Lists | None:
     paths = {name: table_inside(source, name) for name in (TRAIN_LIST, TEST_LIST)}
     missing = [name for name, path in paths.items() if not path.is_file()]
     if len(missing) == len(paths):
         return None
     if missing:
         raise UserError(f"{source}: has no {missing[0]}; expected both {TRAIN_LIST} and {TEST_LIST}, or neither")
-    lists = _Lists(*(frozenset(read_id_list(path)) for path in paths.values()))
+    lists = _Lists(*(frozenset(read_id_list(path, ledger)) for path in paths.values()))
     if both := lists.train & lists.test:
         raise UserError(f"{paths[TEST_LIST]}: {min(both)} is in {TRAIN_LIST} too; expected each image in one list")
     return lists
-
-
-def _require_apart(entries: pa.Table, lists: _Lists, path: Path) -> None:
-    train, test = (set(_patients(entries, names).to_pylist()) - {""} for names in (lists.train, lists.test))
-    if both := train & test:
-        raise UserError(f"{path}: patient {min(both)} has images in both {TRAIN_LIST} and {TEST_LIST}")
-
-
-def _patients(entries: pa.Table, names: frozenset[str]) -> pa.Array:
-    is_named = pc.is_in(entries["Image Index"], value_set=pa.array(sorted(names), pa.string()))
-    return pc.unique(entries["Patient ID"].filter(is_named))
 
 
 def _image_folders(source: Path) -> list[str]:

@@ -11,10 +11,9 @@ from typing import NamedTuple
 from dataset_scripts.corpora import reflacx_tables
 from dataset_scripts.corpora.mimic_tree import ImageRow, MimicTree, image_rows, image_splits, images_tree, study_ids
 from dataset_scripts.corpora.rows import CREDENTIALED_LICENSE, Origin, gaze_reading
-from dataset_scripts.corpora.splits import SPLIT_NAMES, splits_of_patients
+from dataset_scripts.corpora.splits import split_named, splits_of_patients
 from dataset_scripts.files.paths import table_inside
 from dataset_scripts.files.tables import Row
-from dataset_scripts.images.dicom import Person
 from dataset_scripts.images.pictures import EncodedImage, encode_image
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Options, Outcome, Plan, attempt
@@ -41,7 +40,7 @@ class ReflacxUnit(NamedTuple):
     """All rows of one image, and what a metadata and a split table of the images say of it."""
 
     rows: list[ReflacxRow]
-    image: ImageRow | None
+    image: ImageRow
     split: Split | None
 
 
@@ -57,16 +56,16 @@ def plan(source: Path, options: Options) -> Plan:
     if len(missing) == len(PHASE_TABLES):
         raise UserError(f"{source}: none of {', '.join(PHASE_TABLES)}; expected the folder that holds main_data")
     by_image: dict[str, list[ReflacxRow]] = {}
-    for row in _rows({name: path for name, path in paths.items() if name not in missing}):
+    shared = Ledger()
+    for row in _rows({name: path for name, path in paths.items() if name not in missing}, shared):
         by_image.setdefault(row.cells["dicom_id"].lower(), []).append(row)
     rows = [row.cells for rows in by_image.values() for row in rows]
-    splits_of_patients((_ids(cells)[0], SPLIT_NAMES.get(cells["split"].lower())) for cells in rows)
-    images, splits = image_rows(tree, by_image.keys()), image_splits(tree, by_image.keys())
-    shared = Ledger()
+    splits_of_patients(((study_ids(cells)[0], split_named(cells["split"])) for cells in rows), source)
+    images, splits = image_rows(tree, by_image.keys(), shared), image_splits(tree, by_image.keys(), shared)
     for name in missing:
         shared.note("metadata_table_missing", name)
     return Plan(
-        units=[ReflacxUnit(rows, images.get(image_id), splits.get(image_id)) for image_id, rows in by_image.items()],
+        units=[ReflacxUnit(rows, images[image_id], splits.get(image_id)) for image_id, rows in by_image.items()],
         convert=partial(convert_image, source=source, tree=tree, options=options),
         unit_name="images",
         reading_tables=tuple(name for name in PHASE_TABLES if name not in missing),
@@ -77,68 +76,56 @@ def plan(source: Path, options: Options) -> Plan:
 
 def convert_image(unit: ReflacxUnit, source: Path, tree: MimicTree, options: Options) -> list[Outcome]:
     """The readings of one image, in the order of the metadata tables."""
-    image = _Picture(unit, tree, options)
-    return [
-        attempt(row.table, row.cells["id"] or f"row {row.number}", partial(_reading, row, unit, image, source))
-        for row in unit.rows
-    ]
+    decoded: list[EncodedImage] = []
+    read = partial(_reading, unit=unit, decoded=decoded, source=source, tree=tree, options=options)
+    return [attempt(row.table, row.cells["id"] or f"row {row.number}", partial(read, row)) for row in unit.rows]
 
 
-class _Picture:
-    """The picture of a unit, decoded for its first reading."""
-
-    def __init__(self, unit: ReflacxUnit, tree: MimicTree, options: Options) -> None:
-        self.unit, self.tree, self.options = unit, tree, options
-        self._encoded: EncodedImage | None = None
-
-    def encoded(self, subject_id: str, study_id: str, image_id: str, ledger: Ledger) -> EncodedImage:
-        if self._encoded is None:
-            path = self.tree.picture(subject_id, study_id, image_id)
-            self._encoded = encode_image(path, self.options.image_size, ledger)
-        return self._encoded
-
-
-def _rows(paths: dict[str, Path]) -> list[ReflacxRow]:
+def _rows(paths: dict[str, Path], ledger: Ledger) -> list[ReflacxRow]:
     rows, met = [], set[str]()
     for table, path in paths.items():
-        for number, cells in enumerate(reflacx_tables.read_metadata(path, with_split=True), 1):
+        for number, cells in enumerate(reflacx_tables.read_metadata(path, ledger, table, ("split",)), 1):
             rows.append(ReflacxRow(table, number, cells, cells["id"] not in met))
             met.add(cells["id"])
     return rows
 
 
 def _reading(
-    row: ReflacxRow, unit: ReflacxUnit, picture: _Picture, source: Path, ledger: Ledger
+    row: ReflacxRow,
+    ledger: Ledger,
+    *,
+    unit: ReflacxUnit,
+    decoded: list[EncodedImage],
+    source: Path,
+    tree: MimicTree,
+    options: Options,
 ) -> tuple[Split, Reading]:
+    """`decoded` holds the picture as soon as a reading of it has come so far."""
     cells, image_id = row.cells, row.cells["dicom_id"].lower()
     folder = reflacx_tables.reading_folder(source, cells)
     if not row.is_new:
         raise Dropped("duplicate_reading_id")
-    split, (subject_id, study_id) = SPLIT_NAMES.get(cells["split"].lower()), _ids(cells)
+    split, (subject_id, study_id) = split_named(cells["split"]), study_ids(cells)
     if split is None:
         raise Dropped("split_unknown", f"split {cells['split']!r}; expected train, validate or test")
-    if unit.image is not None:
-        subject_id, study_id = subject_id or unit.image.subject_id, study_id or unit.image.study_id
+    subject_id, study_id = subject_id or unit.image.subject_id, study_id or unit.image.study_id
     if subject_id is None or study_id is None:
         raise Dropped("patient_or_study_unknown", "neither the column image nor a metadata table of the images")
     if unit.split not in (None, split):
         ledger.note("split_is_not_that_of_mimic_cxr", f"{cells['id']}: {split}, MIMIC-CXR {unit.split}")
     size = reflacx_tables.image_size(cells)
-    image = picture.encoded(subject_id, study_id, image_id, ledger)
+    if not decoded:
+        decoded.append(encode_image(tree.picture(subject_id, study_id, image_id), options.image_size, ledger))
     origin = Origin(
         reading_id=cells["id"],
         image_id=image_id,
         study_id=study_id,
         subject_id=subject_id,
-        view=unit.image.view if unit.image else None,
-        person=unit.image.person if unit.image else Person(),
+        view=unit.image.view,
+        person=unit.image.person,
         frame=size,
         source="reflacx",
-        generated=picture.options.generated,
+        generated=options.generated,
     )
     recording = reflacx_tables.read_recording(folder, cells, ledger)
-    return split, gaze_reading(origin, image, recording, picture.tree.report(subject_id, study_id), ledger)
-
-
-def _ids(cells: Row) -> tuple[str | None, str | None]:
-    return study_ids(cells.get("subject_id", ""), cells.get("study_id", ""), cells.get("image", ""))
+    return split, gaze_reading(origin, decoded[0], recording, tree.report(subject_id, study_id), ledger)

@@ -17,6 +17,7 @@ from dataset_scripts.corpora.rows import (
     NumberedRow,
     Origin,
     labelled_reading,
+    part_or,
     picture_in,
     sized_boxes,
     with_rows_of_dropped,
@@ -59,13 +60,15 @@ def plan(source: Path, options: Options) -> Plan:
         UserError: there is no table of labels, or a table lacks a column.
     """
     by_patient: dict[str, list[NumberedRow]] = {}
-    labels = read_table(table_inside(source, LABELS_TABLE), ("patientId", *BOX_COLUMNS, "Target"))
+    shared, columns = Ledger(), ("patientId", *BOX_COLUMNS, "Target")
+    labels = read_table(table_inside(source, LABELS_TABLE), columns, shared, LABELS_TABLE)
     for row_number, cells in enumerate(labels, 1):
         by_patient.setdefault(cells["patientId"], []).append(NumberedRow(row_number, cells))
     if not by_patient:
         raise UserError(f"{source / LABELS_TABLE}: the table has no row; expected one a box or patient")
-    shared = Ledger()
-    detailed = _detailed_classes(table_inside(source, CLASSES_TABLE), by_patient, shared)
+    read = partial(_detailed_classes, patients=by_patient)
+    path = table_inside(source, CLASSES_TABLE)
+    detailed = part_or(dict[str, str](), "detailed_classes", path, path.name, shared, read)
     return Plan(
         units=[RsnaPatient(name, rows, detailed.get(name)) for name, rows in by_patient.items()],
         convert=partial(convert_patient, source=source, options=options),
@@ -139,12 +142,9 @@ def _understood_rows(unit: RsnaPatient, ledger: Ledger) -> tuple[list[NumberedRo
     return [], ABSENT
 
 
-def _detailed_classes(path: Path, patients: dict[str, list[NumberedRow]], shared: Ledger) -> dict[str, str]:
-    """The class of each patient whose rows (one a box) agree on it; empty without the table, which is noted."""
-    if not path.is_file():
-        shared.note("no_detailed_classes", path.name)
-        return {}
-    rows = read_table(path, ("patientId", "class"))
+def _detailed_classes(path: Path, shared: Ledger, patients: dict[str, list[NumberedRow]]) -> dict[str, str]:
+    """The class of each patient whose rows (one a box) agree on it."""
+    rows = read_table(path, ("patientId", "class"), shared, CLASSES_TABLE)
     named: dict[str, set[str]] = {}
     for cells in rows:
         if cells["class"] in CLASSES:

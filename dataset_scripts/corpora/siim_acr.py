@@ -27,7 +27,8 @@ from dataset_scripts.corpora.rows import (
 )
 from dataset_scripts.corpora.splits import LABELLED_SHARES, hashed_split
 from dataset_scripts.files.paths import first_table, inside
-from dataset_scripts.files.tables import identifier
+from dataset_scripts.files.tables import drop_row, identifier
+from dataset_scripts.files.texts import read_text
 from dataset_scripts.images import rle
 from dataset_scripts.images.boxes import clipped_box, pixel_corners
 from dataset_scripts.images.dicom import person_in
@@ -74,10 +75,11 @@ def plan(source: Path, options: Options) -> Plan:
     """
     path = first_table(source, TABLES)
     by_image: dict[str, list[SiimRow]] = {}
-    for row in read_rows(path):
+    shared = Ledger()
+    for row in read_rows(path, shared):
         by_image.setdefault(row.image_id, []).append(row)
-    files = walk_pictures(source, PICTURE_SUFFIXES)
-    listed = {*by_image} if options.ids is None else set(map(identifier, read_id_list(options.ids)))
+    files = walk_pictures(source, PICTURE_SUFFIXES, shared)
+    listed = {*by_image} if options.ids is None else set(map(identifier, read_id_list(options.ids, shared)))
     if unknown := sorted(listed - by_image.keys()):
         raise UserError(f"{options.ids}: {len(unknown)} ids are not in {path}: {', '.join(unknown[:OFFENDERS_NAMED])}")
     return Plan(
@@ -88,6 +90,7 @@ def plan(source: Path, options: Options) -> Plan:
         unit_name="images",
         reading_tables=(f"images of {path.name}",),
         terms=TERMS,
+        shared=shared,
     )
 
 
@@ -98,31 +101,27 @@ def convert_image(unit: SiimImage, source: Path, table: str, options: Options) -
     return [with_rows_of_dropped(outcome, table, where, len(unit.rows))]
 
 
-def read_rows(path: Path) -> list[SiimRow]:
-    """The rows of a table with or without header.
+def read_rows(path: Path, ledger: Ledger) -> list[SiimRow]:
+    """The rows of a table with or without header; those of another length are dropped and counted.
 
     Raises:
-        UserError: missing, too large, not UTF-8, without a row, or not two columns of ids and masks.
+        UserError: too large, no text, without a row, or not two columns of ids and masks.
+        OSError: it is missing or cannot be read.
     """
-    try:
-        if path.stat().st_size > MAX_TABLE_BYTES:
-            raise UserError(f"{path}: more than {MAX_TABLE_BYTES} bytes; expected a table of run lengths")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected a table of {_ID} and {_MASK}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: expected UTF-8 ({error})") from None
+    lines = read_text(path, path, ledger, MAX_TABLE_BYTES).splitlines()
     cells = [
         [identifier(cell.strip().strip('"').strip()) for cell in line.split(",")] for line in lines if line.strip()
     ]
     id_at, mask_at, has_header = _columns(cells[0] if cells else [], path)
     rows = []
     for number, row in enumerate(cells[has_header:], 1):
-        if len(row) <= max(id_at, mask_at):
-            raise UserError(f"{path}: row {number} has {len(row)} cells; expected {_ID} and {_MASK}, with a comma")
-        rows.append(SiimRow(number, row[id_at], row[mask_at]))
+        if len(row) == len(cells[0]):
+            rows.append(SiimRow(number, row[id_at], row[mask_at]))
+        else:
+            drop_row(path, number, len(row), cells[0], ledger, path.name)
     if not rows:
-        raise UserError(f"{path}: the table has no row; expected one a region or image")
+        short = f", but {len(cells) - has_header} of another length" if len(cells) > has_header else ""
+        raise UserError(f"{path}: the table has no row{short}; expected one a region or image")
     return rows
 
 

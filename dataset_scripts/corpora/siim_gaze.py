@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dataset_scripts.corpora.mimic_tree import PICTURE_SUFFIXES
-from dataset_scripts.corpora.rows import Origin, schema_row, walk_pictures
-from dataset_scripts.corpora.siim_acr import read_rows
+from dataset_scripts.corpora.rows import Origin, part_or, schema_row, walk_pictures
+from dataset_scripts.corpora.siim_acr import SiimRow, read_rows
 from dataset_scripts.corpora.splits import GAZE_SHARES, hashed_split
 from dataset_scripts.files.json_files import read_json_list
 from dataset_scripts.files.paths import inside, table_inside
@@ -62,9 +62,10 @@ def plan(source: Path, options: Options) -> Plan:
         raise UserError("siim_gaze holds no image: --images with the SIIM-ACR images is needed")
     if not options.images.is_dir():
         raise UserError(f"{options.images}: no such folder; expected the SIIM-ACR images")
-    recordings = read_json_list(table_inside(source, GAZE_TABLE))
+    shared = Ledger()
+    recordings = read_json_list(table_inside(source, GAZE_TABLE), shared)
     ids = [_image_id(recording) for recording in recordings]
-    pictures, shared = walk_pictures(options.images, PICTURE_SUFFIXES), Ledger()
+    pictures = walk_pictures(options.images, PICTURE_SUFFIXES, shared)
     images = {image_id: min(pictures[image_id]) for image_id in set(filter(None, ids)) & pictures.keys()}
     findings = _findings(source, set(filter(None, ids)), shared)
     units, seen = [], set[str | None]()
@@ -147,7 +148,7 @@ def gapless_fixations(
 def _findings(source: Path, wanted: set[str], ledger: Ledger) -> dict[str, list[Finding]]:
     """Pneumothorax, present or absent, of the wanted images that train-rle.csv knows."""
     path = table_inside(source, MASK_TABLE)
-    rows = read_rows(path) if path.is_file() else []
+    rows = part_or(list[SiimRow](), "masks", path, str(path), ledger, read_rows)
     values: dict[str, int] = {}
     for row in rows:
         image_id, is_there = row.image_id, row.mask not in NO_MASK

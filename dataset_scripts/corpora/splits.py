@@ -3,11 +3,13 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from dataset_scripts.files.tables import Row
 from dataset_scripts.schema import Split, UserError
 
-SPLIT_NAMES: dict[str, Split] = {
+Named = TypeVar("Named", bound=str)
+_SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "validate": "validation",
     "validation": "validation",
@@ -16,6 +18,12 @@ SPLIT_NAMES: dict[str, Split] = {
     "dev": "validation",
     "test": "test",
 }
+
+
+def split_named(cell: str) -> Split | None:
+    """The split that a cell names in any of the usual words, None where it names none."""
+    return _SPLIT_NAMES.get(cell.lower())
+
 
 # of the patients, for training and validation, where a source has no splits
 GAZE_SHARES, LABELLED_SHARES = (0.8, 0.1), (0.7, 0.15)
@@ -48,16 +56,20 @@ def _position(patient: str, seed: int) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def splits_of_patients(patients: Iterable[tuple[str | None, Split | None]]) -> dict[str, Split]:
+def splits_of_patients(patients: Iterable[tuple[str | None, Named | None]], where: object) -> dict[str, Named]:
     """A corpus's own splits by patient; images whose patient or split nobody knows are passed over.
+
+    Args:
+        where: the tables that say them.
 
     Raises:
         UserError: a patient lies in two splits.
     """
-    splits: dict[str, Split] = {}
+    splits: dict[str, Named] = {}
     for patient, split in patients:
-        if patient is not None and split is not None and splits.setdefault(patient, split) != split:
-            raise UserError(f"patient {patient} lies in both {splits[patient]} and {split}; expected each in one split")
+        if patient and split and splits.setdefault(patient, split) != split:
+            both = f"{splits[patient]} and {split}"
+            raise UserError(f"{where}: patient {patient} lies in both {both}; expected each in one split")
     return splits
 
 
@@ -69,13 +81,10 @@ def named_splits(rows: Sequence[Row], patients: Sequence[str], path: Path) -> li
     """
     named: list[Split] = []
     for number, row in enumerate(rows, 1) if any(row.get("split") for row in rows) else ():
-        split = SPLIT_NAMES.get(row.get("split", "").lower())
+        split = split_named(row.get("split", ""))
         if split is None:
             found = row.get("split", "")
             raise UserError(f"{path}: row {number} has the split {found!r}; expected train, validation or test")
         named.append(split)
-    try:
-        splits_of_patients(zip(patients, named, strict=False))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    splits_of_patients(zip(patients, named, strict=False), path)
     return named

@@ -80,10 +80,11 @@ def plan(source: Path, options: Options) -> Plan:
     """
     if options.columns:
         named_columns(options.columns)
-    path = table_inside(source, TABLE)
+    path, shared = table_inside(source, TABLE), Ledger()
     recordings = sorted(source.glob("[!.]*.json")) if not path.exists() else []
     table = RECORDINGS if recordings else TABLE
-    cells = [_recorded_row(table_inside(source, one.name)) for one in recordings] or read_table(path, REQUIRED)
+    recorded = [_recorded_row(table_inside(source, one.name), shared) for one in recordings]
+    cells = recorded or read_table(path, REQUIRED, shared, TABLE)
     if not cells:
         raise UserError(f"{path}: the table has no row; expected one row a reading")
     cells = [plain_row(row, IDS, FILES) for row in cells]
@@ -98,17 +99,18 @@ def plan(source: Path, options: Options) -> Plan:
         unit_name="readings",
         reading_tables=(table,),
         terms=TERMS,
+        shared=shared,
         generated=all(map(_is_generated, cells)),
     )
 
 
-def _recorded_row(path: Path) -> Row:
+def _recorded_row(path: Path, ledger: Ledger) -> Row:
     """The row that a reading of the page stands for; its file is both gaze and transcript."""
     if path.stat().st_size > MAX_JSON_BYTES:
         raise UserError(f"{path}: larger than {MAX_JSON_BYTES} bytes; expected one reading")
     wanted = f"expected {TABLE}, or nothing but such readings as .json"
     try:
-        reading = read_json(path, path)
+        reading = read_json(path, path, ledger)
     except UserError as error:
         raise UserError(f"{error}: no reading that the page recorded; {wanted}") from None
     named = reading.get("source") if isinstance(reading, dict) else None
@@ -236,7 +238,8 @@ def _note_oddities(cells: Row, fixations: Fixations | None, sentences: list[Sent
         ends = [start + length for start, length in zip(fixations["start"], fixations["duration"], strict=True)]
         apart = max(ends) < min(start for start, _ in spans) or max(end for _, end in spans) < fixations["start"][0]
     for reason, is_so in (
-        ("no_gaze_left", fixations is None),
+        ("no_gaze_left", fixations is None and bool(cells["gaze"])),
+        ("no_gaze_file", not cells["gaze"]),
         ("no_text", not sentences),
         ("speech_and_gaze_at_different_times", apart),
         ("sentence_of_more_than_100_words", any(len(s["text"].split()) > ENDLESS_SENTENCE_WORDS for s in sentences)),

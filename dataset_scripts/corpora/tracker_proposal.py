@@ -11,6 +11,7 @@ from dataset_scripts.files.paths import table_inside
 from dataset_scripts.files.tables import Row
 from dataset_scripts.gaze.tracker_exports import named_columns, read_table, stem_of
 from dataset_scripts.gaze.tracker_files import SUFFIXES
+from dataset_scripts.ledger import Ledger
 from dataset_scripts.schema import UserError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff")
@@ -56,7 +57,7 @@ def propose(source: Path, columns: Sequence[str] | None) -> str:
 
 def _rows(file: Path, source: Path, images: Row, named: tuple[tuple[str, str], ...]) -> Iterator[Row]:
     """A row a picture and recording; a stimulus that is named as no picture is (a calibration) has none."""
-    table = read_table(file, named)
+    table = read_table(file, Ledger(), named)
     if table is None:
         return
     shown = set(filter(None, table.cells["stimulus"]))

@@ -4,17 +4,15 @@ Small tables are read with the standard library (a reading has half a dozen tabl
 building data frames took ten times as long as everything else), large ones batch by batch with Arrow.
 """
 
+import codecs
 import csv
-import gzip
 import io
 import math
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from dataset_scripts.files.texts import encoding_of, read_text
+from dataset_scripts.ledger import Ledger
 from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, UserError
 
 READ_BLOCK_BYTES, HEADER_BYTES = 4 << 20, 1 << 16
-MAX_CHARACTERS = 1 << 30  # of a table that is read whole: a small packed file can unpack to any size
 _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "pipes"}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
 _FLOAT_ID = r"^(-?[0-9]+)\.0+$"
@@ -33,32 +32,53 @@ FloatArray = npt.NDArray[np.float64]
 Row = dict[str, str]
 
 
-def read_table(path: Path, required: Sequence[str]) -> list[Row]:
+def read_table(path: Path, required: Sequence[str], ledger: Ledger, table: str) -> list[Row]:
     """Read every cell as stripped text, "" where blank; words such as "none" and "nan" stay words.
 
-    Columns without a name (the index that pandas writes) are left out, short rows are filled with blanks. A name that
-    ends in `.gz` is unpacked on the way.
+    Columns without a name (the index that pandas writes) are left out. A row of another length than the header's is
+    dropped, counted under `table` and named by its number; but one that only lacks cells at its end, and none of a
+    required column, is filled with blanks and noted. A name that ends in `.gz` is unpacked on the way.
 
     Raises:
-        UserError: the file is missing or no CSV, lacks a required column or has a name twice, or a row is longer than
-            the header.
+        UserError: the file is missing or no CSV, lacks a required column or has a name twice, or no row is left.
+        OSError: the file cannot be read.
     """
-    with _understood(path, required), _open_text(path) as file:
-        return list(_rows(csv.reader(_lines(file, path), strict=True), path, required))
+    with _understood(path, required):
+        lines = csv.reader(io.StringIO(read_text(path, path, ledger, newline=""), newline=""), strict=True)
+        counted = Ledger()
+        rows = list(_rows(lines, path, required, counted, table))
+        _require_one(len(rows), counted)
+    ledger.merge(counted)
+    return rows
 
 
-def read_columns(path: Path, columns: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+def read_columns(
+    path: Path, columns: Mapping[str, pa.DataType], ledger: Ledger, table: str, optional: Sequence[str] = ()
+) -> Iterator[pa.RecordBatch]:
     """Read some columns of a large table (packed, if its name ends in `.gz`) batch by batch, in the table's order.
 
-    Text cells come as they are, "" where blank; a quoted cell must not hold a line break.
+    Those of the text columns `optional` that it has come after `columns`. The first batch is empty. Text cells come as
+    they are, "" where blank; a quoted cell must not hold a line break. A row of another length than the header's is
+    dropped, counted under `table` and named by its number.
 
     Raises:
-        UserError: the file is missing or no CSV, lacks a column or has a name twice, a row has too few or too many
-            cells, or a cell is not of its column's type.
+        UserError: the file is missing or no CSV, lacks a column or has a name twice, or a cell is not of its column's
+            type.
+        OSError: the file cannot be read.
     """
+
+    def drop(row: pacsv.InvalidRow) -> str:
+        drop_row(path, row.number - 1, row.actual_columns, names, counted, table)
+        return "skip"
+
+    counted, rows = Ledger(), 0
+
     with _understood(path, list(columns)):
-        names, has_rows = _header(path)
+        encoding = encoding_of(path, path, ledger)
+        names, has_rows = _header(path, encoding)
         _check_names(names, path, list(columns))
+        columns = {**columns, **{name: pa.string() for name in optional if name in names}}
+        yield pa.RecordBatch.from_pylist([], pa.schema(list(columns.items())))
         if not has_rows:
             return
         positions = [names.index(name) for name in columns]
@@ -69,34 +89,34 @@ def read_columns(path: Path, columns: Mapping[str, pa.DataType]) -> Iterator[pa.
                     column_names=[str(position) for position in range(len(names))],
                     skip_rows=1,
                     block_size=READ_BLOCK_BYTES,
+                    encoding="utf8" if encoding == "utf-8-sig" else encoding,
+                    use_threads=False,  # rows have no number otherwise
                 ),
+                parse_options=pacsv.ParseOptions(invalid_row_handler=drop),
                 convert_options=pacsv.ConvertOptions(
                     column_types={str(at): columns[name] for at, name in zip(positions, columns, strict=True)},
                     include_columns=[str(at) for at in positions],
                 ),
             )
             for batch in reader:
+                rows += batch.num_rows
                 yield pa.RecordBatch.from_arrays(batch.columns, names=list(columns))
+        _require_one(rows, counted)
+    ledger.merge(counted)
 
 
-def with_optional(path: Path, columns: Sequence[str], optional: Sequence[str]) -> list[str]:
-    """`columns`, and those of `optional` that the table has; raises UserError as `read_columns`."""
-    with _understood(path, columns):
-        return [*columns, *(name for name in optional if name in _header(path)[0])]
-
-
-def read_text_columns(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
+def read_text_columns(
+    path: Path, columns: Sequence[str], ledger: Ledger, table: str, optional: Sequence[str] = ()
+) -> pa.Table:
     """Some columns of a large table as stripped text, "" where blank, whole numbers without `.0`; some `optional`.
 
     Raises:
-        UserError: as `read_columns`.
+        UserError, OSError: as `read_columns`.
     """
-    columns = with_optional(path, columns, optional)
-    schema = pa.schema([(name, pa.string()) for name in columns])
-    table = pa.Table.from_batches(read_columns(path, dict.fromkeys(columns, pa.string())), schema)
-    texts = (pc.fill_null(pc.utf8_trim_whitespace(table[name]), "") for name in columns)
+    read = pa.Table.from_batches(read_columns(path, dict.fromkeys(columns, pa.string()), ledger, table, optional))
+    texts = (pc.fill_null(pc.utf8_trim_whitespace(column), "") for column in read.columns)
     plain = [pc.replace_substring_regex(text, pattern=_FLOAT_ID, replacement=r"\1") for text in texts]
-    return pa.table(plain, names=list(columns))
+    return pa.table(plain, names=read.column_names)
 
 
 def is_repeated(ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
@@ -140,7 +160,8 @@ def label_value(cell: str) -> int | None:
 
 
 def flag(cell: str) -> bool | None:
-    """Yes or no, written as `label_value` reads it; None for anything else."""
+    """Yes or no, in these words or as `label_value` reads it; None for anything else."""
+    cell = {"yes": "1", "no": "0"}.get(cell.lower(), cell)
     return {PRESENT: True, ABSENT: False, UNCERTAIN: None, None: None}[label_value(cell)]
 
 
@@ -163,54 +184,56 @@ def plain_row(row: Row, ids: Sequence[str], paths: Sequence[str]) -> Row:
 @contextmanager
 def _understood(path: Path, required: Sequence[str]) -> Iterator[None]:
     """What opening and parsing can raise, as a UserError that names the file."""
+    expected = f"expected a table with the columns {', '.join(required)}"
     try:
         yield
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{path}: no such file; expected a table with the columns {', '.join(required)}") from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {expected}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder; {expected}") from None
     except UserError:
         raise
-    except (csv.Error, ValueError, OSError, EOFError, zlib.error, pa.ArrowException) as error:
-        raise UserError(f"{path}: expected a UTF-8 CSV table with a header line ({error})") from None
+    except (csv.Error, ValueError, pa.ArrowException) as error:
+        raise UserError(f"{path}: expected a CSV table with a header line ({error})") from None
 
 
 def _compression(path: Path) -> str | None:
     return "gzip" if path.suffix == ".gz" else None
 
 
-def _open_text(path: Path) -> TextIO:
-    if _compression(path):
-        return io.TextIOWrapper(gzip.GzipFile(path), encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
-
-
-def _lines(file: TextIO, path: Path) -> Iterator[str]:
-    characters = 0
-    while line := file.readline(MAX_CHARACTERS):
-        characters += len(line)
-        if characters >= MAX_CHARACTERS:
-            raise UserError(f"{path}: longer than {MAX_CHARACTERS} characters; expected a smaller table")
-        if "\0" in line:
-            raise UserError(f"{path}: holds a zero byte; expected a UTF-8 CSV table")
-        yield line
-
-
-def _rows(lines: Iterator[list[str]], path: Path, required: Sequence[str]) -> Iterator[Row]:
+def _rows(lines: Iterator[list[str]], path: Path, required: Sequence[str], ledger: Ledger, table: str) -> Iterator[Row]:
     names = [name.strip() for name in next(lines, [])]
     _check_names(names, path, required)
+    needed = 1 + max(map(names.index, required), default=-1)
     for number, cells in enumerate((cells for cells in lines if cells), 1):
-        if any(cells[len(names) :]):
-            hint = delimiter_hint(names)
-            raise UserError(
-                f"{path}: row {number} has {len(cells)} cells; expected {len(names)}, as in the header{hint}"
-            )
+        if any(cells[len(names) :]) or len(cells) < needed:
+            drop_row(path, number, len(cells), names, ledger, table)
+            continue
+        if len(cells) < len(names):
+            ledger.note("row_lacks_cells_at_its_end", f"{path}: row {number}: {len(cells)} of {len(names)}")
         cells += [""] * (len(names) - len(cells))
         yield {name: cell.strip() for name, cell in zip(names, cells, strict=False) if name}
 
 
-def _header(path: Path) -> tuple[list[str], bool]:
+def _require_one(rows: int, counted: Ledger) -> None:
+    """Raise UserError where no row is left of a table that has some."""
+    if not rows:
+        for tally in counted.tables.values():
+            raise UserError(tally.dropped["row_of_another_length"].first[0])
+
+
+def drop_row(path: Path, number: int, cells: int, names: Sequence[str], ledger: Ledger, table: str) -> None:
+    """Count a row whose number of cells is not that of the header."""
+    ledger.enter(table, 1)
+    where = f"{path}: row {number} has {cells} cells; expected {len(names)}, as in the header{delimiter_hint(names)}"
+    ledger.drop(table, "row_of_another_length", [where])
+
+
+def _header(path: Path, encoding: str) -> tuple[list[str], bool]:
     """The names in the first line, and whether anything follows it."""
     with pa.input_stream(str(path), compression=_compression(path)) as stream:
-        lines = stream.read(HEADER_BYTES).decode("utf-8-sig", errors="replace").splitlines()
+        start = codecs.getincrementaldecoder(encoding)().decode(stream.read(HEADER_BYTES))
+    lines = start.splitlines()
     return [name.strip() for name in next(csv.reader(lines[:1]), [])], len(lines) > 1
 
 

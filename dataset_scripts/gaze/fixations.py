@@ -1,5 +1,7 @@
 """Fixations of any corpus -> the schema's columns in the order of time, invalid ones counted."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,6 +12,8 @@ from dataset_scripts.ledger import OFFENDERS_NAMED, Ledger
 from dataset_scripts.schema import Fixations, UserError
 
 LARGEST = 1e100  # differences of larger numbers could not be computed
+LONGEST_SECONDS = 60  # of a fixation: `longest_seconds` of an eye
+LATEST_SECONDS = 1e12  # no clock shows more
 Rows = npt.NDArray[np.int64]
 
 
@@ -20,6 +24,7 @@ def valid_fixations(
     ledger: Ledger,
     lost: BoolArray | None = None,
     marked: BoolArray | None = None,
+    longest_seconds: float = math.inf,
 ) -> Fixations | None:
     """Keep the fixations that lie in the image, sorted by their start; None when there is none.
 
@@ -35,6 +40,7 @@ def valid_fixations(
         where: what to call the source; rows are numbered from 1, without the header.
         lost: (F,) what `lost_eye` said of the source's own positions.
         marked: (F,) whether the source says itself that a fixation is no good.
+        longest_seconds: a fixation can last; where half of them last a sixth of it, none of the times is in seconds.
 
     Raises:
         UserError: a column without a single number.
@@ -44,6 +50,8 @@ def valid_fixations(
         if len(values) and not np.isfinite(values).any():
             raise UserError(f"{where}: {table}: no row has a number as {name}; expected one a fixation")
     nowhere = np.zeros(len(x), dtype=bool)
+    lasting = duration[(duration > 0) & (duration <= LARGEST)]
+    in_other_units = lasting.size > 0 and np.median(lasting) > longest_seconds / 6
     failures = {
         "marked_invalid": nowhere if marked is None else marked,
         "not_a_number": ~(np.abs(np.stack(list(columns.values()))) <= LARGEST).all(axis=0),
@@ -51,6 +59,8 @@ def valid_fixations(
         "outside_image": ~((x >= 0) & (x < 1) & (y >= 0) & (y < 1)),
         "negative_duration": duration < 0,
         "no_duration": ~(duration > 0),
+        "too_long_for_seconds": (duration > longest_seconds) | in_other_units,
+        "time_that_no_clock_shows": ~(np.abs(columns["start"]) <= LATEST_SECONDS),
     }
     keep = np.ones(len(x), dtype=bool)
     ledger.enter(table, len(x))

@@ -14,6 +14,7 @@ from dataset_scripts.files.tables import Row, delimiter_hint, number, portable_p
 from dataset_scripts.gaze.tracker_columns import KINDS, UNITS, Column, Frame, Source
 from dataset_scripts.gaze.tracker_files import read_cells
 from dataset_scripts.gaze.tracker_formats import BRACKETS, FORMATS, OWN, Format, Header, Place, header
+from dataset_scripts.ledger import Ledger
 from dataset_scripts.schema import UserError
 
 NAMEABLE = (*KINDS, "valid", "stimulus", "recording")
@@ -44,9 +45,9 @@ def read_export(source: Source) -> tuple[list[Row], dict[str, Column], Source]:
         UserError: several stimuli or recordings, of which none is named; positions of a scene camera, or of the screen
             where nothing tells where on it the image was; or as `read_table`.
     """
-    table = read_table(source.path, source.named)
+    table = read_table(source.path, source.ledger, source.named)
     if table is None:
-        names = read_cells(source.path).names
+        names = read_cells(source.path, Ledger()).names
         raise UserError(
             f"{source.path.name}: expected the columns x, y and either time alone (samples) or start and duration or "
             "end (fixations), those of a tracker's export, or --columns to name them; it has "
@@ -68,7 +69,7 @@ def read_export(source: Source) -> tuple[list[Row], dict[str, Column], Source]:
     return rows, table.columns, source._replace(frame=_frame(table, indices, source), origin=origin)
 
 
-def read_table(path: Path, named: tuple[tuple[str, str], ...] = ()) -> Table | None:
+def read_table(path: Path, ledger: Ledger, named: tuple[tuple[str, str], ...] = ()) -> Table | None:
     """A table of gaze, read once for readings that follow each other in it; None where it is none that is known.
 
     Raises:
@@ -76,21 +77,27 @@ def read_table(path: Path, named: tuple[tuple[str, str], ...] = ()) -> Table | N
     """
     found = path.stat()
     try:
-        return _read_table(path, (found.st_mtime_ns, found.st_size), named)
+        table, noted = _read_table(path, (found.st_mtime_ns, found.st_size), named)
     except csv.Error as error:
         raise UserError(f"{path.name}: expected a table ({error})") from None
+    # of every reading in it, as who reads it first depends on the processes
+    ledger.merge(noted)
+    return table
 
 
 @lru_cache(maxsize=2)
-def _read_table(path: Path, _version: tuple[int, int], named: tuple[tuple[str, str], ...]) -> Table | None:
-    names, rows, delimiter = read_cells(path)
+def _read_table(
+    path: Path, _version: tuple[int, int], named: tuple[tuple[str, str], ...]
+) -> tuple[Table | None, Ledger]:
+    ledger = Ledger()
+    names, rows, delimiter = read_cells(path, ledger)
     headers = [header(name) for name in names]
     if named:
         headers = _renamed(headers, named, path)
     bases = {found.base for found in headers} - {""}
     format = next((one for one in ((OWN,) if named else (*FORMATS, OWN)) if _fits(one, bases)), None)
     if format is None:
-        return None
+        return None, ledger
     if format is OWN:
         _check_own(headers, path)
     if format.place == "scene":
@@ -107,7 +114,7 @@ def _read_table(path: Path, _version: tuple[int, int], named: tuple[tuple[str, s
     if has_commas:
         cells |= {at: [cell.replace(",", ".") for cell in cells[at]] for at in numeric}
     unread = [found.name for at, found in enumerate(headers) if format is OWN and at not in cells]
-    return _canonical(format, headers, used, cells, has_commas)._replace(unread=unread)
+    return _canonical(format, headers, used, cells, has_commas)._replace(unread=unread), ledger
 
 
 def _renamed(headers: list[Header], named: tuple[tuple[str, str], ...], path: Path) -> list[Header]:

@@ -8,16 +8,18 @@ import gzip
 import io
 import math
 import re
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from dataset_scripts.files.json_files import read_json
 from dataset_scripts.files.tables import number, read_table
+from dataset_scripts.files.texts import encoding_of
+from dataset_scripts.ledger import Ledger
 from dataset_scripts.schema import UserError
 
 DELIMITERS = "\t;,"
+TABLE = "rows of gaze files"
 SUFFIXES = (".csv", ".tsv", ".txt", ".asc", ".gz", ".json")
 _ASC = ("start", "duration", "x", "y", "stimulus", "onset", "left", "top", "width", "height")
 _ASC_MESSAGE = re.compile(r"MSG\s+(\d+(?:\.\d+)?)\s+(?:(-?\d+)\s+)?(.*)")
@@ -34,7 +36,7 @@ class Cells(NamedTuple):
     delimiter: str
 
 
-def read_cells(path: Path) -> Cells:
+def read_cells(path: Path, ledger: Ledger) -> Cells:
     """The table in a file, whatever its kind.
 
     Raises:
@@ -46,35 +48,26 @@ def read_cells(path: Path) -> Cells:
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path.name}: expected gaze that ends in {', '.join(SUFFIXES)}")
     if name.endswith(".json"):
-        return _from_jspsych(read_json(path, path.name), path.name)
+        return _from_jspsych(read_json(path, path.name, ledger), path.name)
     if _PHYSIO.search(name):
-        return _from_bids(path)
-    lines = _lines(path)
+        return _from_bids(path, ledger)
+    lines = _lines(path, ledger)
     first = next(lines, "")
     if first.startswith("**"):
         return _from_asc(list(lines), path.name)
     delimiter = max(DELIMITERS, key=first.count)
     names = next(csv.reader([first], delimiter=delimiter), [])
     if delimiter == ",":
-        rows = read_table(path, ())
+        rows = read_table(path, (), ledger, TABLE)
         return Cells(list(rows[0]) if rows else names, (list(row.values()) for row in rows), delimiter)
     return Cells(names, csv.reader(lines, delimiter=delimiter), delimiter)
 
 
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with _opened(path) as file:
-            yield from file
-    except (UnicodeDecodeError, zlib.error, EOFError, gzip.BadGzipFile) as error:
-        raise UserError(f"{path.name}: expected text in UTF-8 or UTF-16 ({error})") from None
-
-
-def _opened(path: Path) -> TextIO:
-    with path.open("rb") as file:
-        mark = file.read(2)
-    if mark == b"\x1f\x8b":
-        return io.TextIOWrapper(gzip.GzipFile(path), encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-16" if mark in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", newline="")
+def _lines(path: Path, ledger: Ledger) -> Iterator[str]:
+    encoding = encoding_of(path, path.name, ledger)
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with io.TextIOWrapper(file, encoding, newline="") as lines:
+            yield from lines
 
 
 # --- EyeLink ---
@@ -143,12 +136,12 @@ def _from_jspsych(trials: Any, name: str) -> Cells:
 # --- BIDS ---
 
 
-def _from_bids(path: Path) -> Cells:
+def _from_bids(path: Path, ledger: Ledger) -> Cells:
     """The samples of `*_physio.tsv.gz`, which has no header: its `.json` has, and `*_events.tsv` the stimuli."""
     sidecar = path.with_name(path.name.removesuffix(".gz").removesuffix(".tsv") + ".json")
     if not sidecar.is_file():
         raise UserError(f"{path.name}: {sidecar.name} is missing; expected it to name the columns and their units")
-    told = read_json(sidecar, sidecar.name)
+    told = read_json(sidecar, sidecar.name, ledger)
     columns = told.get("Columns") if isinstance(told, dict) else None
     names = [str(name) for name in columns] if isinstance(columns, list) else []
     if not {"timestamp", "x_coordinate", "y_coordinate"} <= set(names):
@@ -158,32 +151,31 @@ def _from_bids(path: Path) -> Cells:
         raise UserError(f"{sidecar.name}: {found}; expected PhysioType eyetrack, SampleCoordinateSystem gaze-on-screen")
     described = [told[name] if isinstance(told.get(name), dict) else {} for name in names]
     units = [str(column.get("Units") or "") for column in described]
-    rows = list(csv.reader(_lines(path), delimiter="\t"))
-    stimuli = _bids_stimuli(path, rows, names.index("timestamp"), units, number(str(told.get("StartTime"))))
+    rows = list(csv.reader(_lines(path, ledger), delimiter="\t"))
+    events = path.with_name(_PHYSIO.sub("_events.tsv", path.name))
+    shown = list(csv.DictReader(_lines(events, ledger), delimiter="\t", restval="")) if events.is_file() else []
+    stimuli = _bids_stimuli(shown, rows, names.index("timestamp"), units, number(str(told.get("StartTime"))), path.name)
     header = [f"{name} [{unit}]" if unit else name for name, unit in zip(names, units, strict=True)]
     return Cells([*header, "bids stimulus"], [[*row, shown] for row, shown in zip(rows, stimuli, strict=True)], "")
 
 
-def _bids_stimuli(path: Path, rows: list[list[str]], at: int, units: list[str], start: float | None) -> list[str]:
+def _bids_stimuli(
+    events: list[dict[str, str]], rows: list[list[str]], at: int, units: list[str], start: float | None, name: str
+) -> list[str]:
     """What was on the screen at every sample; "" where the events' table has none, or there is no such table."""
-    events = path.with_name(_PHYSIO.sub("_events.tsv", path.name))
     times = [number(row[at]) if at < len(row) else None for row in rows]
     first = next((time for time in times if time is not None), None)
-    if not events.is_file() or first is None:
+    if not events or first is None:
         return [""] * len(rows)
     unit = units[at].lower()
     if start is None or unit not in _BIDS_SECONDS:
-        raise UserError(f"{path.name}: {events.name} needs StartTime in seconds and timestamp's Units, s, ms, us or ns")
+        raise UserError(f"{name}: its events.tsv needs StartTime in seconds and timestamp's Units, s, ms, us or ns")
     spans = []
-    for event in _dicts(events):
+    for event in events:
         onset, duration = (number(event.get(name) or "") for name in ("onset", "duration"))
         if onset is not None and duration is not None and event.get("stim_file", "n/a") != "n/a":
             spans.append((onset, onset + duration, event["stim_file"]))
     since = [None if time is None else start + (time - first) * _BIDS_SECONDS[unit] for time in times]
     return [
-        next((name for begin, end, name in spans if time is not None and begin <= time < end), "") for time in since
+        next((shown for begin, end, shown in spans if time is not None and begin <= time < end), "") for time in since
     ]
-
-
-def _dicts(path: Path) -> Iterator[dict[str, str]]:
-    return csv.DictReader(_lines(path), delimiter="\t", restval="")

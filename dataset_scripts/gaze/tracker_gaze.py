@@ -8,6 +8,7 @@ columns may be there too.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,10 +51,12 @@ def read_gaze(source: Source) -> Fixations | None:
     path = source.path
     if path.suffix.lower() == ".json" and path.stat().st_size > MAX_JSON_BYTES:
         raise UserError(f"{path.name}: larger than {MAX_JSON_BYTES} bytes; expected the fixations of one reading")
-    if path.suffix.lower() == ".json" and not (isinstance(content := read_json(path, path.name), list) and content):
-        recorded = _json_columns(path)
-        lost = lost_eye(recorded["x"], recorded["y"], FIXATION_TABLE, source.where, source.ledger)
-        return _valid(recorded, FIXATION_TABLE, source, lost)
+    if path.suffix.lower() == ".json":
+        content = read_json(path, path.name, source.ledger)
+        if not (isinstance(content, list) and content):
+            recorded = _json_columns(path, content)
+            lost = lost_eye(recorded["x"], recorded["y"], FIXATION_TABLE, source.where, source.ledger)
+            return _valid(recorded, FIXATION_TABLE, source, lost)
     rows, columns, source = read_export(source)
     if not rows:
         source.ledger.note("gaze_file_has_no_row", source.where)
@@ -106,8 +109,7 @@ def note_suspicion(x: FloatArray, y: FloatArray, where: str, ledger: Ledger) -> 
             return
 
 
-def _json_columns(path: Path) -> dict[str, FloatArray]:
-    recording = read_json(path, path.name)
+def _json_columns(path: Path, recording: Any) -> dict[str, FloatArray]:
     fixations = recording.get("fixations") if isinstance(recording, dict) else None
     if not isinstance(fixations, dict):
         raise UserError(f"{path.name}: it has no fixations; expected {_JSON_FORM}")

@@ -43,11 +43,14 @@ def encode_image(path: Path, long_side: int, ledger: Ledger, max_pixels: int | N
         Dropped: missing, no JPEG, PNG or DICOM, too large, truncated, in another mode (CMYK, YCbCr, 16 bits a channel,
             ...), or of a single grey value or colour.
         Impossible: DICOM, and pydicom is not installed.
+        OSError: the file cannot be read.
     """
     max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
     try:
         if not path.is_file():
             raise Dropped("image_missing", path.name)
+    except PermissionError:
+        raise
     except OSError:  # a name that is too long
         raise Dropped("image_missing", path.name[:80]) from None
     try:
@@ -58,6 +61,8 @@ def encode_image(path: Path, long_side: int, ledger: Ledger, max_pixels: int | N
     except (Dropped, Impossible, MemoryError):
         raise
     except Exception as error:  # a damaged file makes the decoders fail in any way
+        if isinstance(error, OSError) and error.errno:  # the file itself could not be read
+            raise
         raise Dropped("image_not_decodable", f"{path.name}: {type(error).__name__} {error}"[:300]) from None
     bands = np.atleast_2d(picture.image.getextrema())
     if (bands[:, 0] == bands[:, 1]).all():

@@ -71,7 +71,11 @@ def fingerprint(*roots: Path) -> str:
 
 
 def _listing(folder: Path, depth: int) -> Iterator[str]:
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except PermissionError:
+        return  # what cannot be read is no part of the output
+    for entry in entries:
         if entry.name.startswith(".") or entry.name in ("Thumbs.db", "desktop.ini"):
             continue  # of the system that looked at the folder
         if not entry.is_dir(follow_symlinks=False):

@@ -163,8 +163,11 @@ def _mapped(
     if num_proc == 1:
         yield from map(write, plans)
         return
-    with ProcessPoolExecutor(num_proc, mp_context=multiprocessing.get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(num_proc, mp_context=multiprocessing.get_context("spawn"))
+    try:
         yield from pool.map(write, plans, chunksize=4)
+    finally:  # nothing may be written any more when the folder goes
+        pool.shutdown(cancel_futures=True)
 
 
 def _marker(plans: list[PatientPlan], readings: int, world: World, raw_samples: bool, layout: str) -> dict[str, object]:

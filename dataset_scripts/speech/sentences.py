@@ -94,12 +94,47 @@ def joined(parts: Sequence[TimedText]) -> tuple[str, list[slice]]:
     return "".join(pieces), places
 
 
+def dictated_sentences(text: str, parts: list[TimedText], where: str, ledger: Ledger) -> list[Sentence]:
+    """The sentences of timed words or phrases and of the text that they spell, untimed where no time can be told.
+
+    Parts in another order than that of their times are put in it where the text says so. All that is lost is noted.
+    """
+    starts = [part.start_seconds for part in parts if part.start_seconds is not None]
+    if starts != sorted(starts):
+        ledger.note("transcript_times_run_backwards", where)
+        if len(starts) == len(parts) and spelled(text, parts) is None:
+            ordered = sorted(parts, key=lambda part: part.start_seconds or 0.0)
+            parts = parts if spelled(text, ordered) is None else ordered
+    sentences = timed_sentences(with_blanks_of(text, parts, where, ledger)) or untimed_sentences(text)
+    note_missing_times(sentences, where, ledger)
+    return sentences
+
+
+def note_missing_times(sentences: Sequence[Sentence], where: str, ledger: Ledger) -> None:
+    """Say how many sentences have no time."""
+    untimed = sum(sentence["start_seconds"] is None for sentence in sentences)
+    if untimed and untimed == len(sentences):
+        ledger.note("transcript_without_times", where)
+    elif untimed:
+        ledger.note("some_sentences_without_time", f"{where}: {untimed} of {len(sentences)}")
+
+
 def with_blanks_of(text: str, parts: list[TimedText], where: str, ledger: Ledger) -> list[TimedText]:
-    """The parts of a text, as far apart as in the text if there is one; where it has other words, this is noted."""
+    """The parts of a text, as far apart as in the text if there is one; where it has other words, this is noted.
+
+    What the text says after its last part becomes one without a time, as noted.
+    """
     placed = spelled(text, parts) or _punctuated(text, parts)
-    if placed is None and text.strip():
+    if placed is not None or not text.strip():
+        return parts if placed is None else placed
+    letters = [place for place, letter in enumerate(text) if not letter.isspace()]
+    spoken = sum(not letter.isspace() for part in parts for letter in part.text)
+    rest = letters[spoken] if 0 < spoken < len(letters) else None
+    if rest is None or (placed := spelled(text[:rest], parts)) is None:
         ledger.note("text_differs_from_its_timed_words", where)
-    return parts if placed is None else placed
+        return parts
+    ledger.note("text_goes_on_after_its_timed_words", f"{where}: {text[rest:].strip()[:80]}")
+    return [*placed, TimedText(text[rest:], None, None, letters[spoken - 1] == rest - 1)]
 
 
 def spelled(text: str, parts: Sequence[TimedText]) -> list[TimedText] | None:

@@ -25,12 +25,14 @@ from typing import Any, NamedTuple
 
 from dataset_scripts.files.json_files import parse_json
 from dataset_scripts.files.tables import number
+from dataset_scripts.files.texts import read_text
 from dataset_scripts.ledger import Ledger
 from dataset_scripts.schema import Sentence, UserError
 from dataset_scripts.speech.sentences import (
     TimedText,
     ends_sentence,
     joined,
+    note_missing_times,
     spelled,
     timed_sentence,
     timed_sentences,
@@ -85,23 +87,11 @@ def read_transcript(path: Path, clock_offset_seconds: float, ledger: Ledger) -> 
     if reader is None:
         raise UserError(f"{path.name}: expected a transcript that ends in {', '.join(_READERS)}")
     counted = Ledger()
-    sentences = [_moved(sentence, clock_offset_seconds) for sentence in reader(_read_text(path), path.name, counted)]
+    text = read_text(path, path.name, counted, MAX_BYTES)
+    sentences = [_moved(sentence, clock_offset_seconds) for sentence in reader(text, path.name, counted)]
     ledger.merge(counted)
-    timed = sum(sentence["start_seconds"] is not None for sentence in sentences)
-    if sentences and not timed:
-        ledger.note("transcript_without_times", path.name)
-    elif timed < len(sentences):
-        ledger.note("some_sentences_without_time", f"{path.name}: {len(sentences) - timed} of {len(sentences)}")
+    note_missing_times(sentences, path.name, ledger)
     return sentences
-
-
-def _read_text(path: Path) -> str:
-    if path.stat().st_size > MAX_BYTES:
-        raise UserError(f"{path.name}: larger than {MAX_BYTES} bytes; expected a transcript")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path.name}: expected UTF-8; byte {error.start + 1} is none of it") from None
 
 
 def _moved(sentence: Sentence, seconds: float) -> Sentence:

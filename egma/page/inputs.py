@@ -204,7 +204,7 @@ def open_recording(gaze: Path, transcript: Path | None, picture: Picture) -> Ope
         raise UserError(f"{gaze.name}: no fixation lies on the image ({found}).")
     if len(fixations["x"]) > MAX_FIXATIONS:
         raise UserError(f"{gaze.name}: {len(fixations['x']):,} fixations; at most {MAX_FIXATIONS:,} are shown.")
-    declared: dict[str, Any] = read_json(gaze, gaze.name) if gaze.suffix.lower() == ".json" else {}
+    declared: dict[str, Any] = read_json(gaze, gaze.name, Ledger()) if gaze.suffix.lower() == ".json" else {}
     sentences = _sentences(transcript or (gaze if "sentences" in declared else None), ledger)
     notes = _said(ledger)
     image_id = declared.get("image_id")

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset_scripts.identity import corpus_identity, program_identity
-from dataset_scripts.output.resume import fingerprint
 from dataset_scripts.schema import UserError
 from egma.evaluation.reporting.tables import markdown_table
 from egma.evaluation.statistics.seeds import Spread
@@ -137,7 +136,7 @@ def _corpus(folder: Path, world: str, seed: int) -> Path:
     run_stages(folder, [Stage("generate", phantom, raw, made_of)], logs=folder / "logs")
     build: tuple[object, ...] = ("-m", "dataset_scripts.build", "mimic_eye", "--source", raw, "--output", data)
     build += ("--image-size", IMAGE_SIZE, "--num-proc", cores)
-    run_stages(folder, [Stage("convert", build, data, (fingerprint(raw),))], logs=folder / "logs")
+    run_stages(folder, [Stage("convert", build, data, made_of)], logs=folder / "logs")
     return data
 
 

@@ -10,7 +10,7 @@ from dataset_scripts.schema import Reading, load_readings
 
 def convert(corpus: str, source: Path, output: Path, **options: Any) -> tuple[dict[str, Reading], dict[str, Any]]:
     """All readings by id, and the report; every table of it must add up."""
-    build.build(corpus, source, output, **({"image_size": 64} | options))
+    build.build(corpus, source, output, **({"image_size": 64, "max_loss": 1} | options))
     report = json.loads((output / "conversion_report.json").read_text())
     for name, tally in report["tables"].items():
         assert tally["rows_in"] == tally["rows_kept"] + tally["rows_dropped"], name

@@ -35,7 +35,7 @@ def pairs(tmp_path):
 
 def test_plain_load_dataset_opens_it(tmp_path):
     source, output = mimic_eye_tree(tmp_path / "raw"), tmp_path / "out"
-    assert build.main(arguments("mimic_eye", source, output)) == 0
+    assert build.main(arguments("mimic_eye", source, output, "--max-loss", "1")) == 0
     rows = load_dataset(str(output))
     assert set(rows) == {"validation"} and rows["validation"].features == FEATURES
     assert rows["validation"][0]["image"].size == (32, 64)
@@ -46,7 +46,10 @@ def test_plain_load_dataset_opens_it(tmp_path):
 def test_number_of_processes_changes_no_byte(tmp_path):
     source = mimic_eye_tree(tmp_path / "raw")
     for num_proc in ("1", "2"):
-        assert build.main(arguments("mimic_eye", source, tmp_path / num_proc, "--num-proc", num_proc)) == 0
+        assert (
+            build.main(arguments("mimic_eye", source, tmp_path / num_proc, "--num-proc", num_proc, "--max-loss", "1"))
+            == 0
+        )
     assert files(tmp_path / "1") == files(tmp_path / "2")
 
 

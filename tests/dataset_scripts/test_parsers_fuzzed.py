@@ -84,9 +84,9 @@ def test_master_sheet(folder, content):
     (folder / "eye_gaze.csv").unlink(missing_ok=True)
 
     def parse(ledger: Ledger) -> None:
-        tables = egd_tables.read_tables(folder, egd_tables.read_master(folder), ledger)
+        tables = egd_tables.read_tables(folder, egd_tables.read_master(folder, ledger), ledger)
         for row in egd_tables.source_rows(tables):
-            study_ids(row.cells["patient_id"], row.cells["study_id"], row.cells["path"])
+            study_ids(row.cells)
             outcome = egd_tables.convert_row(row, lambda inner, row=row: _fail_after_reading(row, folder, inner))
             ledger.merge(outcome.ledger)
 
@@ -115,7 +115,7 @@ def test_egd_fixations_and_samples(folder, content, are_samples):
     raw.write_lines(folder / "bounding_boxes.csv", ["dicom_id,bbox_name,x1,x2,y1,y2"])
 
     def parse(ledger: Ledger) -> None:
-        tables = egd_tables.read_tables(folder, egd_tables.read_master(folder), ledger)
+        tables = egd_tables.read_tables(folder, egd_tables.read_master(folder, ledger), ledger)
         (row,) = egd_tables.source_rows(tables)
         check_fixations(egd_tables.read_recording(row, folder, (200, 400), ledger).fixations)
 
@@ -130,7 +130,7 @@ def test_bounding_boxes(folder, content):
     (folder / "bounding_boxes.csv").write_bytes(content)
 
     def parse(ledger: Ledger) -> None:
-        tables = egd_tables.read_tables(folder, egd_tables.read_master(folder), ledger)
+        tables = egd_tables.read_tables(folder, egd_tables.read_master(folder, ledger), ledger)
         for row in egd_tables.source_rows(tables):
             for box in egd_tables.read_recording(row, folder, (200, 400), ledger).boxes:
                 assert 0 <= box["x_min"] < box["x_max"] <= 1 and 0 <= box["y_min"] < box["y_max"] <= 1
@@ -212,13 +212,13 @@ def test_reflacx_metadata(folder, content):
     (folder / "metadata.csv").write_bytes(content)
     (folder / "empty").mkdir(exist_ok=True)
     try:
-        rows = reflacx_tables.read_metadata(folder / "metadata.csv")
+        rows = reflacx_tables.read_metadata(folder / "metadata.csv", Ledger(), "metadata")
     except UserError:
         return
     for row in rows:
         parsed(lambda ledger, row=row: reflacx_tables.reading_folder(folder, row))
         parsed(lambda ledger, row=row: reflacx_tables.read_recording(folder / "empty", row, ledger))
-        study_ids(row["subject_id"], "", row["image"])
+        study_ids(row)
 
 
 # --- MIMIC-CXR ---

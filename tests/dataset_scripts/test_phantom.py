@@ -4,6 +4,9 @@ import io
 import itertools
 import json
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -378,3 +381,15 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 def test_write_phantom_raises_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--readings"):
         write_phantom(tmp_path / "out", readings=0, seed=0)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_sigterm_leaves_no_hidden_folder(tmp_path: Path, processes: str) -> None:
+    argv = [sys.executable, "-m", "dataset_scripts.phantom", "--output", str(tmp_path / "out")]
+    running = subprocess.Popen([*argv, "--readings", "2000", "--num-proc", processes], stderr=subprocess.PIPE)
+    for _ in range(600):
+        if any(path.suffix == ".jpg" for path in tmp_path.rglob("*")):
+            break
+        time.sleep(0.1)
+    running.terminate()
+    assert running.wait(60) == 130 and not list(tmp_path.iterdir())

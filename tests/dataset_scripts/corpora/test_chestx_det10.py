@@ -61,7 +61,7 @@ def test_labels_boxes_and_splits(tmp_path: Path) -> None:
         "patient_of_the_test_set": 1,
         "patient_unknown": 1,
     }
-    assert report["tables"]["boxes"]["dropped"]["box_off_the_image_or_without_area"]["count"] == 1
+    assert report["tables"]["boxes"]["dropped"]["no_area_in_image"]["count"] == 1
 
 
 def test_ready_for_the_pointing_game_and_prompts(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def scanpath(name: str = "a", task: str = "edema", **changes: Any) -> dict[str, 
 def converted(root: Path, paths: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     (root / "raw").mkdir()
     (root / "raw" / NAME).write_text(json.dumps(paths))
-    report = build.build("gazesearch", root / "raw", root / "out")
+    report = build.build("gazesearch", root / "raw", root / "out", max_loss=1)
     splits = report["splits"]
     rows = {row["reading_id"]: row for one in splits for row in load_readings(root / "out", one, needs_images=False)}
     return rows, report

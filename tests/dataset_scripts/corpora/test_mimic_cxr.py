@@ -94,7 +94,7 @@ def test_row_without_its_file(tree, tmp_path, lost, reason):
 
 def test_patient_in_two_splits_is_refused(tree, tmp_path):
     edit(tree / "mimic-cxr-2.0.0-split.csv.gz", "validate", "test")
-    with pytest.raises(UserError, match="10000001 lies in two splits"):
+    with pytest.raises(UserError, match="10000001 lies in both"):
         convert("mimic_cxr", tree, tmp_path / "out")
 
 

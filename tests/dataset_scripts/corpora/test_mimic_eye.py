@@ -13,7 +13,7 @@ from tests.dataset_scripts import raw_trees as raw
 
 def convert(source: Path, output: Path) -> dict[str, Reading]:
     """All readings by id."""
-    report = build.build("mimic_eye", source, output, image_size=64)
+    report = build.build("mimic_eye", source, output, image_size=64, max_loss=1)
     return {row["reading_id"]: row for split in report["splits"] for row in load_readings(output, split)}
 
 
@@ -63,7 +63,7 @@ def test_discarded_reading_is_dropped_and_counted(report):
 
 
 def test_every_table_adds_up(report):
-    assert len(report["tables"]) == 9
+    assert len(report["tables"]) == 11
     for tally in report["tables"].values():
         assert tally["rows_in"] == tally["rows_kept"] + tally["rows_dropped"]
         assert tally["rows_dropped"] == sum(reason["count"] for reason in tally["dropped"].values())
@@ -195,11 +195,13 @@ def test_dropped_egd_reading_takes_its_rows_along(tree, patient, tmp_path):
     assert report["tables"]["EyeGaze/fixations.csv"]["dropped"]["reading_dropped"]["count"] == 3
 
 
-def test_reading_with_a_broken_table_is_dropped_and_named(tree, patient, tmp_path):
-    raw.write_lines(patient / "REFLACX" / "main_data" / raw.PHASE_1 / "fixations.csv", ["time,x", "1,2"])
-    assert raw.PHASE_1 not in convert(tree, tmp_path / "out")
-    dropped = report_of(tmp_path / "out")["readings"]["dropped"]["table_not_understood"]
-    assert dropped["first"][0].startswith(raw.PHASE_1) and "timestamp_start_fixation" in dropped["first"][0]
+def test_part_with_a_broken_table_is_lost_and_named(tree, patient, tmp_path):
+    path = patient / "REFLACX" / "main_data" / raw.PHASE_1 / "fixations.csv"
+    raw.write_lines(path, ["time,x", "1,2"])
+    row = convert(tree, tmp_path / "out")[raw.PHASE_1]
+    assert row["fixations"] is None and row["sentences"]
+    noted = report_of(tmp_path / "out")["notes"]["fixations_not_understood"]["first"]
+    assert noted[0].startswith(f"{raw.PHASE_1}: {path}: column(s) timestamp_start_fixation")
 
 
 @pytest.mark.parametrize("edit", ["missing", "disagree"])
@@ -266,24 +268,25 @@ def second_patient(tree: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("table", "lost"),
+    ("table", "lost", "reason"),
     [
-        ("CXR-JPG/cxr_meta.csv", 5),
-        ("CXR-JPG/cxr_split.csv", 5),
-        ("EyeGaze/master_sheet.csv", 1),
-        ("EyeGaze/fixations.csv", 1),
-        ("EyeGaze/bounding_boxes.csv", 1),
-        ("REFLACX/metadata.csv", 1),
+        ("CXR-JPG/cxr_meta.csv", 5, "cxr_meta_not_understood"),
+        ("CXR-JPG/cxr_split.csv", 1, "split_table_not_understood"),
+        ("EyeGaze/master_sheet.csv", 2, "table_not_understood"),
+        ("EyeGaze/fixations.csv", 1, "fixations_not_understood"),
+        ("EyeGaze/bounding_boxes.csv", 1, "boxes_not_understood"),
+        ("REFLACX/metadata.csv", 2, "table_not_understood"),
     ],
 )
 @pytest.mark.parametrize("content", [b"", b"a;b\n1;2\n", b"\xff\xfe\x00dicom_id"])
-def test_broken_table_costs_only_the_readings_that_need_it(tree, patient, tmp_path, table, lost, content):
+def test_broken_table_costs_only_what_needs_it(tree, patient, tmp_path, table, lost, reason, content):
     second_patient(tree)
     (patient / table).write_bytes(content)
-    build.build("mimic_eye", tree, tmp_path / "out", image_size=64)
+    build.build("mimic_eye", tree, tmp_path / "out", image_size=64, max_loss=1)
     report = report_of(tmp_path / "out")
-    dropped = report["readings"]["dropped"]["table_not_understood"]
-    assert dropped["count"] == lost and str(patient / table) in dropped["first"][0]
+    found = (report["notes"] | report["readings"]["dropped"])[reason]
+    assert str(patient / table) in found["first"][0]
+    assert report["readings"]["rows_dropped"] == lost + 1 if "cxr_meta" in table else lost
     assert report["readings"]["rows_kept"] >= 3
     for tally in report["tables"].values():
         assert tally["rows_in"] == tally["rows_kept"] + tally["rows_dropped"]
@@ -369,3 +372,29 @@ def test_written_report_that_stands_in_is_sectioned_as_in_mimic_cxr(tree, patien
         path.write_text(" FINAL REPORT\n CHEST, TWO VIEWS:  The lungs are clear.\n")
     sentences = convert(tree, tmp_path / "out")[raw.EGD_IMAGE]["sentences"]
     assert [sentence["text"] for sentence in sentences] == ["The lungs are clear."]
+
+
+def test_rows_of_cxr_meta_that_contradict_each_other_are_nobodys(tree, patient, tmp_path):
+    path = patient / "CXR-JPG" / "cxr_meta.csv"
+    lines = path.read_text().splitlines()
+    raw.write_lines(path, [*lines, lines[1], lines[2].replace(f",{raw.HEIGHT},", ",999,")])
+    assert set(convert(tree, tmp_path / "out")) == {raw.PHASE_3, raw.PHASE_1, raw.NO_GAZE}
+    tally = report_of(tmp_path / "out")["tables"]["CXR-JPG/cxr_meta.csv"]
+    assert tally["dropped"]["rows_of_one_id_differ"] == {"count": 2, "first": [raw.EGD_IMAGE]}
+    assert tally["dropped"]["duplicate_row"]["first"] == [raw.REFLACX_IMAGE] and tally["rows_kept"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("REFLACX/metadata.csv", "metadata_missing"), ("EyeGaze/master_sheet.csv", "master_sheet_missing")],
+)
+def test_missing_table_of_a_patients_readings_is_noted(tree, patient, tmp_path, name, reason):
+    (patient / name).unlink()
+    assert convert(tree, tmp_path / "out")
+    assert report_of(tmp_path / "out")["notes"][reason]["count"] == 1
+
+
+def test_folders_of_patients_in_capitals_are_read(tree, patient, tmp_path):
+    patient.rename(tree / "Patient_10000001")
+    rows = convert(tree, tmp_path / "out")
+    assert len(rows) == 4 and {row["subject_id"] for row in rows.values()} == {"10000001"}

@@ -97,7 +97,7 @@ def test_bad_rows_are_counted(tmp_path, images):
         "no_image_id": 1,
     }  # fmt: skip
     assert dropped(report, TABLE) == {
-        "duplicate_box": 1, "box_off_the_image_or_without_area": 1, "reading_dropped": 6
+        "duplicate_box": 1, "no_area_in_image": 1, "reading_dropped": 6
     }  # fmt: skip
     assert report["notes"]["box_clipped_to_the_image"]["count"] == 1
     assert report["notes"]["image_size_from_the_file"]["count"] == 1
@@ -118,7 +118,7 @@ def test_bad_rows_are_counted(tmp_path, images):
             "JSON; images missing, or no list",
         ),
         (JSON_TABLE, b'{"images": [], "annotations": [], "categories": []}', "holds no box"),
-        (JSON_TABLE, b"\xff\xfe", "expected JSON in UTF-8; byte 1"),
+        (JSON_TABLE, b"\xff\xfe", "expected JSON; it breaks at line 1"),
     ],
 )
 def test_bad_tables(tmp_path, images, name, content, message):

@@ -126,7 +126,7 @@ def test_bad_rows_are_counted(tmp_path):
         "image_not_decodable": 1,
     }  # fmt: skip
     assert dropped(report, nih.BOX_TABLE) == {
-        "duplicate_box": 1, "box_off_the_image_or_without_area": 1, "label_not_understood": 1,
+        "duplicate_box": 1, "no_area_in_image": 1, "label_not_understood": 1,
         "image_without_entry": 1, "reading_dropped": 1,
     }  # fmt: skip
     assert report["tables"][nih.BOX_TABLE]["rows_in"] == len(boxes)
@@ -138,14 +138,14 @@ def test_older_table_without_boxes(tmp_path):
     (source / TABLE).rename(source / "Data_Entry_2017.csv")
     (source / nih.BOX_TABLE).unlink()
     rows, report = convert("nih", source, tmp_path / "out")
-    assert rows["1_000.png"]["boxes"] == [] and report["notes"]["no_table_of_boxes"]["count"] == 1
+    assert rows["1_000.png"]["boxes"] == [] and report["notes"]["boxes_missing"]["count"] == 1
 
 
 def test_bad_sources(tmp_path):
     with pytest.raises(UserError, match=r"no Data_Entry_2017_v2020\.csv or"):
         nih.plan(tmp_path, OPTIONS)
     source = nih_tree(tmp_path / "raw", LINES, test=["1_000.png"])
-    with pytest.raises(UserError, match="patient 1 has images in both"):
+    with pytest.raises(UserError, match="patient 1 lies in both"):
         nih.plan(source, OPTIONS)
     write_lines(source / "train_val_list.txt", ["1_000.png"])
     with pytest.raises(UserError, match=r"1_000\.png is in train_val_list\.txt too"):
@@ -158,7 +158,7 @@ def test_bad_sources(tmp_path):
     with pytest.raises(UserError, match="looks separated by semicolons"):
         nih.plan(source, OPTIONS)
     write_lines(source / TABLE, [NIH_HEADER, "1_000.png,Mass"])
-    with pytest.raises(UserError, match="expected a UTF-8 CSV table"):
+    with pytest.raises(UserError, match="row 1 has 2 cells; expected 12"):
         nih.plan(source, OPTIONS)
 
 

@@ -70,7 +70,7 @@ def test_bad_rows_are_counted(tmp_path):
         "rows_disagree_in_target": 1, "image_missing": 1, "no_target": 1, "no_patient_id": 1
     }  # fmt: skip
     assert dropped(report, rsna.LABELS_TABLE) == {
-        "duplicate_box": 1, "box_off_the_image_or_without_area": 3, "target_is_neither_0_nor_1": 1,
+        "duplicate_box": 1, "no_area_in_image": 3, "target_is_neither_0_nor_1": 1,
         "reading_dropped": 5, "duplicate_row": 1, "box_of_a_negative": 1,
     }  # fmt: skip
     assert report["tables"][rsna.LABELS_TABLE]["rows_in"] == len(labels)
@@ -88,7 +88,7 @@ def test_dicom_and_the_table_of_classes_is_optional(tmp_path):
     (source / rsna.CLASSES_TABLE).unlink()
     save_dicom(source / "stage_2_train_images" / "lost-1.dcm", "lost-1")
     rows, report = convert("rsna", source, tmp_path / "out")
-    assert values(rows["lost-1"]) == {"Pneumonia": 1} and report["notes"]["no_detailed_classes"]["count"] == 1
+    assert values(rows["lost-1"]) == {"Pneumonia": 1} and report["notes"]["detailed_classes_missing"]["count"] == 1
 
 
 def test_patients_are_split_70_15_15_by_the_seed(tmp_path):

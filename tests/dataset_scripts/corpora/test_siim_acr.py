@@ -89,7 +89,7 @@ def test_header_and_blanks_of_any_copy(tmp_path, header, blank):
     if header.startswith("Enc"):
         cells = [(mask, name) for name, mask in cells]
     path = write_lines(tmp_path / TABLE, [header, *map(",".join, cells)])
-    assert [(row.number, row.image_id, row.mask) for row in read_rows(path)] == [
+    assert [(row.number, row.image_id, row.mask) for row in read_rows(path, Ledger())] == [
         (1, FIRST, run_lengths((3, 4, 5, 9))),
         (2, SECOND, "-1"),
     ]
@@ -183,8 +183,8 @@ def test_real_dicom_is_read_with_its_patient(real_data, tmp_path):
         (b"ImageId;EncodedPixels\n1;-1\n", "expected the columns ImageId,EncodedPixels"),
         (b"1.2;-1\n", "expected the columns ImageId,EncodedPixels"),
         (b"ImageId,Mask\n1,-1\n", "expected the columns ImageId,EncodedPixels"),
-        (f"{HEADER}\n1.2\n".encode(), "row 1 has 1 cells"),
-        ("ImageId,é\n".encode("latin-1"), "expected UTF-8"),
+        (f"{HEADER}\n1.2\n".encode(), "has no row, but 1 of another length"),
+        ("ImageId,é\n".encode("latin-1"), "expected the columns ImageId,EncodedPixels"),
     ],
 )
 def test_tables_that_are_none_are_refused(tmp_path, content, message):
@@ -256,10 +256,10 @@ def test_any_table_is_refused_or_accounted_for(images_tree, has_header, rows):
         total.merge(outcome.ledger)
         readings += [outcome.reading[1]] if outcome.reading else []
     total.check()
-    assert total.tables[TABLE].rows_in == len(read_rows(images_tree / TABLE))
+    assert total.tables[TABLE].rows_in == len(read_rows(images_tree / TABLE, Ledger()))
     assert total.tables[IMAGES].rows_kept == len(readings)
     for reading in readings:
-        masks = [row.mask for row in read_rows(images_tree / TABLE) if row.image_id == reading["image_id"]]
+        masks = [row.mask for row in read_rows(images_tree / TABLE, Ledger()) if row.image_id == reading["image_id"]]
         assert bool(reading["boxes"]) == (values(reading)["Pneumothorax"] == 1) == any(map(is_marked, masks))
 
 

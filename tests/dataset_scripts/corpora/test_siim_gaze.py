@@ -191,3 +191,11 @@ def test_real_recordings(tmp_path, real_data):
         assert [tuple(values) for values in found] == inside
         kept, lost = kept + len(inside), lost + len(entry["time"]) - len(inside)
     assert (tally["rows_kept"], dropped(report, "fixations")) == (kept, {"outside_image": lost})
+
+
+def test_masks_without_a_header_are_read_as_siim_acr_reads_them(tmp_path):
+    source = tree(tmp_path, [recording(), recording(SECOND)])
+    (source / "train-rle.csv").write_bytes(f"\ufeff{FIRST}, -1\r\n{SECOND},1 2\n".encode())
+    rows, report = convert("siim_gaze", source, tmp_path / "out", images=tmp_path / "images")
+    assert [rows[name]["findings"][0]["value"] for name in (FIRST, SECOND)] == [0, 1]
+    assert report["tables"]["train-rle.csv"]["rows_kept"] == 2

@@ -86,7 +86,7 @@ def test_only_the_required_columns(tmp_path):
 
 def test_words_without_gaze_are_a_reading(tmp_path):
     row, report = one(tmp_path, row="r1,a.png,,said.vtt")
-    assert row["fixations"] is None and row["sentences"] and report["notes"]["no_gaze_left"]["first"] == ["r1"]
+    assert row["fixations"] is None and row["sentences"] and report["notes"]["no_gaze_file"]["first"] == ["r1"]
 
 
 def test_one_json_file_can_hold_gaze_and_words(tmp_path):

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_scripts.files import tables
-from dataset_scripts.files.tables import number, numbers, read_columns, read_table
+from dataset_scripts.files import tables, texts
+from dataset_scripts.files.tables import number, numbers
+from dataset_scripts.ledger import Ledger
 from dataset_scripts.schema import UserError
+
+TABLE = "a table"
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +29,18 @@ def written(folder, content, name="table.csv"):
     return path
 
 
-def columns_of(path, **types):
-    schema = pa.schema(list(types.items()))
-    return pa.Table.from_batches(read_columns(path, types), schema).to_pydict()
+def read_table(path, required, ledger=None):
+    return tables.read_table(path, required, ledger or Ledger(), TABLE)
 
 
-READERS = (lambda path: read_table(path, ("id", "x")), lambda path: columns_of(path, id=pa.string(), x=pa.string()))
+def columns_of(path, ledger=None, **types):
+    return pa.Table.from_batches(tables.read_columns(path, types, ledger or Ledger(), TABLE)).to_pydict()
+
+
+READERS = (
+    lambda path, ledger=None: read_table(path, ("id", "x"), ledger),
+    lambda path, ledger=None: columns_of(path, ledger, id=pa.string(), x=pa.string()),
+)
 
 
 @pytest.mark.parametrize("name", ["table.csv", "table.csv.gz"])
@@ -44,8 +53,36 @@ def test_bom_line_ends_index_column_and_packing(folder, name, end, bom):
 
 
 def test_quoted_line_breaks_and_short_rows(folder):
-    path = written(folder, b'id,text\na,"two\r\nlines, ""quoted"""\nb\n')
-    assert read_table(path, ("id",)) == [{"id": "a", "text": 'two\r\nlines, "quoted"'}, {"id": "b", "text": ""}]
+    path, ledger = written(folder, b'id,text\na,"two\r\nlines, ""quoted"""\nb\n'), Ledger()
+    rows = read_table(path, ("id",), ledger)
+    assert rows == [{"id": "a", "text": 'two\r\nlines, "quoted"'}, {"id": "b", "text": ""}]
+    assert ledger.notes["row_lacks_cells_at_its_end"].first == [f"{path}: row 2: 1 of 2"] and not ledger.tables
+
+
+def test_rows_of_another_length_are_counted_and_named_and_the_rest_goes_on(folder):
+    """Of one line too much and one too little, whichever reader: the others stay."""
+    path = written(folder, b"id,y,x\n1,2,3\n2,2,3,4\n3,2,3\n4\n5,2,3,,\n6,2,3\n")
+    for read, dropped in ((READERS[0], (2, 4)), (READERS[1], (2, 4, 5))):  # blank cells beyond the header are nothing
+        ledger = Ledger()
+        rows = read(path, ledger)
+        assert len(rows if isinstance(rows, list) else rows["id"]) == 6 - len(dropped)
+        found = ledger.tables[TABLE].dropped["row_of_another_length"]
+        assert [int(first.split("row ")[1].split()[0]) for first in found.first] == list(dropped)
+        assert str(path) in found.first[0] and "4 cells; expected 3" in found.first[0]
+        ledger.check()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "is_noted"),
+    [("utf-8", False), ("utf-8-sig", False), ("utf-16", False), ("utf-32", False), ("cp1252", True)],
+)
+def test_text_is_decoded_by_its_mark_else_utf_8_else_cp1252_with_a_note(folder, encoding, is_noted):
+    path = written(folder, "id,x\n1,na\u00efve\n".encode(encoding))
+    for read in READERS:
+        ledger = Ledger()
+        rows = read(path, ledger)
+        assert (rows[0]["x"] if isinstance(rows, list) else rows["x"][0]) == "na\u00efve"
+        assert ("text_read_as_cp1252" in ledger.notes) == is_noted
 
 
 def test_header_only_is_a_table_without_rows(folder):
@@ -64,9 +101,8 @@ def test_header_only_is_a_table_without_rows(folder):
         (b"id;x\n1;2\n", "looks separated by semicolons; expected commas"),
         (b"id\tx\n1\t2\n", "looks separated by tabs"),
         (b"id,x,x\n1,2,3\n", r"column\(s\) x occur more than once"),
-        (b"id,x\n1,2,3\n", "row 1 has 3 cells; expected 2|Expected 2 columns, got 3"),
-        (b"id,x\n1,\xff\xfe\n", "expected a UTF-8 CSV table"),
-        ("id,x\n1,2\n".encode("utf-16"), "UTF-8|missing"),
+        (b"id,x\n1,\xff\x81\n", "expected text in UTF-8"),
+        ("id,x\n1,2\n".encode("utf-16-le"), "zero byte"),
     ],
 )
 def test_what_is_no_such_table_is_refused(folder, read, content, message):
@@ -95,11 +131,11 @@ def test_packed_tables_are_bounded_and_checked(folder, monkeypatch):
     for damaged in (whole[:-20], b"id,x\n1,2\n", whole[:40] + b"\0\0\0\0" + whole[44:]):
         path.write_bytes(damaged)
         for read in (lambda: read_table(path, ("id",)), lambda: columns_of(path, x=pa.int64())):
-            with pytest.raises(UserError, match="expected a UTF-8 CSV table"):
+            with pytest.raises(UserError, match="expected a file packed with gzip"):
                 read()
     path.write_bytes(whole)
-    monkeypatch.setattr(tables, "MAX_CHARACTERS", 10_000)
-    with pytest.raises(UserError, match="longer than 10000 characters"):
+    monkeypatch.setattr(texts.read_text, "__defaults__", (10_000, None))
+    with pytest.raises(UserError, match="larger than 10000 bytes"):
         read_table(path, ("id",))
 
 
@@ -132,7 +168,7 @@ def test_typed_columns(folder):
 def test_large_tables_come_in_order(folder, monkeypatch):
     monkeypatch.setattr(tables, "READ_BLOCK_BYTES", 4096)
     path = written(folder, "\n".join(["n,twice", *(f"{n},{2 * n}" for n in range(5000))]).encode())
-    assert len(list(read_columns(path, {"n": pa.int64()}))) > 5
+    assert len(list(tables.read_columns(path, {"n": pa.int64()}, Ledger(), TABLE))) > 5
     assert columns_of(path, twice=pa.int64(), n=pa.int64()) == {
         "twice": list(range(0, 10_000, 2)),
         "n": list(range(5000)),

@@ -140,7 +140,7 @@ def test_a_growing_fixation_of_a_tracker_counts_once(tmp_path):
 def test_one_reading_that_is_not_understood_costs_no_other(tmp_path):
     source = folder(tmp_path / "raw", ["r1,a.png,gaze.csv,said.vtt", "r2,a.png,b.csv,said.vtt"],
                     files={"b.csv": ["x,y,start,duration", "25,10,soon,0.2"]})  # fmt: skip
-    report = build.build("tracker", source, tmp_path / "out", image_size=64)
+    report = build.build("tracker", source, tmp_path / "out", image_size=64, max_loss=1)
     assert (report["readings"]["rows_kept"], report["readings"]["rows_dropped"]) == (1, 1)
     assert "'soon'" in report["readings"]["dropped"]["table_not_understood"]["first"][0]
 

@@ -43,7 +43,9 @@ def tree(tmp_path):
 
 
 def run(tree, output, *more):
-    return build.main(["mimic_eye", "--source", str(tree), "--output", str(output), "--image-size", "32", *more])
+    return build.main(
+        ["mimic_eye", "--source", str(tree), "--output", str(output), "--image-size", "32", "--max-loss", "1", *more]
+    )
 
 
 def test_corpus_under_an_agreement_is_refused_before_the_conversion(tree, tmp_path, api, capsys):

@@ -177,7 +177,7 @@ def test_text_without_time_stamps_is_untimed(folder):
         ("a.json", as_json(sentences=[{"text": "\ud800"}]), "sentences is not as expected"),
         ("a.json", as_json(time_stamped_text=[], full_text=["x"]), "full_text is not as expected"),
         ("a.json", as_json(time_stamped_text=[], full_text="\ud800"), "full_text is not as expected"),
-        ("a.txt", b"\xff\xfea", "expected UTF-8"),
+        ("a.txt", b"\xff\xfea", "expected text in UTF-8"),
         ("a.vtt", SRT, "expected the first line WEBVTT"),
     ],
 )

@@ -241,7 +241,7 @@ BAD_SENTENCE = json.dumps(
         ("gaze.json", f'{{"fixations": {{"x": [{"9" * 400}]}}}}', "gaze.json: x is no list of numbers; expected"),
         ("gaze.json", BAD_FIXATIONS, "gaze.json: x is no list of numbers; expected"),
         ("gaze.json", BAD_SENTENCE, "gaze.json: sentences is not as expected in entry 2; expected text"),
-        ("gaze.csv", 'x,y,start,duration\n"1,2,3,4\n', "gaze.csv: expected a UTF-8 CSV table"),
+        ("gaze.csv", 'x,y,start,duration\n"1,2,3,4\n', "gaze.csv: expected a CSV table"),
         ("gaze.csv", "x,y,start,duration\n\0", "gaze.csv: holds a zero byte"),
     ],
 )
