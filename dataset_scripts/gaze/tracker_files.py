@@ -5,7 +5,6 @@ What is no table becomes one here, with columns that `tracker_formats` names.
 
 import csv
 import gzip
-import io
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -65,9 +64,9 @@ def read_cells(path: Path, ledger: Ledger) -> Cells:
 
 def _lines(path: Path, ledger: Ledger) -> Iterator[str]:
     encoding = encoding_of(path, path.name, ledger)
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        with io.TextIOWrapper(file, encoding, newline="") as lines:
-            yield from lines
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding=encoding, newline="") as lines:
+        yield from lines
 
 
 # --- EyeLink ---
