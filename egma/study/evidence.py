@@ -44,7 +44,7 @@ class Arm(NamedTuple):
     objective: str = "plus"
     gaze: str = "own"
     gaze_ratio: float = 1.0
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1e-3
     kept: float = 1.0
 
 
