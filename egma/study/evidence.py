@@ -63,6 +63,18 @@ STUDIES: dict[str, dict[str, Arm]] = {
         "lent": Arm("the same, lent to the others", gaze="lent", kept=0.1),
     },
 }
+# an arm less another
+DIFFERENCES = {
+    "worth": [
+        ("own", "equals"),
+        ("equals", "none"),
+        ("own", "none"),
+        ("own", "published"),
+        ("denoised", "own"),
+        ("own", "dealt"),
+    ],
+    "amount": [("lent", "withheld")],
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -200,8 +212,10 @@ def tables(study: str) -> str:
         found = [line for line in lines(study) if line["world"] == world]
         if not found:
             continue
-        rows = {arm.title: [line for line in found if line["arm"] == name] for name, arm in STUDIES[study].items()}
-        rows = {title: of_arm for title, of_arm in rows.items() if of_arm}
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for line in sorted(found, key=lambda line: list(STUDIES[study]).index(line["arm"].partition("-")[0])):
+            trial = "" if line["arm"] in STUDIES[study] else f", trial of rate {line['learning_rate']:g}"
+            rows.setdefault(line["title"] + trial, []).append(line)
         spreads = {title: {key: _spread(of_arm, key) for key in FIGURES} for title, of_arm in rows.items()}
         cells = [
             [title, str(len(rows[title])), *(of_arm[key].percent() for key in FIGURES)]
@@ -212,7 +226,23 @@ def tables(study: str) -> str:
         }
         bars(panels, EVIDENCE / f"{study}-{world}.png", f"Generated data, no patients. World: {world}.")
         parts += [f"World: {world}", markdown_table(["trained on", "seeds", *FIGURES.values()], cells)]
+        parts.append(markdown_table(["seed by seed", "AUROC", "Pointing game"], _differences(study, found)))
     return "\n\n".join(parts)
+
+
+def _differences(study: str, found: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Rows of the differences of arms in the same world, a number a seed in percent."""
+    by_arm = {(line["arm"], line["seed"]): line for line in found}
+    rows = []
+    for one, other in DIFFERENCES[study]:
+        seeds = sorted(seed for arm, seed in by_arm if arm == one and (other, seed) in by_arm)
+        if seeds:
+            cells = [
+                ", ".join(f"{100 * (by_arm[one, seed][key] - by_arm[other, seed][key]):+.1f}" for seed in seeds)
+                for key in ("auroc", "pointing")
+            ]
+            rows.append([f"{STUDIES[study][one].title} less {STUDIES[study][other].title}", *cells])
+    return rows
 
 
 def _spread(of_arm: Sequence[dict[str, Any]], key: str) -> Spread:

@@ -19,6 +19,7 @@ ONSET = 12.5  # on the tracker's clock, in seconds
 RATE = 100  # samples a second
 STEP = 1 / RATE
 EDGES = {"screen_left": 200, "screen_top": 100, "screen_right": 600, "screen_bottom": 300}
+PACKED = gzip.compress(b"1\t2\t3\n", mtime=0)  # with no time in it
 
 
 def read(tmp_path: Path, name: str, content: str | bytes, cells: dict[str, Any] | None = None, **options: Any):
@@ -414,7 +415,7 @@ def test_several_stimuli_or_readers_must_be_named(tmp_path):
         ("x.tsv", b"\x81a\tb\n", "x.tsv: expected text in UTF-8, or in the encoding of its byte order mark"),
         ("x.tsv", "x_norm\ty_norm\tgaze_timestamp\ton_surf\n1\t2\t3\tTrue\t5\n", "row 1 has 5 cells; expected 4"),
         ("x.json", '[{"webgazer_data": [{"x": 1}]}]', "x.json: trial 1 is not as jsPsych writes it"),
-        ("a_physio.tsv.gz", gzip.compress(b"1\t2\t3\n", mtime=0), "a_physio.json is missing; expected it to name the columns"),
+        ("a_physio.tsv.gz", PACKED, "a_physio.json is missing; expected it to name the columns"),
     ],
 )  # fmt: skip
 def test_files_that_are_no_export(tmp_path, name, content, message):

@@ -8,23 +8,27 @@ import pytest
 from egma.study import evidence
 from egma.study.evidence import main
 
+TITLES = {"none": "no gaze", "own": "own gaze"}
 PRESET = "evaluation_steps: 2\nmax_steps: 2\nheat_map_cases: 0\nreport_to: none\nbatch_size: 8\n"
 
 
 def line(arm: str, seed: int, auroc: float) -> str:
     values = {"auroc": auroc, "pointing": 0.5, "above_blind": -0.1, "recall": 0.1}
-    return json.dumps({"world": "real", "seed": seed, "arm": arm, **values, "intervals": {"auroc": [auroc - 0.1, 1.0]}})
+    about = {"world": "real", "seed": seed, "arm": arm, "title": TITLES[arm.partition("-")[0]], "learning_rate": 0.002}
+    return json.dumps({**about, **values, "intervals": {"auroc": [auroc - 0.1, 1.0]}})
 
 
 def test_tables_are_made_of_the_lines_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(evidence, "EVIDENCE", tmp_path)
-    values = [("none", 0, 0.5), ("none", 1, 0.6), ("own", 0, 0.7)]
+    values = [("own-0.002", 9, 0.4), ("none", 0, 0.5), ("none", 1, 0.6), ("own", 0, 0.7)]
     (tmp_path / "worth.jsonl").write_text("\n".join(line(*one) for one in values) + "\n")
     assert main(["--tables"]) == 0
     said = capsys.readouterr().out
     assert "| no gaze | 2 | 55.0 ± 7.1 [" in said and "| own gaze | 1 | 70.0 |" in said and "-10.0" in said
+    assert "| own gaze less no gaze | +20.0 | +0.0 |" in said
+    assert "| own gaze, trial of rate 0.002 | 1 | 40.0 |" in said
     assert (tmp_path / "worth-real.png").stat().st_size > 5000
 
 
