@@ -172,8 +172,10 @@ def _training(folder: Path, data: Path, name: str, arm: Arm, seed: int) -> Stage
         run,
     )
     command += ("--gaze_ratio", arm.gaze_ratio, "--seed", seed, "--learning_rate", arm.learning_rate)
-    command += ("--prepared", folder / "prepared" / data.name)
-    made_of = program_identity(*TRAINING_SOURCES, *map(Path, presets)), corpus_identity(data)
+    program, corpus = program_identity(*TRAINING_SOURCES, *map(Path, presets)), corpus_identity(data)
+    # other frames than these have another folder
+    command += ("--prepared", folder / "prepared" / f"{corpus}-{program_identity(*TRAINING_SOURCES)}")
+    made_of = program, corpus
     return Stage(f"train {name}", command, run, made_of)
 
 
