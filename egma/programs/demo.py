@@ -26,16 +26,20 @@ from egma.tools.processes import ROOT, Stage, evaluation, run_stages, training, 
 
 
 class Run(NamedTuple):
-    """A training: its name in tables, its objective in `configs/ablations`, and the share of readings with gaze."""
+    """A training: its name in tables, its objective in `configs/ablations`, the share of readings with gaze, its rate.
+
+    Rates are those of docs/evidence.md, best of three for each.
+    """
 
     title: str
     objective: str
     gaze_ratio: float
+    learning_rate: float = 1e-3
 
 
 RUNS = {
     "no_gaze": Run("no gaze", "plus", 0.0),
-    "published": Run("EGMA as published", "unified", 1.0),
+    "published": Run("EGMA as published", "unified", 1.0, 5e-4),
     "egma": Run("EGMA+", "plus", 1.0),
 }
 OTHERS = [name for name in RUNS if name != "egma"]
@@ -95,7 +99,8 @@ def run_demo(output: Path, readings: int, max_steps: int | None, seed: int, corp
 def _training(output: Path, data: Path, name: str, seed: int, max_steps: int | None) -> Stage:
     run = RUNS[name]
     presets = [str(ROOT / "configs" / f"{preset}.yaml") for preset in ("phantom", f"ablations/{run.objective}")]
-    return training(data, output / name, presets, run.gaze_ratio, seed, max_steps)
+    stage = training(data, output / name, presets, run.gaze_ratio, seed, max_steps)
+    return stage._replace(command=(*stage.command, "--learning_rate", run.learning_rate))
 
 
 def collect_results(output: Path) -> dict[str, Any]:

@@ -55,8 +55,8 @@ STUDIES: dict[str, dict[str, Arm]] = {
         "own": Arm("own gaze"),
         "denoised": Arm("own gaze, denoised", gaze="denoised"),
         "dealt": Arm("own gaze, dealt to other sentences", gaze="dealt"),
-        "published": Arm("own gaze, objective as published", "unified"),
-        "published_none": Arm("no gaze, objective as published", "unified", gaze_ratio=0.0),
+        "published": Arm("own gaze, objective as published", "unified", learning_rate=5e-4),
+        "published_none": Arm("no gaze, objective as published", "unified", gaze_ratio=0.0, learning_rate=5e-4),
     },
     "amount": {
         "withheld": Arm("gaze of a tenth of the readings", gaze="withheld", kept=0.1),
