@@ -393,6 +393,11 @@ def test_screen_positions_need_the_place_of_the_picture(tmp_path):
         read(tmp_path, "x.asc", content, {"stimulus": "1"})
 
 
+def test_an_origin_at_the_lower_edge_is_none_of_the_screen_s(tmp_path):
+    with pytest.raises(UserError, match=r"x.asc: --origin bottom-left, but the export or .*; expected top-left"):
+        read(tmp_path, "x.asc", asc(), origin="bottom-left")
+
+
 def test_several_stimuli_or_readers_must_be_named(tmp_path):
     content = tobii(("MCS norm",), "ms")
     second = tobii(("MCS norm",), "ms", who="ben").partition("\n")[2]
