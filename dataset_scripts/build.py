@@ -34,6 +34,7 @@ from dataset_scripts.corpora import (
     tracker,
 )
 from dataset_scripts.corpora.tracker_proposal import propose
+from dataset_scripts.files.tables import number
 from dataset_scripts.ledger import LEFT_OUT, NO_GAZE_LEFT, Ledger, Tally
 from dataset_scripts.output.card import dataset_card
 from dataset_scripts.output.processes import ordered_map
@@ -82,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.propose:
             if arguments.corpus != "tracker":
                 raise UserError(f"--propose is not for {arguments.corpus}; it is for tracker")
+            _check_source(arguments.corpus, arguments.source)
             print(propose(arguments.source, arguments.columns))
             return 0
         if arguments.output is None:
@@ -281,11 +283,15 @@ def _check_paths(corpus: str, source: Path, output: Path) -> None:
         )
     if corpus not in CORPORA:
         raise UserError(f"unknown corpus {corpus!r}; expected one of {', '.join(sorted(CORPORA))}")
-    if not source.is_dir():
-        raise UserError(f"{source}: no such folder; expected the root of a {corpus} corpus")
+    _check_source(corpus, source)
     if output.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{output}: lies in the source folder, which is only read; expected an output folder elsewhere")
     require_free(output)
+
+
+def _check_source(corpus: str, source: Path) -> None:
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder; expected the root of a {corpus} corpus")
 
 
 def _check_flags(corpus: str, flags: dict[str, Any]) -> None:
@@ -312,9 +318,15 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    value = number(text)
+    if value is None or not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, got {text}")
     return value
 
 
@@ -327,7 +339,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--num-proc", type=_positive, default=1, help="processes that read and resize")
     parser.add_argument("--limit", type=_positive, help="stop after so many readings")
     parser.add_argument("--seed", type=int, default=0, help="of the splits, where the source has none")
-    parser.add_argument("--max-loss", type=float, default=MAX_LOSS, help="of readings or gaze, from 0 to 1")
+    parser.add_argument("--max-loss", type=_share, default=MAX_LOSS, help="of readings or gaze, from 0 to 1")
     parser.add_argument("--images", type=Path, help="root of a MIMIC-CXR-JPG or MIMIC-CXR tree with the images")
     parser.add_argument("--ids", type=Path, help="text file of image ids, one a line: a published sample or test set")
     parser.add_argument("--coordinates", choices=("pixels", "fractions"), help="of a tracker's positions")

@@ -228,7 +228,10 @@ def positions_on_image(
         x, y = (x / frame.width, y / frame.height) if unit == "pixels" else (x, y)
         return x, 1 - y if source.origin == "bottom-left" else y, lost
     if source.origin == "bottom-left":
-        raise UserError(f"{source.path.name}: the image's edges on the screen are given; expected the origin top left")
+        raise UserError(
+            f"{source.path.name}: --origin bottom-left, but the export or screen_... of readings.csv tells the image's "
+            "edges on the screen, from its top; expected top-left"
+        )
     left, top, right, bottom = frame.screen
     if unit and (max(frame.screen) <= 1.5) != (unit == "fractions"):
         raise UserError(

@@ -51,7 +51,7 @@ def read_export(source: Source) -> tuple[list[Row], dict[str, Column], Source]:
         raise UserError(
             f"{source.path.name}: expected the columns x, y and either time alone (samples) or start and duration or "
             "end (fixations), those of a tracker's export, or --columns to name them; it has "
-            f"{', '.join(names)}{delimiter_hint(names)}"
+            f"{', '.join(names) or 'nothing'}{delimiter_hint(names)}"
         )
     indices, told = _of_reading(table, source)
     zero = _zero(table, indices)
@@ -315,7 +315,8 @@ def named_columns(words: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """The columns that a user names as `x=Gaze X`; raises UserError where they are no recording's."""
     named = [(what, name) for what, _, name in (word.partition("=") for word in words)]
     found = {what for what, name in named if name}
-    if len(found) < len(named) or not found <= set(NAMEABLE) or not _is_enough(found):
+    is_once = len(found) == len({name for _, name in named}) == len(named)
+    if not is_once or not found <= set(NAMEABLE) or not _is_enough(found):
         raise UserError(
             f"--columns {' '.join(words)}: expected x=NAME, y=NAME and time=NAME, or start=NAME with duration=NAME or "
             f"end=NAME, each once, of {', '.join(NAMEABLE)}"

@@ -142,7 +142,7 @@ def encode_images(
 def pooling_scale(model: Any) -> float | None:
     """The logit scale by which sentences weigh patches, of a model that pools them so (`interaction: cabs`)."""
     settings = getattr(model.config, "interaction", None), model.config.zero_shot_score
-    return float(model._scale()) if "cabs" in settings else None
+    return float(model._scale().detach()) if "cabs" in settings else None
 
 
 def encode_texts(

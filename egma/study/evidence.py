@@ -88,13 +88,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tables", action="store_true", help="make tables and figures of the lines that there are")
     options = parser.parse_args(argv)
     try:
-        for study in options.studies:
-            arms = _chosen(study, options.arms)
+        if not options.studies and not options.tables:
+            raise UserError(f"no study: expected of {', '.join(STUDIES)}, or --tables")
+        for study, arms in {study: _chosen(study, options.arms) for study in options.studies}.items():
             for seed in options.seeds:
                 for world in options.worlds:
                     run_world(options.output.resolve(), study, world, seed, arms, options.learning_rates)
-        for study in STUDIES if options.tables else ():
-            print(tables(study))
+        if options.tables:
+            found = [*filter(None, map(tables, STUDIES))]
+            if not found:
+                raise UserError(f"{EVIDENCE}: no line of an evaluation; expected STUDY.jsonl, of {', '.join(STUDIES)}")
+            print("\n\n".join(found))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -253,6 +257,8 @@ def _spread(of_arm: Sequence[dict[str, Any]], key: str) -> Spread:
 
 
 def _chosen(study: str, names: Sequence[str] | None) -> dict[str, Arm]:
+    if study not in STUDIES:
+        raise UserError(f"study '{study}': expected of {', '.join(STUDIES)}")
     arms = STUDIES[study]
     for name in names or ():
         if name not in arms:

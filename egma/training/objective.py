@@ -42,6 +42,12 @@ def objective_notes(settings: TrainingSettings, config: Any, has_gaze: bool) -> 
         ]
         if changes:
             notes.append(f"the objective is this run's, not that of {settings.model}: {', '.join(changes)}")
+    aligned = "cabs" if config.interaction == "cabs" else "late_interaction"
+    if config.zero_shot_score not in ("pooled", aligned):
+        notes.append(
+            f"zero_shot_score is {config.zero_shot_score}, but interaction {config.interaction} aligns what "
+            f"{aligned} scores: set zero_shot_score in egma_config"
+        )
     if has_gaze and not config.gaze_weight:
         rest = "; only the mapping term uses their gaze" if config.mapping_weight else ""
         notes.append(f"gaze_weight is 0 though training readings have gaze: it teaches no alignment{rest}")

@@ -104,7 +104,9 @@ def test_nothing_appears_when_the_conversion_breaks(pairs, tmp_path, monkeypatch
         ({0: "phantom"}, "python -m dataset_scripts.phantom"),
         ({2: "no/such/folder"}, "no such folder"),
         ({6: "0"}, "at least 1"),
-        ({6: "big"}, "--image-size"),
+        ({6: "big"}, "--image-size: expected a whole number of at least 1, got big"),
+        ({5: "--max-loss", 6: "2"}, "--max-loss: expected a share from 0 to 1, got 2"),
+        ({5: "--max-loss", 6: "nan"}, "--max-loss: expected a share from 0 to 1, got nan"),
         ({5: "--size"}, "unrecognized arguments"),
     ],
 )

@@ -78,11 +78,15 @@ def test_a_table_that_is_there_is_never_overwritten(source, capsys):
     [
         (["egd", "--propose"], "--propose is not for egd; it is for tracker"),
         (["tracker"], "--output is missing"),
+        (
+            ["tracker", "--propose", "--source", "nowhere"],
+            "nowhere: no such folder; expected the root of a tracker corpus",
+        ),
         (["tracker", "--propose", "--columns", "x=a", "y=b", "time=c"], "no export .* all.tsv: 0 columns a"),
     ],
 )
 def test_what_cannot_be_proposed(source, capsys, arguments, message):
-    assert build.main([*arguments, "--source", str(source)]) == 2
+    assert build.main([arguments[0], "--source", str(source), *arguments[1:]]) == 2
 
     assert re.search(message, capsys.readouterr().err)
 

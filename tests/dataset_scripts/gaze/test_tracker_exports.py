@@ -371,6 +371,7 @@ def test_columns_of_any_table_can_be_named(tmp_path):
     [
         (["x=a", "time=b"], "expected x=NAME, y=NAME and time=NAME"),
         (["x=a", "y=b", "time=c", "pupil=d"], "each once, of x, y, "),
+        (["x=a", "y=a", "time=c"], "each once, of x, y, "),
         (["x=nope", "y=b", "time=c"], "own.csv: 0 columns nope; expected one, of a, b, c"),
     ],
 )
@@ -390,6 +391,11 @@ def test_screen_positions_need_the_place_of_the_picture(tmp_path):
     content = asc().replace("!V IMGLOAD", "picture")
     with pytest.raises(UserError, match="nothing tells where on it the image was; expected screen_left"):
         read(tmp_path, "x.asc", content, {"stimulus": "1"})
+
+
+def test_an_origin_at_the_lower_edge_is_none_of_the_screen_s(tmp_path):
+    with pytest.raises(UserError, match=r"x.asc: --origin bottom-left, but the export or .*; expected top-left"):
+        read(tmp_path, "x.asc", asc(), origin="bottom-left")
 
 
 def test_several_stimuli_or_readers_must_be_named(tmp_path):
@@ -412,6 +418,7 @@ def test_several_stimuli_or_readers_must_be_named(tmp_path):
         ("x.edf", "SR_RESEARCH", "x.edf: a binary recording of EyeLink; expected what edf2asc"),
         ("x.asc", "** CONVERTED FROM x.edf\n12000\t1\t2\t3\n", "x.asc: no line EFIX; expected the events of edf2asc"),
         ("x.txt", "a\tb\n1\t2\n", "x.txt: expected the columns x, y and either"),
+        ("x.asc", "", "x.asc: expected the columns .*; it has nothing"),
         ("x.tsv", b"\x81a\tb\n", "x.tsv: expected text in UTF-8, or in the encoding of its byte order mark"),
         ("x.tsv", "x_norm\ty_norm\tgaze_timestamp\ton_surf\n1\t2\t3\tTrue\t5\n", "row 1 has 5 cells; expected 4"),
         ("x.json", '[{"webgazer_data": [{"x": 1}]}]', "x.json: trial 1 is not as jsPsych writes it"),

@@ -1,6 +1,7 @@
 """A number that is none reaches no figure: it is refused where images and texts are encoded, by their name."""
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from egma.evaluation.protocols.fine_tuning import fine_tuning
 from egma.evaluation.protocols.linear_probe import features, probe_labels
 from egma.evaluation.statistics.bootstrap import PatientBootstrap
 from egma.evaluation.tasks import NAMED_TASKS, TASKS
-from egma.inference.embeddings import NotFinite, encode_images, encode_texts, finite, rounded
+from egma.inference.embeddings import NotFinite, encode_images, encode_texts, finite, pooling_scale, rounded
 from egma.page.inputs import picture_of
 from egma.page.session import PageModel, Session
 from egma.programs import evaluate as evaluate_egma
@@ -81,6 +82,17 @@ def test_no_task_makes_a_figure_of_it(task: str | None) -> None:
 def test_scores_that_are_no_numbers_are_not_ranked() -> None:
     with pytest.raises(NotFinite, match="1 of 4 scores are not finite"):
         rounded(torch.tensor([[1.0, 0.5], [0.25, math.nan]]))
+
+
+def test_the_scale_of_a_model_that_pools_by_sentence_is_read_without_a_warning(tiny_model: EgmaModel) -> None:
+    tiny_model.config.zero_shot_score = "cabs"
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert pooling_scale(tiny_model) == pytest.approx(1 / 0.07)
+    finally:
+        torch.set_warn_always(False)
 
 
 def broken(model: EgmaModel, name: str) -> EgmaModel:

@@ -32,9 +32,27 @@ def test_tables_are_made_of_the_lines_alone(
     assert (tmp_path / "worth-real.png").stat().st_size > 5000
 
 
-def test_an_unknown_arm_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["worth", "--arms", "nobody"]) == 2
-    assert "arm 'nobody': expected of none, equals, own" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["worth", "--arms", "nobody"], "arm 'nobody': expected of none, equals, own"),
+        (["nowhere"], "study 'nowhere': expected of worth, amount"),
+        (["worth", "nowhere"], "study 'nowhere': expected of worth, amount"),
+        ([], "no study: expected of worth, amount, or --tables"),
+        (["--tables"], "no line of an evaluation; expected STUDY.jsonl, of worth, amount"),
+    ],
+)
+def test_what_is_no_study_is_a_sentence_before_anything_runs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setattr(evidence, "EVIDENCE", tmp_path)
+    monkeypatch.setattr(evidence, "run_world", lambda *_: pytest.fail("a world was drawn"))
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.timeout(900)

@@ -170,3 +170,16 @@ def test_towers_stored_in_half_precision_train_in_float32(model: Path, arguments
     assert train_egma.main([*places, *towers]) == 0
     found = AutoModel.from_pretrained(tmp_path / "run")
     assert {value.dtype for value in found.state_dict().values() if value.is_floating_point()} == {torch.float32}
+
+
+@pytest.mark.parametrize("interaction", ["filip", "cabs"])
+@pytest.mark.parametrize("score", ["pooled", "late_interaction", "cabs"])
+def test_a_score_that_training_does_not_align_is_noted(interaction: str, score: str) -> None:
+    settings = parse_settings(["--data", "a", "--output_dir", "b", "--vision_model", "c", "--text_model", "d"])
+    fits = score == "pooled" or (score == "cabs") == (interaction == "cabs")
+
+    notes = objective_notes(settings, EgmaConfig(interaction=interaction, zero_shot_score=score), has_gaze=True)
+
+    assert [f"zero_shot_score is {score}, but interaction {interaction}" in note for note in notes] == [True] * (
+        not fits
+    )
