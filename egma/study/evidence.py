@@ -139,7 +139,7 @@ def _evaluated(folder: Path, data: Path, names: list[str]) -> dict[str, Any]:
     options = (*others, "--tasks", *TASKS, "--bootstrap", BOOTSTRAP_DRAWS)
     run_stages(folder, [evaluation(f"evaluate {output.name}", models[0], data, output, *options)], logs=folder / "logs")
     results = json.loads((output / "results.json").read_text(encoding="utf-8"))
-    return {results["model"]["name"]: results, **results["baselines"]}
+    return {results["model"]["name"]: results, **results.get("baselines", {})}
 
 
 def _corpus(folder: Path, world: str, seed: int) -> Path:
