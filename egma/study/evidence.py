@@ -259,7 +259,7 @@ def _differences(study: str, found: Sequence[dict[str, Any]]) -> list[list[str]]
 
 def _spread(of_arm: Sequence[dict[str, Any]], key: str) -> Spread:
     values, intervals = [line[key] for line in of_arm], [line["intervals"].get(key) for line in of_arm]
-    return Spread(tuple(values), tuple(intervals), (-1.0, 1.0))
+    return Spread(tuple(values), tuple(intervals), (-1.0 if key == "above_blind" else 0.0, 1.0))
 
 
 def _chosen(study: str, names: Sequence[str] | None) -> dict[str, Arm]:
