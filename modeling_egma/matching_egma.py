@@ -105,12 +105,12 @@ def matching_share(logits: Tensor, positive: Tensor, equal: Tensor, rows: Tensor
     negatives = torch.logsumexp(logits.masked_fill(equal, -torch.inf), dim=1, keepdim=True)
     alone = F.softplus(negatives - logits).masked_fill(~positive, 0.0)
     counts = positive.sum(dim=1)
-    by_row = (alone.sum(dim=1) / counts.clamp(min=1)).masked_fill(~rows, 0.0).sum()
+    by_row = (alone.sum(dim=1) / counts.clamp(min=1)).sum()
     taken = rows[:, None] & (positive | ~equal)
     known = join.total(positive.any(dim=0).to(logits.dtype)) > 0
     by_sentence = OwnColumns.apply(logits.masked_fill(~taken, -torch.inf), positive, known, join)
-    numbers = ((counts > 0) & rows).sum().to(logits.dtype), positive.sum().to(logits.dtype)
-    return torch.stack([torch.stack([by_row, numbers[0]]), torch.stack([by_sentence, numbers[1]])])
+    shares = (by_row, (counts > 0).sum()), (by_sentence, counts.sum())
+    return torch.stack([torch.stack([total, number.to(logits.dtype)]) for total, number in shares])
 
 
 class OwnColumns(torch.autograd.Function):

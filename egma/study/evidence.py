@@ -172,20 +172,12 @@ def _edited(folder: Path, data: Path, arm: Arm) -> Path:
 
 def _training(folder: Path, data: Path, name: str, arm: Arm, seed: int) -> Stage:
     run, presets = folder / "runs" / name, _presets(arm)
-    command: tuple[object, ...] = (
-        ROOT / "train_egma.py",
-        "--config",
-        ",".join(presets),
-        "--data",
-        data,
-        "--output_dir",
-        run,
-    )
+    command: tuple[object, ...] = (ROOT / "train_egma.py", "--config", ",".join(presets))
+    command += ("--data", data, "--output_dir", run)
     command += ("--gaze_ratio", arm.gaze_ratio, "--seed", seed, "--learning_rate", arm.learning_rate)
-    program, corpus = program_identity(*TRAINING_SOURCES, *map(Path, presets)), corpus_identity(data)
+    made_of = program_identity(*TRAINING_SOURCES, *map(Path, presets)), corpus_identity(data)
     # other frames than these have another folder
-    command += ("--prepared", folder / "prepared" / f"{corpus}-{program_identity(*TRAINING_SOURCES)}")
-    made_of = program, corpus
+    command += ("--prepared", folder / "prepared" / f"{made_of[1]}-{program_identity(*TRAINING_SOURCES)}")
     return Stage(f"train {name}", command, run, made_of)
 
 
