@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from egma.programs import train as train_egma
@@ -84,9 +85,15 @@ def cut_off(arguments: list[str], run: Path) -> None:
 
 
 def with_all_sentences(arguments: list[str], run: Path) -> None:
-    """Each encoded as often as it is said, filled up to the longest."""
+    """Each tokenised and encoded as often as it is said, filled up to the longest."""
+
+    def said(self: data.ReadingCollator, reports: list[list[str]]) -> dict[str, Any]:
+        tokens = self.processor(text=[text for report in reports for text in report])
+        images = [image for image, report in enumerate(reports) for _ in report]
+        return {**tokens, "sentence_to_image": torch.tensor(images), "truncated_sentences": 0}
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "distinct_texts", lambda batch: {})
+        patch.setattr(data.ReadingCollator, "_tokens", said)
         here(arguments, run)
 
 
