@@ -144,7 +144,8 @@ def _held(
             break
         depth *= 2
     groups = starts[:depth]
-    counts = np.add.reduceat(ordered, groups, axis=1)
+    counts, wanted_counts = ordered, ordered * wanted[:end]
+    if len(groups) < end:
+        counts, wanted_counts = (np.add.reduceat(part, groups, axis=1) for part in (counts, wanted_counts))
     before = np.cumsum(counts, axis=1) - counts
-    wanted_counts = np.add.reduceat(ordered * wanted[:end], groups, axis=1)
     return np.asarray((wanted_counts * held_share(before, counts, k)).sum(axis=1))
