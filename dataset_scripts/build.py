@@ -38,6 +38,7 @@ from dataset_scripts.corpora.tracker_proposal import propose
 from dataset_scripts.files.tables import number
 from dataset_scripts.ledger import LEFT_OUT, NO_GAZE_LEFT, Ledger, Tally
 from dataset_scripts.output.card import dataset_card
+from dataset_scripts.output.croissant import croissant
 from dataset_scripts.output.processes import ordered_map
 from dataset_scripts.output.push import push, require_pushable
 from dataset_scripts.output.resume import becoming, fingerprint, partial_folder, require_free
@@ -196,6 +197,7 @@ def build(
         }
         report |= {"splits": publish(ranges, folder / "output"), **ledger.as_dict()}
         write_json(folder / "output" / "conversion_report.json", report)
+        write_json(folder / "output" / "croissant.json", croissant(report, terms, folder / "output"))
         (folder / "output" / "README.md").write_text(dataset_card(report, terms), encoding="utf-8")
         for line in _reasons(report):
             print(line)
