@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Never
@@ -241,7 +242,24 @@ def _planned(
     _check_paths(corpus, source, output)
     _check_flags(corpus, corpus_flags)
     options = Options(image_size=image_size, seed=seed, generated=_is_generated(source), **corpus_flags)
-    return options, CORPORA[corpus].plan(source, options)
+    try:
+        return options, CORPORA[corpus].plan(source, options)
+    except UserError as error:
+        if meant := _version_folders(corpus, source, options):
+            raise UserError(f"{error}; you mean {meant}") from None
+        raise
+
+
+def _version_folders(corpus: str, source: Path, options: Options) -> str:
+    """The flags that would do, where a folder holds nothing but the one of its version, `2.0.0`; else blank."""
+    given = {"source": source} | ({"images": options.images} if options.images else {})
+    inner = {flag: [path for path in folder.glob("[0-9]*.[0-9]*") if path.is_dir()] for flag, folder in given.items()}
+    meant = {flag: paths[0] for flag, paths in inner.items() if len(paths) == 1}
+    try:
+        CORPORA[corpus].plan(meant.get("source", source), replace(options, images=meant.get("images", options.images)))
+    except (UserError, OSError):
+        return ""
+    return " ".join(f"--{flag} {path}" for flag, path in meant.items())
 
 
 def _conversion(corpus: str, source: Path, options: Options, limit: int | None) -> dict[str, Any]:
