@@ -17,11 +17,13 @@ from dataset_scripts.schema import UserError
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
-UNITS_AHEAD_PER_PROCESS = 2
+UNITS_AHEAD_PER_PROCESS = 2  # the one at work, and the next
 
 
 def ordered_map(function: Callable[[Unit], Result], units: Iterable[Unit], num_proc: int) -> Iterator[Result]:
-    """`map`, in `num_proc` processes, in order, with a bounded number of units ahead; what is left behind is stopped.
+    """`map`, in order, in `num_proc` processes, of which this one, at work while the others start, is one.
+
+    What nobody waits for any more is stopped.
 
     Raises:
         UserError: a process was killed, mostly for want of memory.
@@ -31,12 +33,16 @@ def ordered_map(function: Callable[[Unit], Result], units: Iterable[Unit], num_p
         return
     context = multiprocessing.get_context("spawn")
     followed, held = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(num_proc, context, initializer=_follow, initargs=(followed,))
+    pool = ProcessPoolExecutor(num_proc - 1, context, initializer=_follow, initargs=(followed,))
     try:
         waiting = deque[Future[Result]]()
         for unit in units:
-            waiting.append(pool.submit(function, unit))
-            if len(waiting) > UNITS_AHEAD_PER_PROCESS * num_proc:
+            if sum(not each.done() for each in waiting) < UNITS_AHEAD_PER_PROCESS * (num_proc - 1):
+                waiting.append(pool.submit(function, unit))
+            else:
+                waiting.append(Future())
+                waiting[-1].set_result(function(unit))
+            while waiting and waiting[0].done():
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -1,8 +1,10 @@
 """The command line and the output folder, for any corpus."""
 
 import json
+import multiprocessing
 import os
 import signal
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -145,14 +147,15 @@ def test_images_and_patients_are_counted_once(tmp_path):
     assert (report["splits"]["train"]["images"], report["splits"]["train"]["patients"]) == (4, 3)
 
 
-def _killed_at_three(number):
-    if number == 3:
+def _killed_from_three_on(number):
+    if number >= 3 and multiprocessing.parent_process() is not None:
         os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.05)
     return 10 * number
 
 
 def test_process_that_is_killed_stops_the_conversion_and_does_not_hang_it():
-    results = ordered_map(_killed_at_three, range(100), 2)
+    results = ordered_map(_killed_from_three_on, range(1_000), 2)
     with pytest.raises(UserError, match="was killed"):
         list(results)
 

@@ -1,6 +1,7 @@
 """Ranges of units: the same corpus whoever converted them, in whatever order, how often, and on how many machines."""
 
 import json
+import multiprocessing
 import time
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from hypothesis import strategies as st
 
 from dataset_scripts import build
 from dataset_scripts.corpora import image_text
-from dataset_scripts.ledger import Ledger
 from dataset_scripts.output import writer
 from dataset_scripts.output.processes import ordered_map
 from dataset_scripts.plan import Options, Plan
@@ -182,15 +182,25 @@ def _breaks(unit):
     raise AssertionError(unit)
 
 
-def _slow_after_the_first(number):
-    if number:
+def _name(number):
+    time.sleep(0.02)
+    return number, multiprocessing.current_process().name
+
+
+def test_every_process_has_its_part_and_the_order_stays():
+    numbers, names = zip(*ordered_map(_name, range(400), 3), strict=True)
+    assert list(numbers) == list(range(400))
+    assert len(set(names)) == 3 and multiprocessing.current_process().name in names
+
+
+def _stuck_in_another_process(number):
+    if multiprocessing.parent_process() is not None:
         time.sleep(300)
-    return Ledger()
+    raise RuntimeError(number)
 
 
 def test_processes_that_nobody_waits_for_are_stopped():
     begin = time.monotonic()
-    results = ordered_map(_slow_after_the_first, range(100), 2)
-    assert next(results) == Ledger()
-    results.close()
+    with pytest.raises(RuntimeError, match="2"):
+        list(ordered_map(_stuck_in_another_process, range(5), 2))
     assert time.monotonic() - begin < 100
