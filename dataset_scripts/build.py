@@ -183,8 +183,8 @@ def build(
     with becoming(output, folder, source):
         if merge:
             _require_all(plan, folder, output)
-        ranges = _convert(plan, folder, places(plan), num_proc, limit)
-        ledger = _joined([plan.shared, *(each.ledger for each in ranges)])
+        ledger = _joined([plan.shared])
+        splits = publish(_convert(plan, folder, places(plan), num_proc, limit), ledger, folder / "output")
         report = {
             "corpus": corpus,
             "schema_version": SCHEMA_VERSION,
@@ -196,7 +196,7 @@ def build(
             "facts": dict(plan.facts),
             "readings": _reading_totals(plan, ledger, source, folder),
         }
-        report |= {"splits": publish(ranges, folder / "output"), **ledger.as_dict()}
+        report |= {"splits": splits, **ledger.as_dict()}
         write_json(folder / "output" / "conversion_report.json", report)
         write_json(folder / "output" / "croissant.json", croissant(report, terms, folder / "output"))
         (folder / "output" / "README.md").write_text(dataset_card(report, terms), encoding="utf-8")
@@ -232,7 +232,8 @@ def convert_share(
     folder = partial_folder(output, _conversion(corpus, source, options, None))
     (folder / f"{SHARDS_OF}{count}").touch()
     mine = places(plan)[number - 1 :: count]
-    _convert(plan, folder, mine, num_proc, None)
+    for _ in _convert(plan, folder, mine, num_proc, None):
+        pass
     return f"{output}: all {len(mine)} ranges of shard {number}/{count} are there; --merge joins them"
 
 
@@ -275,22 +276,22 @@ def _conversion(corpus: str, source: Path, options: Options, limit: int | None) 
     }
 
 
-def _convert(plan: Plan, folder: Path, chosen: range, num_proc: int, limit: int | None) -> list[ConvertedRange]:
+def _convert(plan: Plan, folder: Path, chosen: range, num_proc: int, limit: int | None) -> Iterator[ConvertedRange]:
     """The ranges at these places, in order, as far as the limit; those that are there already are not made again."""
     jobs = (range_job(plan, folder, place, limit) for place in chosen)
     unit = f" x {units_per_range(len(plan.units))} {plan.unit_name}"
     done = sum(range_path(folder, place, limit).exists() for place in chosen)
     if done:
         print(f"going on: {done} of {len(chosen)} ranges are there", file=sys.stderr)
-    ranges, kept = list[ConvertedRange](), 0
+    kept = 0
     paths = tqdm(ordered_map(write_range, jobs, num_proc), total=len(chosen), unit=unit)
     for place, path in zip(chosen, paths, strict=True):
-        ranges.append(read_range(path))
-        if limit is not None and kept + ranges[-1].readings >= limit:
-            ranges[-1] = read_range(write_range(range_job(plan, folder, place, limit - kept)))
-            break
-        kept += ranges[-1].readings
-    return ranges
+        converted = read_range(path)
+        if limit is not None and kept + converted.readings >= limit:
+            yield read_range(write_range(range_job(plan, folder, place, limit - kept)))
+            return
+        kept += converted.readings
+        yield converted
 
 
 def _require_all(plan: Plan, folder: Path, output: Path) -> None:

@@ -9,10 +9,9 @@ conversion takes twice the space of its output.
 import json
 import math
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -79,7 +78,7 @@ def write_range(job: RangeJob) -> Path:
     if job.folder.exists():
         return job.folder
     rows: dict[Split, list[Reading]] = {}
-    kept, ledger = 0, Ledger()
+    kept, ledger, counts = 0, Ledger(), defaultdict[Split, Counter[str]](Counter)
     for outcome in (outcome for unit in job.units for outcome in job.convert(unit)):
         ledger.merge(outcome.ledger)
         if outcome.reading is not None:
@@ -91,7 +90,8 @@ def write_range(job: RangeJob) -> Path:
         for split, readings in rows.items():
             table = pa.Table.from_pylist(readings, schema=ARROW_SCHEMA)
             pq.write_table(table, new / f"{split}.parquet", compression="none")
-        counts = {split: _total(map(_counts, readings)) for split, readings in rows.items()}
+            for reading in readings:
+                counts[split].update(_counts(reading))
         write_json(new / LEDGER, {"counts": counts, "ledger": ledger.as_dict()})
     return job.folder
 
@@ -102,24 +102,66 @@ def read_range(folder: Path) -> ConvertedRange:
     return ConvertedRange(folder, found["counts"], Ledger.from_dict(found["ledger"]))
 
 
-def publish(ranges: Sequence[ConvertedRange], output: Path) -> dict[str, dict[str, int]]:
-    """Join the ranges to `output/data/<split>-NNNNN-of-NNNNN.parquet`, and count by split what is there.
+def publish(ranges: Iterable[ConvertedRange], ledger: Ledger, output: Path) -> dict[str, dict[str, int]]:
+    """Join the ranges, as they come, to `output/data/<split>-NNNNN-of-NNNNN.parquet` and into the ledger.
+
+    Returns:
+        What was written, counted by split.
 
     Raises:
         UserError: a file of a range is missing or damaged.
     """
     (output / "data").mkdir(parents=True)
-    published: dict[str, dict[str, int]] = {}
-    for split in SPLITS:
-        parts = [each.folder / f"{split}.parquet" for each in ranges if split in each.counts]
-        if not parts:
-            continue
-        shards = _joined(parts, output / "data" / split)
-        names = [path.with_name(f"{path.name}-of-{len(shards):05d}.parquet") for path in shards]
-        files = [path.rename(name) for path, name in zip(shards, names, strict=True)]
-        counts = _total(each.counts[split] for each in ranges if split in each.counts)
-        published[split] = {**counts, **_distinct(files)}
-    return published
+    splits = {split: _SplitWriter(output / "data" / split) for split in SPLITS}
+    for each in ranges:
+        ledger.merge(each.ledger)
+        for split in (split for split in SPLITS if split in each.counts):
+            splits[split].add(each.folder / f"{split}.parquet", each.counts[split])
+    return {split: {**writer.counts, **_distinct(writer.close())} for split, writer in splits.items() if writer.counts}
+
+
+class _SplitWriter:
+    """The rows of one split, in shards that end with a group; no byte shows where the parts began."""
+
+    def __init__(self, stem: Path) -> None:
+        self.counts = Counter[str]()
+        self._stem, self._shards = stem, list[Path]()
+        self._rest, self._rows, self._bytes = ARROW_SCHEMA.empty_table(), 0, 0
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, part: Path, counts: dict[str, int]) -> None:
+        self.counts.update(counts)
+        try:
+            self._rest = pa.concat_tables([self._rest, pq.read_table(part, schema=ARROW_SCHEMA)])
+        except (OSError, pa.ArrowException):
+            raise _damaged(part) from None
+        while self._rest.num_rows >= ROWS_PER_GROUP:
+            self._write(self._rest.slice(0, ROWS_PER_GROUP))
+            self._rest = self._rest.slice(ROWS_PER_GROUP)
+
+    def close(self) -> list[Path]:
+        """The shards, under their names."""
+        if self._rest.num_rows:
+            self._write(self._rest)
+        self._seal()
+        names = [path.with_name(f"{path.name}-of-{len(self._shards):05d}.parquet") for path in self._shards]
+        return [path.rename(name) for path, name in zip(self._shards, names, strict=True)]
+
+    def _write(self, group: pa.Table) -> None:
+        if self._writer is None:
+            self._shards.append(self._stem.with_name(f"{self._stem.name}-{len(self._shards):05d}"))
+            self._writer = pq.ParquetWriter(self._shards[-1], ARROW_SCHEMA)
+        self._writer.write_table(group.combine_chunks())
+        self._rows += group.num_rows
+        self._bytes += pc.sum(pc.binary_length(pc.struct_field(group["image"], "bytes"))).as_py() or 0
+        if self._rows >= ROWS_PER_SHARD or self._bytes >= BYTES_PER_SHARD:
+            self._seal()
+
+    def _seal(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            _to_disk(self._shards[-1])
+        self._writer, self._rows, self._bytes = None, 0, 0
 
 
 @contextmanager
@@ -150,52 +192,12 @@ def read_json(path: Path) -> Any:
         raise _damaged(path) from None
 
 
-def _joined(parts: Iterable[Path], stem: Path) -> list[Path]:
-    """The rows of the parts in shards, which end with a group."""
-    shards: list[Path] = []
-    groups = _groups(parts)
-    for first in groups:
-        shards.append(stem.with_name(f"{stem.name}-{len(shards):05d}"))
-        rows = size = 0
-        with pq.ParquetWriter(shards[-1], ARROW_SCHEMA) as writer:
-            for group in chain([first], groups):
-                writer.write_table(group)
-                rows += group.num_rows
-                size += pc.sum(pc.binary_length(pc.struct_field(group["image"], "bytes"))).as_py() or 0
-                if rows >= ROWS_PER_SHARD or size >= BYTES_PER_SHARD:
-                    break
-        _to_disk(shards[-1])
-    return shards
-
-
-def _groups(parts: Iterable[Path]) -> Iterator[pa.Table]:
-    """The rows of the parts, in tables of ROWS_PER_GROUP; a group's bytes must not show where the parts began."""
-    rest = ARROW_SCHEMA.empty_table()
-    for part in parts:
-        try:
-            rest = pa.concat_tables([rest, pq.read_table(part, schema=ARROW_SCHEMA)])
-        except (OSError, pa.ArrowException):
-            raise _damaged(part) from None
-        while rest.num_rows >= ROWS_PER_GROUP:
-            yield rest.slice(0, ROWS_PER_GROUP).combine_chunks()
-            rest = rest.slice(ROWS_PER_GROUP)
-    if rest.num_rows:
-        yield rest.combine_chunks()
-
-
 def _distinct(shards: list[Path]) -> dict[str, int]:
     """How many images and patients there are; an image of no known patient is a patient of its own."""
     ids = pa.concat_tables([pq.read_table(shard, columns=["image_id", "subject_id"]) for shard in shards])
     subjects = ids["subject_id"]
     patients = pc.if_else(pc.not_equal(pc.fill_null(subjects, ""), ""), subjects, ids["image_id"])
     return {"images": pc.count_distinct(ids["image_id"]).as_py(), "patients": pc.count_distinct(patients).as_py()}
-
-
-def _total(counts: Iterable[dict[str, int]]) -> Counter[str]:
-    total = Counter[str]()
-    for each in counts:
-        total.update(each)
-    return total
 
 
 def _counts(reading: Reading) -> dict[str, int]:
