@@ -48,6 +48,7 @@ from dataset_scripts.speech.transcripts import MAX_SECONDS, read_transcript
 
 TABLE, RECORDINGS = "readings.csv", "readings of the page"
 REQUIRED = ("reading_id", "image", "gaze")
+PART = ("image", "stimulus", "recording", "reader_id")
 IDS, FILES = ("reading_id", "study_id", "subject_id", "reader_id"), ("image", "gaze", "transcript")
 RECORDED = (
     *("reading_id", "image", "study_id", "subject_id", "reader_id"),
@@ -63,12 +64,16 @@ _DEVICE = re.compile(r"[a-z0-9_-]{1,40}")
 
 
 class ReadingRow(NamedTuple):
-    """One row of the table, `number` counting from 1; not `is_new` where an earlier row has its id."""
+    """One row of the table, `number` counting from 1; not `is_new` where an earlier row has its id.
+
+    `earlier` is the first row with the same file of gaze, if possible for the same part of it.
+    """
 
     number: int
     cells: Row
     split: Split
     is_new: bool
+    earlier: Row | None
 
 
 def plan(source: Path, options: Options) -> Plan:
@@ -89,9 +94,12 @@ def plan(source: Path, options: Options) -> Plan:
         raise UserError(f"{path}: the table has no row; expected one row a reading")
     cells = [plain_row(row, IDS, FILES) for row in cells]
     seen = set[str]()
-    units = []
+    units, named = [], dict[tuple[str, ...], Row]()
     for index, (row, split) in enumerate(zip(cells, _splits(cells, path, options), strict=True), 1):
-        units.append(ReadingRow(index, row, split, row["reading_id"] not in seen))
+        earlier = named.get((row["gaze"], *_part(row)), named.get((row["gaze"],)))
+        units.append(ReadingRow(index, row, split, row["reading_id"] not in seen, earlier))
+        named.setdefault((row["gaze"],), row)
+        named.setdefault((row["gaze"], *_part(row)), row)
         seen.add(row["reading_id"])
     return Plan(
         units=units,
@@ -150,6 +158,8 @@ def _reading(row: ReadingRow, source: Path, options: Options, ledger: Ledger) ->
     image = encode_image(_file(source, cells["image"], "image"), options.image_size, ledger)
     frame = _frame(cells, image, ledger)
     fixations = _fixations(cells, source, frame, options, ledger)
+    if fixations and row.earlier and _mean_the_same(row.earlier, cells, source, frame, options):
+        ledger.note("recording_of_another_row", f"{reading_id}: {cells['gaze']}, as {row.earlier['reading_id']}")
     sentences = _sentences(cells, source, ledger)
     if fixations is None and not sentences:
         raise Dropped("neither_gaze_nor_words")
@@ -201,7 +211,7 @@ def _screen(cells: Row) -> tuple[float, float, float, float] | None:
 def _fixations(cells: Row, source: Path, frame: Frame, options: Options, ledger: Ledger) -> Fixations | None:
     if not cells["gaze"]:
         return None
-    pick = Pick(cells["image"], *(cells.get(name, "") for name in ("stimulus", "recording", "reader_id")))
+    pick = Pick(*_part(cells))
     return read_gaze(
         Source(
             path=_file(source, cells["gaze"], "gaze"),
@@ -216,6 +226,21 @@ def _fixations(cells: Row, source: Path, frame: Frame, options: Options, ledger:
             pick=pick,
         )
     )
+
+
+def _part(cells: Row) -> list[str]:
+    """What tells which part of a file of gaze a row means."""
+    return [cells.get(name, "") for name in PART]
+
+
+def _mean_the_same(earlier: Row, cells: Row, source: Path, frame: Frame, options: Options) -> bool:
+    """Whether two rows with one file of gaze name one part of it, or it has but one."""
+    if _part(earlier) == _part(cells):
+        return True
+    try:
+        return _fixations(cells | dict.fromkeys(PART, ""), source, frame, options, Ledger()) is not None
+    except (Dropped, UserError):
+        return False
 
 
 def _sentences(cells: Row, source: Path, ledger: Ledger) -> list[Sentence]:

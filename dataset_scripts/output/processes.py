@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from typing import TypeVar
 
 from dataset_scripts.schema import UserError
@@ -16,11 +17,13 @@ from dataset_scripts.schema import UserError
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
-UNITS_AHEAD_PER_PROCESS = 8
+UNITS_AHEAD_PER_PROCESS = 2  # the one at work, and the next
 
 
 def ordered_map(function: Callable[[Unit], Result], units: Iterable[Unit], num_proc: int) -> Iterator[Result]:
-    """`map`, in `num_proc` processes, in order, with a bounded number of results waiting.
+    """`map`, in order, in `num_proc` processes, of which this one, at work while the others start, is one.
+
+    What nobody waits for any more is stopped.
 
     Raises:
         UserError: a process was killed, mostly for want of memory.
@@ -28,29 +31,34 @@ def ordered_map(function: Callable[[Unit], Result], units: Iterable[Unit], num_p
     if num_proc == 1:
         yield from map(function, units)
         return
-    pool = ProcessPoolExecutor(num_proc, multiprocessing.get_context("spawn"), initializer=_follow_parent)
+    context = multiprocessing.get_context("spawn")
+    followed, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(num_proc - 1, context, initializer=_follow, initargs=(followed,))
     try:
         waiting = deque[Future[Result]]()
         for unit in units:
-            waiting.append(pool.submit(function, unit))
-            if len(waiting) > UNITS_AHEAD_PER_PROCESS * num_proc:
+            if sum(not each.done() for each in waiting) < UNITS_AHEAD_PER_PROCESS * (num_proc - 1):
+                waiting.append(pool.submit(function, unit))
+            else:
+                waiting.append(Future())
+                waiting[-1].set_result(function(unit))
+            while waiting and waiting[0].done():
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool:
         raise UserError("a process of the conversion was killed (out of memory?); try a smaller --num-proc") from None
     finally:
+        held.close()
         pool.shutdown(cancel_futures=True)
 
 
-def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent, and end when it does: killed, it could not stop the processes that wait for it."""
+def _follow(followed: Connection) -> None:
+    """Leave Ctrl-C to the parent, and end, whatever is half done, when it ends or has no more need of this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
 
     def end() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
+        multiprocessing.connection.wait([followed])
         os._exit(1)
 
     threading.Thread(target=end, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The hidden folder beside the output, in which a conversion is made and an interrupted one goes on."""
+"""The hidden folder beside the output, in which a conversion is made, goes on after an interruption, or is shared."""
 
 import hashlib
 import os
@@ -11,11 +11,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dataset_scripts.identity import program_identity, stamp
-from dataset_scripts.output.writer import STATE, read_json, replace_json
+from dataset_scripts.output.writer import in_place, read_json, write_json
 from dataset_scripts.schema import UserError
 
 PROGRAM = Path(__file__).parents[1]  # all of dataset_scripts: every converter decides what is written
-CONVERSION, LOCK, LISTED_DEPTH = "conversion.json", "lock", 3
+CONVERSION, LOCK, RANGES, LISTED_DEPTH = "conversion.json", "lock", "[0-9]*", 3
 
 
 def require_free(output: Path) -> None:
@@ -26,39 +26,61 @@ def require_free(output: Path) -> None:
         raise UserError(f"{output}: exists already; expected a new or empty output folder")
 
 
-@contextmanager
-def partial_folder(output: Path, conversion: dict[str, Any]) -> Iterator[Path]:
-    """The folder `.NAME.partial` for this conversion, new or from before; its subfolder `output` becomes `output`.
+def partial_folder(output: Path, conversion: dict[str, Any]) -> Path:
+    """The folder `.NAME.partial` for this conversion, new or from before, which several processes may share.
 
     Args:
-        output: what appears, whole, when the block ends well. When it does not, the partial folder stays.
+        output: what the subfolder `output` becomes in the end, whole.
         conversion: JSON that says all that the result depends on; another conversion's folder is not gone on with.
 
     Raises:
-        UserError: `output` exists, another process is at it, the partial folder is another conversion's, or a file of
-            the source was written since it began.
+        UserError: `output` exists, or the partial folder is another conversion's.
     """
     require_free(output)
     output = output.resolve()
     folder = output.parent / f".{output.name}.partial"
     if folder.is_symlink():
         raise UserError(f"{folder}: a symbolic link; expected a folder of an interrupted conversion, or none")
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder, output):
-        _require_same(folder, conversion)
-        yield folder
+    if not folder.exists():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with in_place(folder) as new:
+            write_json(new / CONVERSION, conversion)
+    begun = read_json(folder / CONVERSION)
+    if begun != conversion:
+        others = sorted(name for name in begun.keys() | conversion.keys() if begun.get(name) != conversion.get(name))
+        raise UserError(
+            f"{folder}: an interrupted conversion with another {', '.join(others)}; go on with the command that began "
+            "it, or delete that folder to start afresh"
+        )
+    return folder
+
+
+@contextmanager
+def becoming(output: Path, folder: Path, source: Path) -> Iterator[None]:
+    """Hold the partial folder alone; its subfolder `output` becomes `output` when the block ends well.
+
+    When it does not, the partial folder stays, if it holds a range.
+
+    Raises:
+        UserError: another process holds it, or a file of the source was written since its first range was begun.
+    """
+    lock = FileLock(folder / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{output}: another process is writing it; expected one conversion an output") from None
+    try:
+        if any(folder.glob(RANGES)) and (changed := _written_after(folder / CONVERSION, source)):
+            raise UserError(f"{changed}: written after the conversion began; delete {folder} to start afresh")
+        shutil.rmtree(folder / "output", ignore_errors=True)
+        yield
         require_free(output)
-        (folder / "output").replace(output)
+        (folder / "output").replace(output.resolve())
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def discard(folder: Path) -> None:
-    """Remove what cannot become an output, but for the lock that is still held."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != LOCK:
-            path.unlink()
+    finally:
+        lock.release()
+        if folder.is_dir() and not any(path.name not in (CONVERSION, LOCK) for path in folder.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def fingerprint(*roots: Path) -> str:
@@ -82,36 +104,6 @@ def _listing(folder: Path, depth: int) -> Iterator[str]:
             yield f"{entry.path} {stamp(Path(entry.path))}"
         elif depth > 1:
             yield from _listing(Path(entry.path), depth - 1)
-
-
-@contextmanager
-def _locked(folder: Path, output: Path) -> Iterator[None]:
-    lock = FileLock(folder / LOCK, blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UserError(f"{output}: another process is writing it; expected one conversion an output") from None
-    try:
-        yield
-    finally:
-        lock.release()
-        if folder.is_dir() and not any(path.name != LOCK for path in folder.iterdir()):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _require_same(folder: Path, conversion: dict[str, Any]) -> None:
-    begun = read_json(folder / CONVERSION)
-    if begun is None or not (folder / STATE).exists():
-        discard(folder)
-        replace_json(folder / CONVERSION, conversion)
-    elif begun != conversion:
-        others = sorted(name for name in begun.keys() | conversion.keys() if begun.get(name) != conversion.get(name))
-        raise UserError(
-            f"{folder}: an interrupted conversion with another {', '.join(others)}; go on with the command that began "
-            "it, or delete that folder to start afresh"
-        )
-    elif changed := _written_after(folder / CONVERSION, Path(conversion["source"])):
-        raise UserError(f"{changed}: written after the conversion began; delete {folder} to start afresh")
 
 
 def _written_after(mark: Path, root: Path) -> Path | None:

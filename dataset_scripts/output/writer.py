@@ -1,31 +1,182 @@
-"""A converted corpus on disk: sharded Parquet with embedded images, written in steps that survive a power cut.
+"""A converted corpus on disk: ranges of units, each made apart from the others, and the shards that they are joined to.
 
-Rows are saved in parts as they come, and the parts of a shard are joined when it is full. Where a shard ends follows
-from the rows alone, so that neither the parts nor an interruption change a byte. What a file is worth is said by
-`state.json`, which is replaced whole after the files that it names are on the disk: a file that it does not name is not
-there. So the space for a conversion is that of its output, and of one shard a split.
+The units of a plan are cut into ranges, whose size follows from the number of units alone. A range becomes a folder, a
+Parquet file a split and a ledger, which is written aside and renamed into place: where it is there it is whole, whoever
+wrote it. So neither processes, nor machines, nor interruptions change a byte. Until the corpus has its place a
+conversion takes twice the space of its output.
 """
 
 import json
+import math
 import os
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset_scripts.ledger import Ledger
+from dataset_scripts.plan import Outcome, Plan
 from dataset_scripts.schema import ARROW_SCHEMA, SPLITS, Reading, Split, UserError
 
 ROWS_PER_GROUP = 100  # what a streaming reader fetches at once
 ROWS_PER_SHARD = 5_000
 BYTES_PER_SHARD = 256 * 2**20  # of its images
-ROWS_PER_PART = 100  # what an interruption can cost
-UNITS_PER_PART = 1_000
-STATE = "state.json"
+RANGES, FEWEST_UNITS, MOST_UNITS = 256, 8, 128  # a process holds a range in memory, and loses it when interrupted
+LEDGER = "ledger.json"
+
+
+class RangeJob(NamedTuple):
+    """Units that become `folder`, or the first `most` readings of them; none where it is there."""
+
+    folder: Path
+    convert: Callable[[Any], list[Outcome]]
+    units: Sequence[Any]
+    most: int | None
+
+
+class ConvertedRange(NamedTuple):
+    """What a range's folder holds: counts by split, and what became of the rows of the source."""
+
+    folder: Path
+    counts: dict[str, dict[str, int]]
+    ledger: Ledger
+
+    @property
+    def readings(self) -> int:
+        return sum(counts["readings"] for counts in self.counts.values())
+
+
+def units_per_range(units: int) -> int:
+    return max(FEWEST_UNITS, min(MOST_UNITS, units // RANGES))
+
+
+def places(plan: Plan) -> range:
+    """Of the ranges, counted from 0."""
+    return range(math.ceil(len(plan.units) / units_per_range(len(plan.units))))
+
+
+def range_path(folder: Path, place: int, most: int | None) -> Path:
+    return folder / (f"{place:05d}" if most is None else f"{place:05d}-first-{most}")
+
+
+def range_job(plan: Plan, folder: Path, place: int, most: int | None) -> RangeJob:
+    """The range at `place` of the conversion in `folder`."""
+    size = units_per_range(len(plan.units))
+    target = range_path(folder, place, most)
+    units = [] if target.exists() else list(plan.units[place * size : (place + 1) * size])
+    return RangeJob(target, plan.convert, units, most)
+
+
+def write_range(job: RangeJob) -> Path:
+    """Convert a range, unless it is there, and return its folder."""
+    if job.folder.exists():
+        return job.folder
+    rows: dict[Split, list[Reading]] = {}
+    kept, ledger, counts = 0, Ledger(), defaultdict[Split, Counter[str]](Counter)
+    for outcome in (outcome for unit in job.units for outcome in job.convert(unit)):
+        ledger.merge(outcome.ledger)
+        if outcome.reading is not None:
+            rows.setdefault(outcome.reading[0], []).append(outcome.reading[1])
+            kept += 1
+            if kept == job.most:
+                break
+    with in_place(job.folder) as new:
+        for split, readings in rows.items():
+            table = pa.Table.from_pylist(readings, schema=ARROW_SCHEMA)
+            pq.write_table(table, new / f"{split}.parquet", compression="none")
+            for reading in readings:
+                counts[split].update(_counts(reading))
+        write_json(new / LEDGER, {"counts": counts, "ledger": ledger.as_dict()})
+    return job.folder
+
+
+def read_range(folder: Path) -> ConvertedRange:
+    """Raises UserError where there is not what `write_range` wrote."""
+    found = read_json(folder / LEDGER)
+    return ConvertedRange(folder, found["counts"], Ledger.from_dict(found["ledger"]))
+
+
+def publish(ranges: Iterable[ConvertedRange], ledger: Ledger, output: Path) -> dict[str, dict[str, int]]:
+    """Join the ranges, as they come, to `output/data/<split>-NNNNN-of-NNNNN.parquet` and into the ledger.
+
+    Returns:
+        What was written, counted by split.
+
+    Raises:
+        UserError: a file of a range is missing or damaged.
+    """
+    (output / "data").mkdir(parents=True)
+    splits = {split: _SplitWriter(output / "data" / split) for split in SPLITS}
+    for each in ranges:
+        ledger.merge(each.ledger)
+        for split in (split for split in SPLITS if split in each.counts):
+            splits[split].add(each.folder / f"{split}.parquet", each.counts[split])
+    return {split: {**writer.counts, **_distinct(writer.close())} for split, writer in splits.items() if writer.counts}
+
+
+class _SplitWriter:
+    """The rows of one split, in shards that end with a group; no byte shows where the parts began."""
+
+    def __init__(self, stem: Path) -> None:
+        self.counts = Counter[str]()
+        self._stem, self._shards = stem, list[Path]()
+        self._rest, self._rows, self._bytes = ARROW_SCHEMA.empty_table(), 0, 0
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, part: Path, counts: dict[str, int]) -> None:
+        self.counts.update(counts)
+        try:
+            self._rest = pa.concat_tables([self._rest, pq.read_table(part, schema=ARROW_SCHEMA)])
+        except (OSError, pa.ArrowException):
+            raise _damaged(part) from None
+        while self._rest.num_rows >= ROWS_PER_GROUP:
+            self._write(self._rest.slice(0, ROWS_PER_GROUP))
+            self._rest = self._rest.slice(ROWS_PER_GROUP)
+
+    def close(self) -> list[Path]:
+        """The shards, under their names."""
+        if self._rest.num_rows:
+            self._write(self._rest)
+        self._seal()
+        names = [path.with_name(f"{path.name}-of-{len(self._shards):05d}.parquet") for path in self._shards]
+        return [path.rename(name) for path, name in zip(self._shards, names, strict=True)]
+
+    def _write(self, group: pa.Table) -> None:
+        if self._writer is None:
+            self._shards.append(self._stem.with_name(f"{self._stem.name}-{len(self._shards):05d}"))
+            self._writer = pq.ParquetWriter(self._shards[-1], ARROW_SCHEMA)
+        self._writer.write_table(group.combine_chunks())
+        self._rows += group.num_rows
+        self._bytes += pc.sum(pc.binary_length(pc.struct_field(group["image"], "bytes"))).as_py() or 0
+        if self._rows >= ROWS_PER_SHARD or self._bytes >= BYTES_PER_SHARD:
+            self._seal()
+
+    def _seal(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            _to_disk(self._shards[-1])
+        self._writer, self._rows, self._bytes = None, 0, 0
+
+
+@contextmanager
+def in_place(folder: Path) -> Iterator[Path]:
+    """A new folder, which becomes `folder` at once and whole when the block ends well, unless that is there by then."""
+    with TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True) as name:
+        yield (new := Path(name))
+        for path in (*new.iterdir(), new):
+            _to_disk(path)
+        try:
+            new.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+        _to_disk(folder.parent)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -33,174 +184,12 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def replace_json(path: Path, value: dict[str, Any]) -> None:
-    """Write JSON so that after a power cut the file is the old or the new one, whole."""
-    temporary = path.with_name(f"{path.name}.new")
-    write_json(temporary, value)
-    _to_disk(temporary)
-    temporary.replace(path)
-    _to_disk(path.parent)
-
-
-class CorpusWriter:
-    """Writes readings, in the order given, under `folder`; a folder that has a state is gone on with.
-
-    `ledger` and `units_done` are what `commit` was last called with, as the state holds them.
-
-    Raises:
-        UserError: a file that the state names is missing or damaged.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        state = read_json(folder / STATE) or {"units_done": 0, "ledger": {}, "splits": {}}
-        self.units_done: int = state["units_done"]
-        self.ledger = Ledger.from_dict(state["ledger"])
-        self._writers = {split: _SplitWriter(folder, split, state["splits"].get(split)) for split in SPLITS}
-        for path in folder.glob("*.parquet"):
-            if not any(path.name in writer.files for writer in self._writers.values()):
-                path.unlink()
-
-    @property
-    def readings(self) -> int:
-        return sum(writer.counts["readings"] for writer in self._writers.values())
-
-    def add(self, split: Split, reading: Reading) -> None:
-        self._writers[split].add(reading)
-
-    def is_due(self, units_done: int) -> bool:
-        """Whether so many rows or units came since the last commit that the next one is worth its time."""
-        waiting = sum(len(writer.waiting) for writer in self._writers.values())
-        return waiting >= ROWS_PER_PART or units_done - self.units_done >= UNITS_PER_PART
-
-    def commit(self, units_done: int) -> None:
-        """Put everything so far on the disk; from now on an interrupted conversion goes on after these units."""
-        for writer in self._writers.values():
-            writer.flush()
-        self.units_done = units_done
-        splits = {split: writer.state() for split, writer in self._writers.items()}
-        state = {"units_done": units_done, "ledger": self.ledger.as_dict(), "splits": splits}
-        replace_json(self._folder / STATE, state)
-        for writer in self._writers.values():
-            writer.forget_joined_parts()
-
-    def publish(self, output: Path) -> None:
-        """Close the last shards and move all to `output/data/<split>-NNNNN-of-NNNNN.parquet`; can be done again."""
-        for writer in self._writers.values():
-            writer.seal()
-        self.commit(self.units_done)
-        (output / "data").mkdir(parents=True, exist_ok=True)
-        for writer in self._writers.values():
-            writer.publish(output / "data")
-
-    def statistics(self, output: Path) -> dict[str, dict[str, int]]:
-        """What was published, by split; a split that no patient fell into is not listed."""
-        return {
-            split: {**writer.counts, **_distinct(sorted((output / "data").glob(f"{split}-*.parquet")))}
-            for split, writer in self._writers.items()
-            if writer.counts
-        }
-
-
-class _SplitWriter:
-    """The parts and shards of one split."""
-
-    def __init__(self, folder: Path, split: Split, state: dict[str, Any] | None) -> None:
-        state = state or {"counts": {}, "shards": [], "parts": [], "next_part": 0, "rows": 0, "bytes": 0}
-        self._folder, self._split = folder, split
-        self.counts: Counter[str] = Counter(state["counts"])
-        self.waiting: list[Reading] = []
-        self._shards: list[str] = state["shards"]
-        self._parts: list[str] = state["parts"]
-        self._joined: list[str] = []
-        self._next_part: int = state["next_part"]
-        self._rows, self._bytes = state["rows"], state["bytes"]  # of the shard that is being filled
-        for name in self._parts:
-            _require_whole(folder / name)
-        for name in self._shards:
-            if not (folder / name).exists() and not list(folder.glob(f"*/data/{Path(name).stem}-of-*.parquet")):
-                raise _damaged(folder / name)
-
-    @property
-    def files(self) -> list[str]:
-        return [*self._shards, *self._parts]
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "counts": dict(self.counts),
-            "shards": self._shards,
-            "parts": self._parts,
-            "next_part": self._next_part,
-            "rows": self._rows,
-            "bytes": self._bytes,
-        }
-
-    def add(self, reading: Reading) -> None:
-        self.counts.update(_counts(reading))
-        self.waiting.append(reading)
-        self._rows += 1
-        self._bytes += len(_image_bytes(reading))
-        if self._rows >= ROWS_PER_SHARD or self._bytes >= BYTES_PER_SHARD:
-            self.seal()
-
-    def flush(self) -> None:
-        """Write the waiting rows as a part."""
-        if not self.waiting:
-            return
-        name = f"part-{self._split}-{self._next_part:06d}.parquet"
-        self._next_part += 1
-        rows = pa.Table.from_pylist(self.waiting, schema=ARROW_SCHEMA)
-        pq.write_table(rows, self._folder / name, compression="none")
-        _to_disk(self._folder / name)
-        self._parts.append(name)
-        self.waiting = []
-
-    def seal(self) -> None:
-        """Join all parts to a shard; they stay until the state that names the shard is on the disk."""
-        self.flush()
-        if not self._parts:
-            return
-        name = f"{self._split}-{len(self._shards):05d}.parquet"
-        with pq.ParquetWriter(self._folder / name, ARROW_SCHEMA) as writer:
-            for group in _groups(self._folder / part for part in self._parts):
-                writer.write_table(group)
-        _to_disk(self._folder / name)
-        self._shards.append(name)
-        self._joined += self._parts
-        self._parts, self._rows, self._bytes = [], 0, 0
-
-    def forget_joined_parts(self) -> None:
-        for name in self._joined:
-            (self._folder / name).unlink(missing_ok=True)
-        self._joined = []
-
-    def publish(self, data: Path) -> None:
-        for name in self._shards:
-            if (self._folder / name).exists():
-                (self._folder / name).rename(data / f"{Path(name).stem}-of-{len(self._shards):05d}.parquet")
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """What `replace_json` wrote, None where there is nothing yet."""
-    if not path.exists():
-        return None
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote; raises UserError where it did not."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         raise _damaged(path) from None
-    return value if isinstance(value, dict) else None
-
-
-def _groups(parts: Iterator[Path]) -> Iterator[pa.Table]:
-    """The rows of the parts, in tables of ROWS_PER_GROUP; a group's bytes must not show where the parts began."""
-    rest = ARROW_SCHEMA.empty_table()
-    for part in parts:
-        rest = pa.concat_tables([rest, pq.read_table(part, schema=ARROW_SCHEMA)])
-        while rest.num_rows >= ROWS_PER_GROUP:
-            yield rest.slice(0, ROWS_PER_GROUP).combine_chunks()
-            rest = rest.slice(ROWS_PER_GROUP)
-    if rest.num_rows:
-        yield rest.combine_chunks()
 
 
 def _distinct(shards: list[Path]) -> dict[str, int]:
@@ -226,20 +215,8 @@ def _counts(reading: Reading) -> dict[str, int]:
     }
 
 
-def _image_bytes(reading: Reading) -> bytes:
-    image = reading["image"]
-    return image["bytes"] if isinstance(image, dict) else b""
-
-
-def _require_whole(part: Path) -> None:
-    try:
-        pq.read_metadata(part)
-    except (OSError, pa.ArrowException):
-        raise _damaged(part) from None
-
-
 def _damaged(path: Path) -> UserError:
-    return UserError(f"{path}: missing or damaged; delete the folder {path.parent} to start afresh")
+    return UserError(f"{path}: missing or damaged; delete the folder {path.parent} to have it made again")
 
 
 def _to_disk(path: Path) -> None:

@@ -1,8 +1,10 @@
 """The command line and the output folder, for any corpus."""
 
 import json
+import multiprocessing
 import os
 import signal
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +15,7 @@ from dataset_scripts import build
 from dataset_scripts.corpora.splits import hashed_split
 from dataset_scripts.ledger import Dropped, Impossible, Ledger
 from dataset_scripts.output.processes import ordered_map
+from dataset_scripts.phantom import write_phantom
 from dataset_scripts.plan import attempt
 from dataset_scripts.schema import FEATURES, UserError
 from tests.dataset_scripts.raw_trees import grey_picture, image_text_folder, mimic_eye_tree
@@ -144,14 +147,15 @@ def test_images_and_patients_are_counted_once(tmp_path):
     assert (report["splits"]["train"]["images"], report["splits"]["train"]["patients"]) == (4, 3)
 
 
-def _killed_at_three(number):
-    if number == 3:
+def _killed_from_three_on(number):
+    if number >= 3 and multiprocessing.parent_process() is not None:
         os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.05)
     return 10 * number
 
 
 def test_process_that_is_killed_stops_the_conversion_and_does_not_hang_it():
-    results = ordered_map(_killed_at_three, range(100), 2)
+    results = ordered_map(_killed_from_three_on, range(1_000), 2)
     with pytest.raises(UserError, match="was killed"):
         list(results)
 
@@ -203,3 +207,29 @@ def test_hashed_split_is_fixed_and_near_its_fractions():
     splits = [hashed_split(str(patient), 0, 0.8, 0.1) for patient in range(2000)]
     assert splits == [hashed_split(str(patient), 0, 0.8, 0.1) for patient in range(2000)]
     assert abs(splits.count("train") / 2000 - 0.8) < 0.03 and abs(splits.count("test") / 2000 - 0.1) < 0.02
+
+
+def test_the_one_version_folder_that_would_do_is_named(pairs, tmp_path, capsys):
+    inner = tmp_path / "physionet" / "2.0.0"
+    inner.parent.mkdir()
+    pairs.rename(inner)
+    assert build.main(arguments("image_text", inner.parent, tmp_path / "out")) == 2
+    assert f"; you mean --source {inner}\n" in capsys.readouterr().err
+    assert build.main(arguments("image_text", inner, tmp_path / "out")) == 0
+    capsys.readouterr()
+    (inner.parent / "1.0.0").mkdir()  # now it may be either
+    assert build.main(arguments("image_text", inner.parent, tmp_path / "out2")) == 2
+    assert "you mean" not in capsys.readouterr().err
+    (inner.parent / "1.0.0").rmdir()
+    assert build.main(arguments("nih", inner.parent, tmp_path / "out2")) == 2  # nor does it hold this corpus
+    assert "you mean" not in capsys.readouterr().err
+
+
+def test_the_version_folders_of_source_and_images_are_named(tmp_path, capsys):
+    raw = write_phantom(tmp_path / "raw", 12, 0, layout="all")
+    source, images = raw / "egd-cxr", raw / "mimic-cxr-jpg"
+    argv = arguments("egd", source, tmp_path / "out", "--images", str(images))
+    assert build.main(argv) == 2
+    assert f"; you mean --source {source}/1.0.0 --images {images}/2.0.0\n" in capsys.readouterr().err
+    assert build.main(arguments("egd", source / "1.0.0", tmp_path / "out", "--images", str(images))) == 2
+    assert f"; you mean --images {images}/2.0.0\n" in capsys.readouterr().err

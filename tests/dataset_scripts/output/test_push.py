@@ -59,7 +59,7 @@ def test_generated_corpus_is_pushed_private(tree, tmp_path, api, capsys):
     assert run(tree, tmp_path / "out", "--push-to-hub", "lab/gaze") == 0
     assert api.calls == [
         ("create", "lab/gaze", "dataset", True, True),
-        ("upload", "lab/gaze", "dataset", ["README.md", "conversion_report.json", "data"]),
+        ("upload", "lab/gaze", "dataset", ["README.md", "conversion_report.json", "croissant.json", "data"]),
     ]
     assert "https://hub/datasets/lab/gaze" in capsys.readouterr().out
 
