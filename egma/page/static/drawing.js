@@ -1,11 +1,12 @@
 "use strict";
-// What all components share: elements, colour maps, maps of the square frame brought onto the picture, the stage.
+// What all components share: elements, the picture with its view and greys, maps in colour, the stage, the legend.
 const egma = (() => {
   const kinds = {};
   const picturesById = new Map();
   const waiting = new Set();
   const hand = { recording: false }; // a recording is under way, or made and not yet downloaded
-  const SHOWN_SIDE = 320; // of the raster that a map is brought to before the browser enlarges it
+  const [SHOWN_SIDE, OUTLINE_SIDE] = [320, 160]; // of the rasters that a map is brought to before the browser enlarges it
+  const NARROW = 760; // pixels, as in page.css
 
   // An element with attributes, listeners (on...) and children; text becomes text, never HTML.
   function make(tag, attributes = {}, ...children) {
@@ -30,10 +31,64 @@ const egma = (() => {
     const image = new Image();
     image.src = picture.src;
     await image.decode();
+    const canvas = make("canvas", { width: image.naturalWidth, height: image.naturalHeight });
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.drawImage(image, 0, 0);
+    const source = context.getImageData(0, 0, canvas.width, canvas.height);
+    showMaps(!display.lookFirst);
     picturesById.clear();
-    picturesById.set(picture.id, { ...picture, image });
+    picturesById.set(picture.id, { ...picture, image: canvas, source });
+    Object.assign(display, { view: egmaOptics.WHOLE, level: egmaOptics.FULL, presets: egmaOptics.presets(source.data),
+      inverted: egmaOptics.looksInverted(source.data, canvas.width, canvas.height) });
     for (const redraw of [...waiting]) redraw();
   }
+
+  // --- how the picture is seen, the same in every view ---
+
+  const display = { view: egmaOptics.WHOLE, level: egmaOptics.FULL, presets: null, inverted: false, maps: true, hidden: false,
+    lookFirst: stored("look first") === "true" };
+  const stages = new Set();
+
+  // What this browser keeps of the person's wishes; a browser may forbid it.
+  function stored(name, value) {
+    try {
+      if (value !== undefined) localStorage.setItem(`egma ${name}`, value);
+      return localStorage.getItem(`egma ${name}`);
+    } catch {
+      return null;
+    }
+  }
+
+  function seeAgain() {
+    for (const stage of stages) if (stage.picture && picturesById.get(stage.picture.id) === stage.picture) stage.render();
+  }
+
+  function setView(view) {
+    display.view = view;
+    seeAgain();
+  }
+
+  function setLevel(level) {
+    display.level = level;
+    const shown = egmaOptics.greys(level);
+    for (const { image, source } of picturesById.values()) {
+      const pixels = new ImageData(source.data.slice(), source.width);
+      for (let place = 0; place < pixels.data.length; place += 4) {
+        for (let channel = place; channel < place + 3; channel++) pixels.data[channel] = shown[source.data[channel]];
+      }
+      image.getContext("2d").putImageData(pixels, 0, 0);
+    }
+    seeAgain();
+  }
+
+  // Whether the maps are asked for (else the reader looks first), and whether a key hides them for a moment.
+  function showMaps(maps, hidden = false) {
+    Object.assign(display, { maps, hidden });
+    document.documentElement.toggleAttribute("data-egma-looking", !maps);
+    seeAgain();
+  }
+
+  const mapsSeen = () => display.maps && !display.hidden;
 
   const isShown = (id) => picturesById.has(id);
 
@@ -51,113 +106,100 @@ const egma = (() => {
 
   // --- maps ---
 
-  // Fractions of the picture -> place on the patch grid, [0, G) along either side: the picture is padded, centred.
-  function patchPlace(grid, picture, x, y) {
-    const side = Math.max(picture.width, picture.height);
-    const place = (fraction, length) => ((fraction * length + (side - length) / 2) / side) * grid;
-    const inside = (value) => Math.min(Math.max(value, 0), grid - 1e-6);
-    return [inside(place(x, picture.width)), inside(place(y, picture.height))];
-  }
-
-  // Patch (column, row) -> its rectangle as fractions of the picture.
-  function patchRectangle(grid, picture, column, row) {
-    const side = Math.max(picture.width, picture.height);
-    const edge = (place, length) => ((place / grid) * side - (side - length) / 2) / length;
-    return [edge(column, picture.width), edge(row, picture.height),
-      edge(column + 1, picture.width), edge(row + 1, picture.height)];
-  }
-
-  // Along one axis of the picture, for each of `size` pixels: the two patches around its middle and the second's share;
-  // level beyond the outermost patches' middles. Not smooth: the patch that it lies in.
-  function patchesAlong(size, length, side, grid, smooth) {
-    const along = { first: new Int32Array(size), second: new Int32Array(size), share: new Float32Array(size) };
-    for (let pixel = 0; pixel < size; pixel++) {
-      const place = ((((pixel + 0.5) / size) * length + (side - length) / 2) / side) * grid;
-      const centred = smooth ? Math.min(Math.max(place - 0.5, 0), grid - 1) : Math.min(Math.floor(place), grid - 1);
-      along.first[pixel] = Math.floor(centred);
-      along.second[pixel] = Math.min(along.first[pixel] + 1, grid - 1);
-      along.share[pixel] = centred - along.first[pixel];
-    }
-    return along;
-  }
-
-  // The values of a map (G x G, row by row, on the square frame that the model sees) on `width` x `height` pixels of
-  // the picture; NaN outside `within` (fractions of the picture).
-  function onPicture(map, grid, picture, width, height, smooth, within) {
-    const side = Math.max(picture.width, picture.height);
-    const columns = patchesAlong(width, picture.width, side, grid, smooth);
-    const rows = patchesAlong(height, picture.height, side, grid, smooth);
-    const [left, top, right, bottom] = within ?? [0, 0, 1, 1];
-    const values = new Float32Array(width * height).fill(NaN);
-    for (let y = Math.floor(top * height); y < Math.min(height, Math.ceil(bottom * height)); y++) {
-      const [above, below, down] = [grid * rows.first[y], grid * rows.second[y], rows.share[y]];
-      for (let x = Math.floor(left * width); x < Math.min(width, Math.ceil(right * width)); x++) {
-        const [first, second, share] = [columns.first[x], columns.second[x], columns.share[x]];
-        const upper = map[above + first] * (1 - share) + map[above + second] * share;
-        const lower = map[below + first] * (1 - share) + map[below + second] * share;
-        values[y * width + x] = upper * (1 - down) + lower * down;
-      }
-    }
-    return values;
-  }
-
-  // A map over the picture as a canvas in colour, more opaque where it is higher, and its lowest and highest value.
-  function colored(map, grid, picture, look, within = null, longSide = SHOWN_SIDE) {
+  // Width and height of a picture whose long side is brought to so many pixels.
+  function sized(picture, longSide) {
     const scale = longSide / Math.max(picture.width, picture.height);
-    const width = Math.max(1, Math.round(picture.width * scale));
-    const height = Math.max(1, Math.round(picture.height * scale));
-    const values = onPicture(map, grid, picture, width, height, look.smooth, within);
-    let [low, high] = [Infinity, -Infinity];
-    for (const value of values) {
-      if (value < low) low = value;
-      if (value > high) high = value;
-    }
+    return [picture.width, picture.height].map((side) => Math.max(1, Math.round(side * scale)));
+  }
+
+  // A map over the picture as a canvas in colour, more opaque where it is higher on the scale [low, high].
+  function colored(map, grid, picture, look, scale, within = null, longSide = SHOWN_SIDE) {
+    const [width, height] = sized(picture, longSide);
+    const values = egmaMaps.onPicture(map, grid, picture, width, height, look.smooth, within);
     const canvas = make("canvas", { width, height });
     const context = canvas.getContext("2d");
     const pixels = context.createImageData(width, height);
     const colors = window.egmaColorMaps[look.colorMap];
-    const range = high > low ? high - low : 1;
     for (let place = 0; place < values.length; place++) {
-      const strength = (values[place] - low) / range;
-      if (Number.isNaN(strength)) continue;
+      const strength = egmaMaps.strength(values[place], scale);
+      if (!(strength >= (look.threshold ?? 0))) continue; // NaN outside the frame
       const color = 3 * Math.round(255 * strength);
-      pixels.data[4 * place] = colors[color];
-      pixels.data[4 * place + 1] = colors[color + 1];
-      pixels.data[4 * place + 2] = colors[color + 2];
+      for (let channel = 0; channel < 3; channel++) pixels.data[4 * place + channel] = colors[color + channel];
       pixels.data[4 * place + 3] = Math.round(255 * look.opacity * strength);
     }
     context.putImageData(pixels, 0, 0);
-    return { canvas, low, high };
+    return canvas;
+  }
+
+  // The line around what is above the threshold, as pieces, and drawn.
+  function outlineOf(map, grid, picture, look, [low, high], within) {
+    const [width, height] = sized(picture, OUTLINE_SIDE);
+    const values = egmaMaps.onPicture(map, grid, picture, width, height, look.smooth, within);
+    return egmaMaps.outline(values, width, height, low + look.threshold * (high - low));
+  }
+
+  function drawOutline(context, pieces, width, height, thin) {
+    context.beginPath();
+    for (const [x0, y0, x1, y1] of pieces) {
+      context.moveTo(x0 * width, y0 * height);
+      context.lineTo(x1 * width, y1 * height);
+    }
+    twice(context, thin, () => context.stroke());
+  }
+
+  // Numbered rings, the first around the highest place.
+  function drawSpots(context, spots, width, height, thin) {
+    context.font = `bold ${13 * thin}px system-ui, sans-serif`;
+    spots.forEach(({ x, y }, rank) => {
+      context.beginPath();
+      context.arc(x * width, y * height, 9 * thin, 0, 2 * Math.PI);
+      twice(context, thin, () => context.stroke());
+      const place = [String(rank + 1), x * width + 12 * thin, y * height - 8 * thin];
+      twice(context, thin, (isTop) => (isTop ? context.fillText(...place) : context.strokeText(...place)));
+    });
+  }
+
+  // White on black, so that it is seen on every ground.
+  function twice(context, thin, paint) {
+    for (const [color, thickness] of [["#000", 4], ["#fff", 2]]) {
+      [context.strokeStyle, context.fillStyle, context.lineWidth] = [color, color, thickness * thin];
+      paint(color === "#fff");
+    }
   }
 
   // Where a map is highest on the picture, in words for those who do not see it.
   function peakInWords(map, grid, picture) {
-    const place = map.indexOf(Math.max(...map));
-    const [left, top, right, bottom] = patchRectangle(grid, picture, place % grid, Math.floor(place / grid));
-    const middle = (a, b) => Math.min(Math.max((a + b) / 2, 0), 1);
-    return `highest ${percent(middle(left, right))} from the left and ${percent(middle(top, bottom))} from the top`;
+    const [{ x, y }] = egmaMaps.spots(map, grid, picture, [0, 0]);
+    return `highest ${percent(x)} from the left and ${percent(y)} from the top`;
   }
 
   // --- the stage: a canvas of the picture's shape that is drawn again when its place on the page changes ---
 
   class Stage {
-    constructor(alt, attributes = {}) {
+    // A `fixed` one always shows the whole picture.
+    constructor(alt, attributes = {}, fixed = false) {
       this.canvas = make("canvas", { role: "img", "aria-label": alt, ...attributes });
       this.element = make("div", { class: "egma-stage" }, this.canvas);
       this.draw = () => {};
+      [this.fixed, this.grabbed] = [fixed, false]; // grabbed: a finger draws on it
       this.seen = null;
+      stages.add(this);
       new ResizeObserver(() => {
         const width = this.element.clientWidth;
         if (width && width !== this.seen) this.render();
       }).observe(this.element);
     }
 
-    // Draw the picture, then `this.draw(context, width, height)` over it.
+    get view() {
+      return this.fixed ? egmaOptics.WHOLE : display.view;
+    }
+
+    // Draw the picture, then `this.draw(context, width, height, thin)` over it; `thin` times a width is not enlarged.
     render(picture = this.picture) {
       this.picture = picture;
       this.seen = this.element.clientWidth;
       if (!picture || !this.seen) return;
-      const tallest = 0.72 * window.innerHeight;
+      const tallest = (window.innerWidth > NARROW ? 0.86 : 0.6) * window.innerHeight;
       const width = Math.min(this.seen, (tallest * picture.width) / picture.height);
       const height = (width * picture.height) / picture.width;
       const density = Math.min(window.devicePixelRatio || 1, 2);
@@ -166,20 +208,27 @@ const egma = (() => {
         [this.canvas.width, this.canvas.height] = [pixelsWide, pixelsHigh];
         [this.canvas.style.width, this.canvas.style.height] = [`${width}px`, `${height}px`];
       }
-      const context = this.canvas.getContext("2d");
-      context.setTransform(density, 0, 0, density, 0, 0);
+      if (!this.fixed) this.canvas.style.touchAction = this.grabbed || this.view.scale > 1 ? "none" : "pan-y";
+      const [context, { scale, x, y }] = [this.canvas.getContext("2d"), this.view];
+      const enlarged = density * scale;
+      context.setTransform(enlarged, 0, 0, enlarged, -x * width * enlarged, -y * height * enlarged);
       context.drawImage(picture.image, 0, 0, width, height);
-      this.draw(context, width, height);
+      this.draw(context, width, height, 1 / scale);
     }
 
     describe(words) {
       this.canvas.setAttribute("aria-label", words);
     }
 
-    // Where an event of the pointer lies, as fractions of the picture.
-    place(event) {
+    // Where an event of the pointer lies, as fractions of the canvas.
+    onCanvas(event) {
       const box = this.canvas.getBoundingClientRect();
       return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+    }
+
+    // The same, as fractions of the picture.
+    place(event) {
+      return egmaOptics.toPicture(this.view, this.onCanvas(event));
     }
   }
 
@@ -211,10 +260,12 @@ const egma = (() => {
 
   // --- starting a component: `kind(root, api)` gives a function that shows a value ---
 
-  function start(kind, element, props, watch, trigger, words) {
+  // `events`: what it may trigger; Gradio looks for their names in the code that calls this.
+  function start(kind, element, props, watch, trigger, words, events) {
     const root = element.querySelector(".egma");
     const picture = () => picturesById.get(props.value?.picture);
-    const show = kinds[kind](root, { picture, trigger, ...words });
+    const tell = (name, data) => events.includes(name) && trigger(name, data);
+    const show = kinds[kind](root, { picture, trigger: tell, ...words });
     const redraw = () => show(props.value);
     if (kind !== "picture") waiting.add(redraw);
     watch("value", redraw);
@@ -224,7 +275,7 @@ const egma = (() => {
   kinds.picture = () => (value) => void publish(value);
 
   return {
-    kinds, start, hand, isShown, mayChange, make, percent, seconds, scoreText, patchPlace, patchRectangle, colored, peakInWords,
-    overlay, legend, Stage,
+    kinds, start, hand, isShown, mayChange, make, percent, seconds, scoreText, display, stored, setView, setLevel, showMaps, mapsSeen,
+    sized, colored, outlineOf, drawOutline, drawSpots, twice, peakInWords, overlay, legend, Stage,
   };
 })();

@@ -5,7 +5,7 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   const TRAIL = 60; // samples
   let [value, running, started, pointer, samples, sentences, saved] = [null, false, 0, null, empty(), [], false];
 
-  const stage = new Stage("Radiograph: move the pointer to where you look", { class: "egma-recorded" });
+  const stage = new Stage("Radiograph: move the pointer to where you look", { class: "egma-recorded" }, true);
   const begin = make("button", { type: "button", class: "egma-main", onclick: start }, "Start");
   const done = make("button", { type: "button", onclick: endSentence }, "Sentence done (Enter)");
   const finish = make("button", { type: "button", class: "egma-main", onclick: send }, "Finish");
