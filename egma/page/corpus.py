@@ -71,13 +71,12 @@ class Corpus:
         """Distinct sentences of the gallery's split, encoded by the first who asks: what a sentence is ranked among."""
         with self._lock:
             if self._references is None:
-                rows = load_readings(self.folder, first_split(self.folder, *GALLERY_SPLITS)).select_columns(
-                    ["sentences"]
-                )
-                said = [sentence["text"] for row in rows for sentence in cast(Any, row)["sentences"]]
-                distinct = list(dict.fromkeys(said))[:MAX_REFERENCES]
+                split = first_split(self.folder, *GALLERY_SPLITS)
+                readings = load_readings(self.folder, split).select_columns(["sentences"]).to_list()
+                said = dict.fromkeys(one["text"] for reading in readings for one in reading["sentences"])
+                texts = list(said)[:MAX_REFERENCES]
                 self._references = encode_texts(
-                    model.model, model.processor, distinct, GALLERY_BATCH, lambda steps, desc: steps
+                    model.model, model.processor, texts, GALLERY_BATCH, lambda steps, desc: steps
                 )
         return self._references
 

@@ -79,6 +79,7 @@ def choose_picture(tab: Any, path: Path, report: str) -> None:
 def brightest(seen: Any) -> tuple[float, float]:
     """(x, y) fractions of the brightest place, after a light blur over the noise of the screen."""
     seen[:8, :8] = seen[:8, -8:] = seen[-8:, :8] = seen[-8:, -8:] = 0  # the stage has round corners
+    seen[:2] = seen[-2:] = seen[:, :2] = seen[:, -2:] = 0  # and lies between the screen's pixels
     grey = Image.fromarray(seen.sum(axis=2).astype(np.float32)).reduce(4)
     row, column = np.unravel_index(int(np.asarray(grey).argmax()), np.asarray(grey).shape)
     return (column + 0.5) / grey.width, (row + 0.5) / grey.height
