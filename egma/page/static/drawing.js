@@ -43,6 +43,13 @@ const egma = (() => {
     for (const redraw of [...waiting]) redraw();
   }
 
+  // Gradio calls every place for files the same: its own label goes before what is written there.
+  new MutationObserver(() => {
+    for (const one of document.querySelectorAll(".upload-container[aria-label^='Click']")) {
+      one.setAttribute("aria-label", `${one.closest(".block").querySelector("label")?.textContent.trim()}: ${one.innerText}`);
+    }
+  }).observe(document, { childList: true, subtree: true });
+
   // --- how the picture is seen, the same in every view ---
 
   const display = { view: egmaOptics.WHOLE, level: egmaOptics.FULL, presets: null, inverted: false, maps: true, hidden: false,

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,66 +13,11 @@ from transformers import pipeline
 
 from dataset_scripts import build
 from dataset_scripts.schema import load_readings
-from tests.egma.page.browsing import browser, needs_chromium, pixels, write_image
+from tests.egma.page.browsing import canvas, choose_picture, go, needs_chromium, pixels, settle, upload, write_image
 from tests.egma.page.conftest import Served
 
 pytestmark = needs_chromium
 WIDE, TALL = (320, 160), (160, 320)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as started:
-        yield started
-
-
-@pytest.fixture
-def tab(chromium: Any, page: Served) -> Iterator[Any]:
-    """The page, opened anew; afterwards nothing went wrong in the browser and nothing was asked of any other host."""
-    opened = chromium.new_page(viewport={"width": 1280, "height": 900})
-    faults, asked = [], []
-    opened.on("pageerror", lambda error: faults.append(str(error)))
-    opened.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    opened.on("request", lambda request: asked.append(request.url))
-    opened.goto(page.url)
-    opened.wait_for_selector(".egma-lines button")
-    yield opened
-    opened.close()
-    assert faults == []
-    assert [url for url in asked if not url.startswith((page.url, "data:", "blob:"))] == []
-
-
-def go(tab: Any, name: str) -> None:
-    tab.get_by_role("tab", name=name).click()
-    settle(tab)
-
-
-def settle(tab: Any) -> None:
-    """Wait until a view that was opened is there to stay.
-
-    Gradio gives its components their first values one frame after it has shown them, over what was typed until then.
-    """
-    tab.locator("[role=tabpanel]:visible").locator(".block, .prose").first.wait_for()
-    tab.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-
-def upload(tab: Any, where: str, path: Path) -> None:
-    """Give a file and wait until the component has it: a button that is pressed before does nothing."""
-    tab.locator(f"#{where} input[type=file]").set_input_files(path)
-    tab.locator(f"#{where} .file-preview").wait_for()
-
-
-def canvas(tab: Any, kind: str = "viewer", place: int = 0) -> Any:
-    return tab.locator(f".egma-{kind}:visible .egma-stage canvas").nth(place)
-
-
-def choose_picture(tab: Any, path: Path, report: str) -> None:
-    tab.locator("#report textarea").fill(report)
-    tab.locator("#radiograph input[type=file]").set_input_files(path)
-    tab.wait_for_function("() => document.querySelectorAll('.egma-lines button').length > 0")
-    tab.wait_for_function(
-        "text => document.querySelector('.egma-lines .egma-text')?.textContent === text", arg=report.splitlines()[0]
-    )
 
 
 def brightest(seen: Any) -> tuple[float, float]:
