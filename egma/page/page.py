@@ -27,11 +27,10 @@ from egma.page.session import MAX_SESSIONS, PageModel
 
 STATIC = Path(__file__).with_name("static")
 SCRIPTS = (
-    *("maps.js", "optics.js", "timeline.js", "words.js", "drawing.js", "handling.js", "exports.js", "lungs_frame.js"),
+    *("maps.js", "optics.js", "timeline.js", "words.js", "drawing.js", "handling.js", "exports.js"),
     *("viewer_lines.js", "viewer.js", "player.js", "recorder.js", "lists.js"),
 )
 COLOR_MAPS = ("magma", "viridis", "cividis", "gray")  # perceptually uniform, readable without colour vision
-ACCENT = "#0072B2"  # as in page.css
 MAX_WAITING = 16
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 PICTURE_TYPES = [".png", ".jpg", ".jpeg", ".dcm", ".dicom"]
@@ -213,7 +212,9 @@ def launch_options() -> dict[str, Any]:
     styles = (STATIC / "page.css").read_text(encoding="utf-8")
     color_maps = {name: _bytes_of(name) for name in COLOR_MAPS}
     return {
-        "theme": _theme(),
+        "theme": gr.themes.Default(
+            primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        ),
         # not as Gradio's `css`, which takes the commas of a selector apart
         "head": f"<style>{styles}</style><script>window.egmaColorMaps = {json.dumps(color_maps)};\n{scripts}</script>",
         "share": False,
@@ -227,16 +228,6 @@ def launch_options() -> dict[str, Any]:
         "state_session_capacity": MAX_SESSIONS,  # of Gradio's own copies of what the components show
         "app_kwargs": {"middleware": [Middleware(SecurityHeaders)]},
     }
-
-
-def _theme() -> gr.themes.Default:
-    """System fonts, and one accent, on which white has a contrast of 5.2 in light and dark."""
-    theme = gr.themes.Default(
-        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-    )
-    names = ("background_fill", "background_fill_hover", "border_color")
-    accents = {f"button_primary_{name}{scheme}": ACCENT for name in names for scheme in ("", "_dark")}
-    return theme.set(**accents, button_primary_text_color="white", button_primary_text_color_dark="white")
 
 
 def _bytes_of(color_map: str) -> list[int]:

@@ -62,9 +62,7 @@ def align_view(model: PageModel, session: Session, references: TextBank | None =
         `picture`, `model`, `grid`, `note`, and `lines`: `text`, `scores` (by `SCORE_TITLES`, the model's own first),
         `map`, and with references `rank`: its `place`, from 1, by the model's own score, `of` as many sentences.
     """
-    lines = _lines(model, session, session.report)
-    for line, rank in zip(lines, _ranks(model, session, references), strict=False):
-        line["rank"] = rank
+    lines = _lines(model, session, session.report, references)
     cut = [str(place) for place, is_cut in enumerate(model.cut(session.report), 1) if is_cut]
     note = f"Longer than the model reads, and cut: sentence {', '.join(cut)}." if cut else ""
     return _shown(model, session) | {"lines": lines, "note": note}
@@ -74,18 +72,10 @@ def _shown(model: PageModel, session: Session) -> Json:
     return {"picture": picture_id(session.picture), "model": model.name, "grid": model.grid}
 
 
-def _ranks(model: PageModel, session: Session, references: TextBank | None) -> list[Json]:
-    """The place of each sentence of the report among the other reference sentences and itself."""
-    if references is None or not session.report:
-        return []
-    images, texts = model.image_bank(session), list(references.place)
-    others = sentence_scores(images, references, texts)[model.score][0]
-    own = sentence_scores(images, model.text_bank(session, session.report), session.report)[model.score][0]
-    distinct = [np.array([other != text for other in texts]) for text in session.report]
-    return [
-        {"place": 1 + int((others[other] > score).sum()), "of": 1 + int(other.sum())}
-        for score, other in zip(own, distinct, strict=True)
-    ]
+def _rank(own: float, text: str, others: dict[str, float]) -> Json:
+    """The place of a sentence's score among those of other sentences and its own."""
+    higher = [score > own for other, score in others.items() if other != text]
+    return {"place": 1 + sum(higher), "of": 1 + len(higher)}
 
 
 def classify_view(model: PageModel, session: Session, prompts: dict[str, list[str]]) -> Json:
@@ -120,18 +110,25 @@ def classify_view(model: PageModel, session: Session, prompts: dict[str, list[st
     return _shown(model, session) | {"lines": lines, "note": note, "bars": True}
 
 
-def _lines(model: PageModel, session: Session, sentences: Sequence[str]) -> list[Json]:
+def _lines(
+    model: PageModel, session: Session, sentences: Sequence[str], references: TextBank | None = None
+) -> list[Json]:
     images = model.image_bank(session)
     if not sentences:
         return []
     scores = sentence_scores(images, model.text_bank(session, sentences), sentences)
     maps = model.maps(session, sentences)
+    texts = list(references.place) if references else []
+    others = (
+        dict(zip(texts, sentence_scores(images, references, texts)[model.score][0], strict=True)) if references else {}
+    )
     return [
         {
             "text": text,
             "scores": ordered_scores(model, {kind: values[0, place] for kind, values in scores.items()}),
             "map": rounded_map(maps[place]),
         }
+        | ({"rank": _rank(scores[model.score][0, place], text, others)} if others else {})
         for place, text in enumerate(sentences)
     ]
 

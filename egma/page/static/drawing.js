@@ -5,7 +5,7 @@ const egma = (() => {
   const picturesById = new Map();
   const waiting = new Set();
   const hand = { recording: false }; // a recording is under way, or made and not yet downloaded
-  const [SHOWN_SIDE, OUTLINE_SIDE] = [320, 160]; // of the rasters that a map is brought to before the browser enlarges it
+  const SHOWN_SIDE = 320; // of the raster that a map is brought to before the browser enlarges it
   const NARROW = 760; // pixels, as in page.css
 
   // An element with attributes, listeners (on...) and children; text becomes text, never HTML.
@@ -35,11 +35,10 @@ const egma = (() => {
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.drawImage(image, 0, 0);
     const source = context.getImageData(0, 0, canvas.width, canvas.height);
-    showMaps(!display.lookFirst);
     picturesById.clear();
-    picturesById.set(picture.id, { ...picture, image: canvas, source });
-    Object.assign(display, { view: egmaOptics.WHOLE, level: egmaOptics.FULL, presets: egmaOptics.presets(source.data),
+    see({ view: egmaOptics.WHOLE, level: egmaOptics.FULL, presets: egmaOptics.presets(source.data), maps: !display.lookFirst,
       inverted: egmaOptics.looksInverted(source.data, canvas.width, canvas.height) });
+    picturesById.set(picture.id, { ...picture, image: canvas, source });
     for (const redraw of [...waiting]) redraw();
   }
 
@@ -53,54 +52,32 @@ const egma = (() => {
   // --- how the picture is seen, the same in every view ---
 
   const display = { view: egmaOptics.WHOLE, level: egmaOptics.FULL, presets: null, inverted: false, maps: true, hidden: false,
-    lookFirst: stored("look first") === "true" };
+    lookFirst: document.cookie.includes("egma_look_first=true") };
   const stages = new Set();
 
-  // What this browser keeps of the person's wishes; a browser may forbid it.
-  function stored(name, value) {
-    try {
-      if (value !== undefined) localStorage.setItem(`egma ${name}`, value);
-      return localStorage.getItem(`egma ${name}`);
-    } catch {
-      return null;
-    }
+  // Another view, level, or whether the maps are asked for (`maps`; else the reader looks first), or hidden by a key.
+  function see(changes) {
+    Object.assign(display, changes);
+    document.documentElement.toggleAttribute("data-egma-looking", !display.maps);
+    const shown = [...picturesById.values()];
+    if (changes.level) shown.forEach(relevel);
+    for (const stage of stages) if (shown.includes(stage.picture)) stage.render();
   }
 
-  function seeAgain() {
-    for (const stage of stages) if (stage.picture && picturesById.get(stage.picture.id) === stage.picture) stage.render();
+  function relevel({ image, source }) {
+    const [greys, pixels] = [egmaOptics.greys(display.level), new ImageData(source.data.slice(), source.width)];
+    source.data.forEach((value, place) => {
+      if (place % 4 < 3) pixels.data[place] = greys[value]; // not the opacity
+    });
+    image.getContext("2d").putImageData(pixels, 0, 0);
   }
-
-  function setView(view) {
-    display.view = view;
-    seeAgain();
-  }
-
-  function setLevel(level) {
-    display.level = level;
-    const shown = egmaOptics.greys(level);
-    for (const { image, source } of picturesById.values()) {
-      const pixels = new ImageData(source.data.slice(), source.width);
-      for (let place = 0; place < pixels.data.length; place += 4) {
-        for (let channel = place; channel < place + 3; channel++) pixels.data[channel] = shown[source.data[channel]];
-      }
-      image.getContext("2d").putImageData(pixels, 0, 0);
-    }
-    seeAgain();
-  }
-
-  // Whether the maps are asked for (else the reader looks first), and whether a key hides them for a moment.
-  function showMaps(maps, hidden = false) {
-    Object.assign(display, { maps, hidden });
-    document.documentElement.toggleAttribute("data-egma-looking", !maps);
-    seeAgain();
-  }
-
-  const mapsSeen = () => display.maps && !display.hidden;
 
   const isShown = (id) => picturesById.has(id);
 
-  // Whether another picture may take the place of this one: a recording of it would be lost.
-  const mayChange = () => !hand.recording || window.confirm("Another picture ends the recording. Discard it?");
+  // Whether a recording that was not downloaded may be lost.
+  const mayLose = (what) => !hand.recording || window.confirm(`${what}, and the recording is not downloaded. Discard it?`);
+  const mayChange = () => mayLose("Another picture comes");
+  window.addEventListener("beforeunload", (event) => hand.recording && event.preventDefault());
 
   for (const chosen of ["change", "drop"]) {
     document.addEventListener(chosen, (event) => {
@@ -127,31 +104,25 @@ const egma = (() => {
     const context = canvas.getContext("2d");
     const pixels = context.createImageData(width, height);
     const colors = window.egmaColorMaps[look.colorMap];
-    for (let place = 0; place < values.length; place++) {
-      const strength = egmaMaps.strength(values[place], scale);
-      if (!(strength >= (look.threshold ?? 0))) continue; // NaN outside the frame
+    const strengths = values.map((value) => egmaMaps.strength(value, scale)); // NaN outside the frame
+    const edge = look.outline ? egmaMaps.edgeOf(strengths, width, look.threshold || 0.5) : () => false;
+    strengths.forEach((strength, place) => {
+      if (edge(place)) return void pixels.data.fill(255, 4 * place, 4 * place + 4);
+      if (!(strength >= (look.threshold ?? 0))) return;
       const color = 3 * Math.round(255 * strength);
       for (let channel = 0; channel < 3; channel++) pixels.data[4 * place + channel] = colors[color + channel];
       pixels.data[4 * place + 3] = Math.round(255 * look.opacity * strength);
-    }
+    });
     context.putImageData(pixels, 0, 0);
     return canvas;
   }
 
-  // The line around what is above the threshold, as pieces, and drawn.
-  function outlineOf(map, grid, picture, look, [low, high], within) {
-    const [width, height] = sized(picture, OUTLINE_SIDE);
-    const values = egmaMaps.onPicture(map, grid, picture, width, height, look.smooth, within);
-    return egmaMaps.outline(values, width, height, low + look.threshold * (high - low));
-  }
+  const mapsSeen = () => display.maps && !display.hidden;
 
-  function drawOutline(context, pieces, width, height, thin) {
-    context.beginPath();
-    for (const [x0, y0, x1, y1] of pieces) {
-      context.moveTo(x0 * width, y0 * height);
-      context.lineTo(x1 * width, y1 * height);
-    }
-    twice(context, thin, () => context.stroke());
+  // A map in colour and its spots.
+  function drawLayer(context, { heat, spots }, look, width, height, thin) {
+    overlay(context, heat, width, height, look.smooth);
+    drawSpots(context, spots, width, height, thin);
   }
 
   // Numbered rings, the first around the highest place.
@@ -188,7 +159,7 @@ const egma = (() => {
       this.canvas = make("canvas", { role: "img", "aria-label": alt, ...attributes });
       this.element = make("div", { class: "egma-stage" }, this.canvas);
       this.draw = () => {};
-      [this.fixed, this.grabbed] = [fixed, false]; // grabbed: a finger draws on it
+      this.fixed = fixed;
       this.seen = null;
       stages.add(this);
       new ResizeObserver(() => {
@@ -215,7 +186,7 @@ const egma = (() => {
         [this.canvas.width, this.canvas.height] = [pixelsWide, pixelsHigh];
         [this.canvas.style.width, this.canvas.style.height] = [`${width}px`, `${height}px`];
       }
-      if (!this.fixed) this.canvas.style.touchAction = this.grabbed || this.view.scale > 1 ? "none" : "pan-y";
+      if (!this.fixed) this.canvas.style.touchAction = this.view.scale > 1 ? "none" : "pan-y";
       const [context, { scale, x, y }] = [this.canvas.getContext("2d"), this.view];
       const enlarged = density * scale;
       context.setTransform(enlarged, 0, 0, enlarged, -x * width * enlarged, -y * height * enlarged);
@@ -282,7 +253,7 @@ const egma = (() => {
   kinds.picture = () => (value) => void publish(value);
 
   return {
-    kinds, start, hand, isShown, mayChange, make, percent, seconds, scoreText, display, stored, setView, setLevel, showMaps, mapsSeen,
-    sized, colored, outlineOf, drawOutline, drawSpots, twice, peakInWords, overlay, legend, Stage,
+    kinds, start, hand, isShown, mayLose, mayChange, make, percent, seconds, scoreText, display, see, mapsSeen,
+    sized, colored, drawLayer, twice, peakInWords, overlay, legend, Stage,
   };
 })();

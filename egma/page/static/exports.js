@@ -2,14 +2,9 @@
 // What is seen, to take away: the picture with its map and legend as SVG and PNG, maps and scores as JSON and CSV.
 egma.exports = (now) => {
   const { make } = egma;
-  const [WIDTH, MARGIN, LINE, BAR] = [1024, 16, 26, 12]; // pixels of the exported picture
+  const [WIDTH, LINE, MOST_LETTERS] = [1024, 26, 110]; // pixels of the exported picture; of a line of words
 
-  function node(tag, attributes, text = "") {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    element.textContent = text;
-    return element;
-  }
+  const escaped = (text) => text.replace(/[&<>"]/g, (character) => `&#${character.charCodeAt(0)};`);
 
   // The whole picture as it is seen, whatever part of it is enlarged, and what it is in words.
   function drawn({ value, picture, layer, look }) {
@@ -17,22 +12,18 @@ egma.exports = (now) => {
     const whole = make("canvas", { width: WIDTH, height });
     const context = whole.getContext("2d");
     context.drawImage(picture.image, 0, 0, WIDTH, height);
-    egma.overlay(context, layer.heat, WIDTH, height, look.smooth);
-    if (layer.outline.length) egma.drawOutline(context, layer.outline, WIDTH, height, 1);
-    egma.drawSpots(context, layer.spots, WIDTH, height, 1);
+    egma.drawLayer(context, layer, look, WIDTH, height, 1);
     const bar = egma.legend();
     bar.show(...layer.scale, look.colorMap);
-    const full = height + 4 * LINE + MARGIN;
-    const words = [`“${layer.line.text}”`, null, `Model: ${value.model}`, "Not for diagnosis: research software, no medical device"];
-    const svg = node("svg", { xmlns: "http://www.w3.org/2000/svg", width: WIDTH, height: full, viewBox: `0 0 ${WIDTH} ${full}` });
-    const image = (canvas, box) => node("image", { href: canvas.toDataURL(), preserveAspectRatio: "none", ...box });
-    const text = (x, row, words, anchor = "start") => node("text", { x, y: height + LINE * (row + 1) - 6, "text-anchor": anchor,
-      "font-family": "system-ui, sans-serif", "font-size": 17, fill: "#000" }, words);
-    svg.append(node("rect", { width: WIDTH, height: full, fill: "#fff" }), image(whole, { width: WIDTH, height }),
-      image(bar.element.querySelector("canvas"), { x: 150, y: height + LINE + 9, width: 300, height: BAR }),
-      text(MARGIN, 1, `cosine ${layer.scale[0].toFixed(2)}`), text(462, 1, layer.scale[1].toFixed(2)),
-      ...words.map((line, row) => line && text(MARGIN, row, line.length > 110 ? `${line.slice(0, 109)}…` : line)).filter(Boolean));
-    return { svg: new XMLSerializer().serializeToString(svg), height: full };
+    const image = (canvas, box) => `<image href="${canvas.toDataURL()}" preserveAspectRatio="none" ${box}/>`;
+    const words = [`“${layer.line.text}”`, `cosine ${layer.scale.map((value) => value.toFixed(2)).join(" to ")}`,
+      `Model: ${value.model}`, "Not for diagnosis: research software, no medical device"];
+    const full = height + (words.length + 0.5) * LINE;
+    const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${full}" font-family="system-ui, sans-serif" font-size="17">
+<rect width="${WIDTH}" height="${full}" fill="#fff"/>${image(whole, `width="${WIDTH}" height="${height}"`)}
+${image(bar.element.querySelector("canvas"), `x="240" y="${height + 1.5 * LINE - 6}" width="300" height="12"`)}
+${words.map((line, row) => `<text x="16" y="${height + LINE * (row + 1)}">${escaped(line.slice(0, MOST_LETTERS))}</text>`).join("\n")}</svg>`;
+    return { svg, height: full };
   }
 
   function save(name, content, type) {

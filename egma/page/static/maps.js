@@ -1,5 +1,5 @@
 "use strict";
-// Maps of the square frame brought onto the picture: places, values, scale, spots, outlines. Nothing here needs a page.
+// Maps of the square frame brought onto the picture: places, values, scale, spots, edges. Nothing here needs a page.
 const egmaMaps = (() => {
   const [EDGE, SPOT_SHARE, MOST_SPOTS] = [1e-6, 0.5, 3]; // further spots reach that share of the scale
 
@@ -90,25 +90,12 @@ const egmaMaps = (() => {
       });
   }
 
-  // The line along which values (row by row) pass `level`, as pieces [x0, y0, x1, y1] in fractions (marching squares).
-  function outline(values, width, height, level) {
-    const pieces = [];
-    for (let y = 0; y + 1 < height; y++) {
-      for (let x = 0; x + 1 < width; x++) {
-        const corners = [[x, y], [x + 1, y], [x + 1, y + 1], [x, y + 1]].map(([right, down]) =>
-          [(right + 0.5) / width, (down + 0.5) / height, values[down * width + right]]);
-        if (corners.some((corner) => Number.isNaN(corner[2]))) continue;
-        const crossed = corners.flatMap((from, side) => {
-          const to = corners[(side + 1) % 4];
-          if (from[2] >= level === to[2] >= level) return [];
-          const share = (level - from[2]) / (to[2] - from[2]);
-          return [[from[0] + share * (to[0] - from[0]), from[1] + share * (to[1] - from[1])]];
-        });
-        for (let pair = 0; pair + 1 < crossed.length; pair += 2) pieces.push([...crossed[pair], ...crossed[pair + 1]]);
-      }
-    }
-    return pieces;
+  // Whether a pixel (row by row, `width` a row) reaches a level that a neighbour beside, above or below does not.
+  function edgeOf(values, width, level) {
+    const below = (place) => place >= 0 && place < values.length && !(values[place] >= level);
+    return (place) => values[place] >= level && (below(place - width) || below(place + width)
+      || (place % width > 0 && below(place - 1)) || (place % width < width - 1 && below(place + 1)));
   }
 
-  return { patchPlace, patchRectangle, onPicture, scaleOf, strength, spots, outline };
+  return { patchPlace, patchRectangle, onPicture, scaleOf, strength, spots, edgeOf };
 })();

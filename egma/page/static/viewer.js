@@ -5,99 +5,99 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
   const { make, Stage } = egma;
   const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   const look = { opacity: 0.65, colorMap: "magma", smooth: true, threshold: 0, outline: false, spots: true, own: false };
-  // what is shown, the line that was chosen, the one under the pointer, the patch that was asked for, the picture's id
-  const state = { value: null, chosen: 0, hovered: null, probe: null, of: null };
+  // what is shown, the line that was chosen, the one under the pointer, the patch that was asked for, the picture's id,
+  // the frame of its lungs that a person took
+  const state = { value: null, chosen: 0, hovered: null, probe: null, of: null, frame: null };
   let layer = null; // what is drawn of the shown line, until something of it changes
 
   const stage = new Stage("Radiograph", { tabindex: "0", class: "egma-probed", role: "application" });
   const legend = egma.legend();
-  const lines = egma.linesAndMaps(label, { choose, preview });
+  const lines = egma.linesAndMaps(label, { choose: show("chosen"), preview: show("hovered") });
   const [note, said] = [make("p", { class: "egma-note" }), make("p", { class: "egma-said", "aria-live": "polite" })];
   const back = make("button", { type: "button", onclick: () => ask(null) }, "Back to the first order");
-  const lungs = egma.lungsFrame(stage, picture, {
-    say: (words) => (said.textContent = words ?? hintOfLines()), render, changed: () => set(() => {}) });
-
+  const lungs = make("input", { type: "checkbox", onchange: () => set(() => {}) });
   const tick = (title, name) => make("label", {}, make("input", { type: "checkbox", checked: look[name],
     onchange: (event) => set(() => (look[name] = event.target.checked)) }), ` ${title}`);
   const slide = (title, name, most) => make("label", {}, `${title} `, make("input", { type: "range", min: 0, max: most, step: 0.05,
     value: look[name], oninput: (event) => set(() => (look[name] = Number(event.target.value))) }));
-  const threshold = slide("Only above", "threshold", 0.95);
-  const outline = tick("Outline", "outline");
-  outline.title = "The line where the map passes what stands under Only above; at 0, half of the scale";
-  const click = (label) => label.querySelector("input").click();
-  const spots = tick("Spots", "spots");
+  const [outline, spots] = [tick("Outline", "outline"), tick("Spots", "spots")];
+  outline.title = "Where the map passes what stands under Only above; at 0, half of the scale";
   spots.title = "The highest place of the map, and at most two further ones above half of the scale";
-  const controls = make("div", { class: "egma-controls" }, slide("Opacity", "opacity", 1), threshold, outline, spots,
+  const controls = make("div", { class: "egma-controls" }, slide("Opacity", "opacity", 1), slide("Only above", "threshold", 0.95), outline, spots,
     make("label", {}, "Colours ", make("select", { onchange: (event) => set(() => (look.colorMap = event.target.value)) },
       ...Object.keys(window.egmaColorMaps).map((name) => make("option", { value: name }, name)))),
-    make("label", {}, "Scale ", make("select", { onchange: (event) => set(() => (look.own = event.target.value === "own")) },
-      make("option", { value: "all" }, "one for all"), make("option", { value: "own" }, "each its own"))),
-    tick("Smooth", "smooth"), ...lungs.controls);
+    tick("Each its own scale", "own"), tick("Smooth", "smooth"), make("label", {}, lungs, " Only the lungs' frame"),
+    make("button", { type: "button", onclick: takeFrame, title: "Enlarge the lungs first; the whole picture takes your frame back" },
+      "Frame what is seen"));
   const files = egma.exports(() => ({ ...state, look, picture: picture(), layer: layerOf(shownLine()) }));
   const ofPicture = egma.pictureControls(root, [
-    ["c", "outline on or off", () => click(outline)], ["m", "spots on or off", () => click(spots)],
-    ["t", "only above: 5 % more", () => nudge(0.05)], ["T", "only above: 5 % less", () => nudge(-0.05)],
-    ["Escape", "back to the first order", () => (lungs.dragged() ? lungs.leave() : ask(null))]]);
+    ["c", "outline on or off", () => outline.firstChild.click()], ["m", "spots on or off", () => spots.firstChild.click()],
+    ["Escape", "back to the first order", () => ask(null)]]);
   const side = make("div", { class: "egma-side" }, said, back, lines.list, note, files);
   const stageColumn = make("div", { class: "egma-stage-column" }, ofPicture.element, stage.element, legend.element, controls, lines.strip);
   const empty = make("p", { class: "egma-note" }, hint);
   root.append(empty, make("div", { class: "egma-split" }, stageColumn, side));
 
-  function nudge(by) {
-    const input = threshold.querySelector("input");
-    input.value = look.threshold + by;
-    set(() => (look.threshold = Number(input.value)));
-  }
-
   // A change of how all maps look.
   function set(change) {
     change();
     layer = null;
-    render();
-    multiples();
-  }
-
-  function choose(place) {
-    state.chosen = place;
+    lines.showMaps(state.value, picture(), look, scaleOf, within());
     render();
   }
 
-  function preview(place) {
-    state.hovered = place;
-    render();
+  function show(which) {
+    return (place) => {
+      state[which] = place;
+      render();
+    };
   }
+
+  // --- the frame of the lungs: the picture's own, or what was seen of it when a person said so ---
+
+  const frame = () => state.frame ?? picture()?.chest ?? null;
+  const within = () => (lungs.checked ? frame() : null);
+
+  function takeFrame() {
+    const { scale, x, y } = egma.display.view;
+    state.frame = scale > 1 ? [x, y, x + 1 / scale, y + 1 / scale] : null;
+    offerFrame();
+    lungs.checked = Boolean(state.frame);
+    set(() => {});
+  }
+
+  // The box can be ticked where there is a frame.
+  function offerFrame() {
+    lungs.disabled = !frame();
+    if (lungs.disabled) lungs.checked = false;
+    lungs.parentElement.title = lungs.disabled ? "This image comes without a frame of the lungs: enlarge them, and frame what is seen" : "";
+  }
+
+  // --- drawing ---
 
   const shownLine = () => state.value.lines[state.hovered ?? state.chosen];
 
   function scaleOf(line) {
     const maps = look.own ? [line.map] : state.value.lines.map((one) => one.map);
-    return egmaMaps.scaleOf(maps, state.value.grid, picture(), lungs.within());
+    return egmaMaps.scaleOf(maps, state.value.grid, picture(), within());
   }
-
-  // --- drawing of the frame ---
 
   function layerOf(line) {
     if (layer?.line === line) return layer;
-    const [grid, within, scale] = [state.value.grid, lungs.within(), scaleOf(line)];
-    const lined = { ...look, threshold: look.threshold || 0.5 };
-    layer = { line, scale, heat: egma.colored(line.map, grid, picture(), look, scale, within),
-      spots: look.spots ? egmaMaps.spots(line.map, grid, picture(), scale, within) : [],
-      outline: look.outline ? egma.outlineOf(line.map, grid, picture(), lined, scale, within) : [] };
+    const [of, scale] = [[line.map, state.value.grid, picture()], scaleOf(line)];
+    layer = { line, scale, heat: egma.colored(...of, look, scale, within()),
+      spots: look.spots ? egmaMaps.spots(...of, scale, within()) : [] };
     return layer;
   }
 
   stage.draw = (context, width, height, thin) => {
     const line = shownLine();
     if (line && egma.mapsSeen()) {
-      const { heat, scale, spots: places, outline: pieces } = layerOf(line);
-      egma.overlay(context, heat, width, height, look.smooth);
-      if (pieces.length) egma.drawOutline(context, pieces, width, height, thin);
-      egma.drawSpots(context, places, width, height, thin);
-      legend.show(...scale, look.colorMap);
+      egma.drawLayer(context, layerOf(line), look, width, height, thin);
+      legend.show(...layer.scale, look.colorMap);
     }
-    const marked = lungs.dragged() ?? (state.probe && egmaMaps.patchRectangle(state.value.grid, picture(), ...state.probe));
-    if (!marked) return;
-    const [left, top, right, bottom] = marked;
+    if (!state.probe) return;
+    const [left, top, right, bottom] = egmaMaps.patchRectangle(state.value.grid, picture(), ...state.probe);
     egma.twice(context, thin, () => context.strokeRect(left * width, top * height, (right - left) * width, (bottom - top) * height));
   };
 
@@ -111,11 +111,6 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
       : "Radiograph; ? lists the keys");
     lines.mark(state.chosen);
     back.hidden = !state.probe;
-  }
-
-  function multiples() {
-    lines.showMaps(state.value, picture(), look, scaleOf, lungs.within());
-    lines.mark(state.chosen);
   }
 
   // --- the reverse: which line fits a place best ---
@@ -140,9 +135,8 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
   }
 
   const asks = () => Boolean(state.value?.lines.length && picture());
-  egma.handle(stage, { tool: lungs.tool, tap: (event) => asks() && ask(patchAt(stage.place(event))), again: () => asks() && ask(null) });
+  egma.handle(stage, { tap: (event) => asks() && ask(patchAt(stage.place(event))), again: () => asks() && ask(null) });
   stage.canvas.addEventListener("keydown", (event) => {
-    if (lungs.dragged()) return lungs.key(event);
     const step = ARROWS[event.key];
     if (!step || !asks()) return;
     event.preventDefault();
@@ -159,16 +153,12 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
     if (!shown) return;
     const hasLines = value.lines.length > 0;
     const positive = value.lines.findIndex((line) => !egmaWords.absence(line.text));
-    [state.chosen, state.hovered, layer, note.textContent] = [Math.max(positive, 0), null, null, value.note || ""];
+    [state.chosen, state.hovered, note.textContent] = [Math.max(positive, 0), null, value.note || ""];
     for (const element of [legend.element, lines.strip, controls, files]) element.hidden = !hasLines;
-    if (value.picture !== state.of) {
-      state.of = value.picture;
-      lungs.forget();
-    }
-    lungs.offer();
+    if (value.picture !== state.of) [state.of, state.frame] = [value.picture, null];
+    offerFrame();
     ofPicture.refresh();
-    ask(null);
-    multiples();
+    set(() => ask(null));
     if (!hasLines) said.textContent = "Type a report, one sentence a line.";
   };
 };

@@ -3,24 +3,16 @@
 egma.linesAndMaps = (label, { choose, preview }) => {
   const { make } = egma;
   const SMALL_SIDE = 132; // pixels of a small multiple
-  const STEPS = { ArrowUp: -1, ArrowDown: 1, ArrowLeft: -1, ArrowRight: 1 };
-  const name = `${label}: arrow keys move, Enter chooses`;
-  const list = make("ol", { class: "egma-lines", "aria-label": name, onkeydown: move });
-  const strip = make("div", { class: "egma-strip", role: "group", "aria-label": `All maps, ${name}`, onkeydown: move });
+  const list = make("ol", { class: "egma-lines", "aria-label": `${label}: arrow keys move, Enter chooses`, onkeydown: move });
+  const strip = make("div", { class: "egma-strip", role: "group", "aria-label": `All maps: ${label}`, onkeydown: move });
 
-  const buttonsOf = (group) => [...group.querySelectorAll("button")];
-
-  // Along the lines or along the maps, and across from a line to its map and back.
+  // The arrow keys, along the lines or along the maps.
   function move(event) {
-    const step = STEPS[event.key];
-    if (!step || event.shiftKey) return;
-    const [here, there] = event.currentTarget === list ? [list, strip] : [strip, list];
-    const isAlong = (here === list) === ["ArrowUp", "ArrowDown"].includes(event.key);
-    const at = event.target.closest("button");
-    const next = isAlong ? buttonsOf(here)[buttonsOf(here).indexOf(at) + step]
-      : buttonsOf(there).find((one) => one.dataset.place === at.dataset.place);
+    const step = { ArrowUp: -1, ArrowDown: 1, ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step) return;
     event.preventDefault();
-    next?.focus();
+    const buttons = [...event.currentTarget.querySelectorAll("button")];
+    buttons[buttons.indexOf(event.target) + step]?.focus();
   }
 
   function button(place, attributes, ...children) {
@@ -76,7 +68,7 @@ egma.linesAndMaps = (label, { choose, preview }) => {
 
   // The chosen line is where the Tab key enters.
   function mark(chosen) {
-    for (const one of [...buttonsOf(list), ...buttonsOf(strip)]) {
+    for (const one of [list, strip].flatMap((group) => [...group.querySelectorAll("button")])) {
       const isChosen = Number(one.dataset.place) === chosen;
       one.setAttribute("aria-pressed", String(isChosen));
       one.tabIndex = isChosen && list.contains(one) ? 0 : -1;

@@ -45,7 +45,7 @@ def test_the_overlay_peaks_where_the_model_does(tab: Any, page: Served, tmp_path
     choose_picture(tab, path, "\n".join(sentences))
     tab.get_by_label("Opacity", exact=True).first.fill("1")
     tab.get_by_label("Spots").first.uncheck()
-    tab.get_by_label("Scale").first.select_option("own")
+    tab.get_by_label("Each its own scale").first.check()
     processor = page.model.processor
     ground = pipeline("egma-grounding", model=page.model.model, processor=processor, tokenizer=processor.tokenizer)
     for place, found in enumerate(ground(Image.open(path), sentences)):
@@ -69,7 +69,7 @@ def test_controls_change_the_picture(tab: Any) -> None:
     seen = [pixels(canvas(tab))]
     for change in (
         lambda: tab.get_by_label("Spots").first.uncheck(),
-        lambda: tab.get_by_label("Scale").first.select_option("own"),
+        lambda: tab.get_by_label("Each its own scale").first.check(),
         lambda: tab.get_by_label("Outline").first.check(),
         lambda: tab.get_by_label("Outline").first.uncheck(),
         lambda: tab.get_by_label("Only above").first.fill("0.6"),
@@ -98,82 +98,29 @@ def test_the_lungs_frame_leaves_the_rest_of_the_picture_grey(tab: Any, page: Ser
     assert colour[outside].max() == 0 and colour[~outside].max() > 50
 
 
-def test_a_frame_that_a_person_draws(tab: Any, tmp_path: Path) -> None:
-    choose_picture(tab, write_image(tmp_path, "picture.png", *WIDE), "no effusion")
-    assert tab.get_by_label("Only the lungs' frame").first.is_disabled()
-    tab.get_by_role("button", name="Draw that frame").first.click()
-    box = canvas(tab).bounding_box()
-    tab.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.8 * box["height"])
-    tab.mouse.down()
-    tab.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.2 * box["height"])
-    tab.mouse.up()
-    assert tab.get_by_label("Only the lungs' frame").first.is_checked()
-    colour = np.ptp(pixels(canvas(tab)), axis=2)
-    height, width = colour.shape
-    inside = colour[int(0.22 * height) : int(0.78 * height), int(0.27 * width) : int(0.73 * width)]
-    assert inside.max() > 50 and colour[:, : int(0.23 * width)].max() == colour[: int(0.18 * height)].max() == 0
-    assert not tab.get_by_role("button", name="Back to the first order").first.is_visible()  # no place was asked for
-
-
-def test_a_click_takes_a_drawn_frame_back(tab: Any, tmp_path: Path) -> None:
-    choose_picture(tab, write_image(tmp_path, "picture.png", *WIDE), "no effusion")
+def test_a_frame_of_what_is_seen_and_the_whole_picture_takes_it_back(tab: Any, tmp_path: Path) -> None:
+    choose_picture(tab, write_image(tmp_path, "picture.png", *WIDE), "left lower lobe opacity")
+    tab.get_by_label("Spots").first.uncheck()
+    only, take = (
+        tab.get_by_label("Only the lungs' frame").first,
+        tab.get_by_role("button", name="Frame what is seen").first,
+    )
+    assert only.is_disabled()
     before = pixels(canvas(tab))
-    box = canvas(tab).bounding_box()
-    for x, y in ((0.7, 0.7), (0.2, 0.2)):  # the second is a click where the first one's dragging began
-        tab.get_by_role("button", name="Draw that frame").first.click()
-        tab.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.2 * box["height"])
-        tab.mouse.down()
-        tab.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
-        tab.mouse.up()
-        assert tab.get_by_label("Only the lungs' frame").first.is_checked() == (x > 0.2)
-    assert tab.get_by_label("Only the lungs' frame").first.is_disabled()
-    assert np.abs(pixels(canvas(tab)) - before).max() == 0
-
-
-def test_a_frame_that_a_finger_draws(chromium: Any, page: Served) -> None:
-    phone = chromium.new_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
-    faults = []
-    phone.on("pageerror", lambda error: faults.append(str(error)))
-    phone.goto(page.url)
-    phone.wait_for_selector(".egma-lines button")
-    draw = phone.get_by_role("button", name="Draw that frame").first
-    draw.click()
-    canvas(phone).scroll_into_view_if_needed()
-    box = canvas(phone).bounding_box()
-    touch = phone.context.new_cdp_session(phone)
-    for kind, place in (("touchStart", 0.3), ("touchMove", 0.5), ("touchMove", 0.7), ("touchEnd", None)):
-        points = (
-            [] if place is None else [{a: box[a] + place * box[side] for a, side in (("x", "width"), ("y", "height"))}]
-        )
-        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-    assert phone.get_by_label("Only the lungs' frame").first.is_checked()
-    assert draw.get_attribute("aria-pressed") == "false"
-    for _ in range(2):  # the first ends the fling that the emulated drag began
-        canvas(phone).tap(position={"x": 0.5 * box["width"], "y": 0.5 * box["height"]})
-        phone.wait_for_timeout(500)
-    phone.get_by_text("fits best").wait_for()  # nothing of the drawing is left
-    canvas(phone).focus()
-    phone.keyboard.press("ArrowDown")
-    assert faults == []
-    phone.close()
-
-
-def test_a_frame_that_a_person_draws_by_keyboard(tab: Any, tmp_path: Path) -> None:
-    choose_picture(tab, write_image(tmp_path, "picture.png", *WIDE), "no effusion")
-    tab.get_by_role("button", name="Draw that frame").first.focus()
-    for key in ("Enter", *["ArrowRight"] * 5, "Enter", *["ArrowUp"] * 10, *["ArrowLeft"] * 5):
-        tab.keyboard.press(key)  # from 20 to 80 % and 10 to 90 % of the picture, two at a step
-    assert "Lower right corner: 70 % from the left, 70 % from the top" in tab.locator(".egma-said:visible").inner_text()
-    tab.keyboard.press("Enter")
-    assert tab.get_by_label("Only the lungs' frame").first.is_checked()
-    colour = np.ptp(pixels(canvas(tab)), axis=2)
-    rows, columns = (np.flatnonzero(colour.max(axis=axis) > 0)[[0, -1]] / colour.shape[1 - axis] for axis in (1, 0))
-    assert np.allclose(rows, (0.1, 0.7), atol=0.02) and np.allclose(columns, (0.3, 0.7), atol=0.02)
-    drawn = pixels(canvas(tab))
-    tab.get_by_role("button", name="Draw that frame").first.focus()
-    for key in ("Enter", "ArrowRight", "Escape"):
+    canvas(tab).focus()
+    for key in ("+", "+", "+"):  # around the middle
         tab.keyboard.press(key)
-    assert np.abs(pixels(canvas(tab)) - drawn).max() == 0
+    take.click()
+    assert only.is_checked()
+    canvas(tab).focus()
+    tab.keyboard.press("0")
+    colour = np.ptp(pixels(canvas(tab)), axis=2)
+    rows, columns = (np.flatnonzero(colour.max(axis=axis) > 8)[[0, -1]] / colour.shape[1 - axis] for axis in (1, 0))
+    edges = 0.5 - 0.5 / 1.25**3, 0.5 + 0.5 / 1.25**3
+    assert np.allclose(rows, edges, atol=0.02) and np.allclose(columns, edges, atol=0.02)
+    take.click()
+    assert only.is_disabled()
+    assert np.abs(pixels(canvas(tab)) - before).max() == 0
 
 
 def test_a_click_on_the_image_orders_the_sentences_by_that_patch(tab: Any, page: Served, tmp_path: Path) -> None:
@@ -415,6 +362,21 @@ def test_another_picture_does_not_end_a_recording_unasked(tab: Any, tmp_path: Pa
     tab.locator("#radiograph input[type=file]").set_input_files(write_image(tmp_path, "picture.png", *WIDE))
     tab.wait_for_timeout(300)
     assert len(asked) == 2 and sent == [] and tab.get_by_role("button", name="Finish").is_enabled()
+
+
+def test_a_recording_that_was_not_downloaded_is_not_lost_unasked(tab: Any) -> None:
+    go(tab, "Record")
+    tab.get_by_role("button", name="Start").click()
+    over = canvas(tab, "recorder").bounding_box()
+    tab.mouse.move(over["x"] + 50, over["y"] + 50)
+    tab.wait_for_timeout(200)
+    asked: list[str] = []
+    tab.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    tab.get_by_role("button", name="Discard").click()
+    assert asked == ["confirm"] and tab.get_by_role("button", name="Finish").is_enabled()
+    tab.evaluate("setTimeout(() => location.reload())")
+    tab.wait_for_timeout(500)
+    assert asked == ["confirm", "beforeunload"] and tab.get_by_role("button", name="Finish").is_enabled()
 
 
 def test_a_report_that_came_with_another_picture_goes_with_it(tab: Any, tmp_path: Path) -> None:

@@ -40,16 +40,12 @@ test("at most three spots, the highest first, further ones above half of the sca
   assert.equal(egmaMaps.spots(Array(49).fill(2), 7, SQUARE, [0, 1]).length, 1); // a level map has one
 });
 
-test("the outline of a disc is a circle", () => {
+test("the edge of a disc is a ring, and nothing outside the frame or beyond the picture makes one", () => {
   const [side, radius] = [80, 0.3];
-  const values = Float32Array.from({ length: side * side }, (_, place) =>
-    radius - Math.hypot(((place % side) + 0.5) / side - 0.5, (Math.floor(place / side) + 0.5) / side - 0.5));
-  const pieces = egmaMaps.outline(values, side, side, 0);
-  const length = pieces.reduce((sum, [x0, y0, x1, y1]) => sum + Math.hypot(x1 - x0, y1 - y0), 0);
-  assert.ok(Math.abs(length - 2 * Math.PI * radius) < 0.01);
-  assert.ok(pieces.every(([x, y]) => Math.abs(Math.hypot(x - 0.5, y - 0.5) - radius) < 0.005));
-});
-
-test("an outline leaves out what lies outside the frame", () => {
-  assert.equal(egmaMaps.outline([NaN, 0, NaN, 1], 2, 2, 0.5).length, 0);
+  const apart = (place) => Math.hypot(((place % side) + 0.5) / side - 0.5, (Math.floor(place / side) + 0.5) / side - 0.5);
+  const values = Float32Array.from({ length: side * side }, (_, place) => 1 - apart(place));
+  const edge = [...values.keys()].filter(egmaMaps.edgeOf(values, side, 1 - radius));
+  assert.ok(edge.length > 2 * Math.PI * radius * side * 0.8 && edge.every((place) => Math.abs(apart(place) - radius) < 1.5 / side));
+  const level = Float32Array.from({ length: side * side }, () => 1);
+  assert.equal([...level.keys()].filter(egmaMaps.edgeOf(level, side, 0.5)).length, 0);
 });
