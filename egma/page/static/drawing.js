@@ -6,7 +6,7 @@ const egma = (() => {
   const waiting = new Set();
   const hand = { recording: false }; // a recording is under way, or made and not yet downloaded
   const SHOWN_SIDE = 320; // of the raster that a map is brought to before the browser enlarges it
-  const NARROW = 760; // pixels, as in page.css
+  const [NARROW, OUTLINE] = [760, [86, 180, 233, 255]]; // pixels, as in page.css; red, green, blue, opacity
 
   // An element with attributes, listeners (on...) and children; text becomes text, never HTML.
   function make(tag, attributes = {}, ...children) {
@@ -107,7 +107,7 @@ const egma = (() => {
     const strengths = values.map((value) => egmaMaps.strength(value, scale)); // NaN outside the frame
     const edge = look.outline ? egmaMaps.edgeOf(strengths, width, look.threshold || 0.5) : () => false;
     strengths.forEach((strength, place) => {
-      if (edge(place)) return void pixels.data.fill(255, 4 * place, 4 * place + 4);
+      if (edge(place)) return void pixels.data.set(OUTLINE, 4 * place);
       if (!(strength >= (look.threshold ?? 0))) return;
       const color = 3 * Math.round(255 * strength);
       for (let channel = 0; channel < 3; channel++) pixels.data[4 * place + channel] = colors[color + channel];
