@@ -75,9 +75,7 @@ class Corpus:
                 readings = load_readings(self.folder, split).select_columns(["sentences"]).to_list()
                 said = dict.fromkeys(one["text"] for reading in readings for one in reading["sentences"])
                 texts = list(said)[:MAX_REFERENCES]
-                self._references = encode_texts(
-                    model.model, model.processor, texts, GALLERY_BATCH, lambda steps, desc: steps
-                )
+                self._references = encode_texts(model.model, model.processor, texts, GALLERY_BATCH)
         return self._references
 
     def gallery(self, model: PageModel, track: Track) -> "Gallery":

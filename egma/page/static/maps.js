@@ -74,15 +74,13 @@ const egmaMaps = (() => {
 
   // The highest place of a map on the picture, and the next ones that top their neighbours and half of the scale.
   function spots(map, grid, picture, scale, within = null) {
-    const on = new Set(patchesOn(grid, picture, within));
-    const tops = (place) => [-1, 0, 1].every((down) => [-1, 0, 1].every((right) => {
-      const other = place + down * grid + right;
-      const column = (place % grid) + right;
-      if (other === place || column < 0 || column >= grid || !on.has(other)) return true;
-      return map[place] > map[other] || (map[place] === map[other] && place < other);
-    }));
+    const on = patchesOn(grid, picture, within);
+    const row = (place) => Math.floor(place / grid);
+    const isNear = (a, b) => Math.abs((a % grid) - (b % grid)) <= 1 && Math.abs(row(a) - row(b)) <= 1;
+    const isBelow = (a, b) => map[a] < map[b] || (map[a] === map[b] && b < a); // of equal ones the first stands out
+    const tops = (place) => !on.some((other) => isNear(place, other) && isBelow(place, other));
     const inside = (a, b) => Math.min(Math.max((a + b) / 2, 0), 1);
-    return [...on].filter(tops).sort((a, b) => map[b] - map[a]).slice(0, MOST_SPOTS)
+    return on.filter(tops).sort((a, b) => map[b] - map[a]).slice(0, MOST_SPOTS)
       .filter((place, rank) => rank === 0 || strength(map[place], scale) >= SPOT_SHARE)
       .map((place) => {
         const [left, top, right, bottom] = patchRectangle(grid, picture, place % grid, Math.floor(place / grid));

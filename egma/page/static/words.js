@@ -24,10 +24,8 @@ const egmaWords = (() => {
   function table({ lines, grid }) {
     const titles = (lines[0]?.scores ?? []).map((score) => score.title);
     const patches = [...Array(grid * grid).keys()].map((place) => `row ${Math.floor(place / grid) + 1} column ${(place % grid) + 1}`);
-    const ranked = lines.some((line) => line.rank);
-    return csv([["text", ...titles, ...(ranked ? ["rank", "of reference sentences"] : []), ...patches],
-      ...lines.map((line) => [line.text, ...line.scores.map((score) => score.value),
-        ...(ranked ? [line.rank?.place, line.rank?.of] : []), ...line.map])]);
+    return csv([["text", ...titles, "rank", "of sentences", ...patches], ...lines.map((line) =>
+      [line.text, ...line.scores.map((score) => score.value), line.rank?.place, line.rank?.of, ...line.map])]);
   }
 
   return { absence, csv, table };
