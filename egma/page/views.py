@@ -75,7 +75,7 @@ def _shown(model: PageModel, session: Session) -> Json:
 def _rank(own: float, text: str, others: dict[str, float]) -> Json:
     """The place of a sentence's score among those of other sentences and its own."""
     higher = [score > own for other, score in others.items() if other != text]
-    return {"place": 1 + sum(higher), "of": 1 + len(higher)}
+    return {"place": 1 + int(sum(higher)), "of": 1 + len(higher)}
 
 
 def classify_view(model: PageModel, session: Session, prompts: dict[str, list[str]]) -> Json:
