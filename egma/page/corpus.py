@@ -15,7 +15,7 @@ from dataset_scripts.corpora.reflacx_tables import CHEST_LABEL
 from dataset_scripts.schema import PRESENT, Reading, Recording, Split, UserError, has_split, is_generated, load_readings
 from egma.evaluation.protocols.gaze_agreement import GAZE_CELLS, centre_bias
 from egma.evaluation.protocols.retrieval import distinct_pairs, embedding_scores, report_sentences
-from egma.inference.embeddings import Track, encode_images, encode_texts
+from egma.inference.embeddings import TextBank, Track, encode_images, encode_texts
 from egma.inference.geometry import centred_gaussian
 from egma.inference.scores import sentence_scores
 from egma.page.inputs import MAX_FIXATIONS, MAX_SENTENCES, picture_of
@@ -24,7 +24,8 @@ from egma.page.views import SCORE_TITLES, Json, ordered_scores, picture_id
 from egma.tools.arrays import Array
 
 EXAMPLES, EXAMPLE_CANDIDATES = 4, 64
-MAX_GALLERY, GALLERY_BATCH = 400, 16
+GALLERY_SPLITS: tuple[Split, ...] = ("validation", "test", "train")
+MAX_GALLERY, GALLERY_BATCH, MAX_REFERENCES = 400, 16, 64
 MAX_CENTRE_RECORDINGS = 300
 THUMBNAIL_SIDE, RESULTS = 160, 12
 REPORT_TITLES = SCORE_TITLES | {"late_interaction": "late interaction"}
@@ -39,6 +40,7 @@ class Corpus:
         self._lock = threading.Lock()
         self._gallery: Gallery | None = None
         self._centre: tuple[Array, str] | None = None
+        self._references: TextBank | None = None
 
     @cached_property
     def examples(self) -> list[Reading]:
@@ -65,11 +67,22 @@ class Corpus:
         rows = load_readings(self.folder, "train").select_columns(["reading_id", "width", "height", "fixations"])
         return centre_bias(rows.select(range(min(len(rows), MAX_CENTRE_RECORDINGS))).to_list(), sigma)
 
+    def references(self, model: PageModel) -> TextBank:
+        """Distinct sentences of the gallery's split, encoded by the first who asks: what a sentence is ranked among."""
+        with self._lock:
+            if self._references is None:
+                split = first_split(self.folder, *GALLERY_SPLITS)
+                readings = load_readings(self.folder, split).select_columns(["sentences"]).to_list()
+                said = dict.fromkeys(one["text"] for reading in readings for one in reading["sentences"])
+                texts = list(said)[:MAX_REFERENCES]
+                self._references = encode_texts(model.model, model.processor, texts, GALLERY_BATCH)
+        return self._references
+
     def gallery(self, model: PageModel, track: Track) -> "Gallery":
         """The validation split, if there is one, encoded by the first who asks."""
         with self._lock:
             if self._gallery is None:
-                split = first_split(self.folder, "validation", "test", "train")
+                split = first_split(self.folder, *GALLERY_SPLITS)
                 self._gallery = Gallery(self.folder, split, model, track)
         return self._gallery
 

@@ -74,10 +74,14 @@ class Handlers:
         session = self._session(request)
         session.report = typed_sentences(report)
         spoken = session.recording is not None and session.recording.sentences
-        return align_view(self.model, session), gr.skip() if spoken else self._playback(session)
+        return self._lines(session), gr.skip() if spoken else self._playback(session)
+
+    def _lines(self, session: Session) -> Json:
+        references = self.corpus.references(self.model) if self.corpus is not None and session.report else None
+        return align_view(self.model, session, references)
 
     def _views(self, session: Session) -> tuple[Json, Json]:
-        return align_view(self.model, session), self._playback(session)
+        return self._lines(session), self._playback(session)
 
     def _playback(self, session: Session) -> Json:
         return gaze_view(self.model, session, *centre_of(self.corpus, self.model.sigma))

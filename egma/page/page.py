@@ -1,6 +1,7 @@
 """The page of `app.py`: what is on it, and which of `handlers` answers what."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,10 @@ from egma.page.safety import (
 from egma.page.session import MAX_SESSIONS, PageModel
 
 STATIC = Path(__file__).with_name("static")
-SCRIPTS = ("drawing.js", "viewer.js", "player.js", "recorder.js", "lists.js")
+SCRIPTS = (
+    *("maps.js", "optics.js", "timeline.js", "words.js", "drawing.js", "handling.js", "exports.js"),
+    *("viewer_lines.js", "viewer.js", "player.js", "recorder.js", "lists.js"),
+)
 COLOR_MAPS = ("magma", "viridis", "cividis", "gray")  # perceptually uniform, readable without colour vision
 MAX_WAITING = 16
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
@@ -70,7 +74,7 @@ def build_page(handlers: Handlers, about: str) -> gr.Blocks:
     """
     refuse_addresses()
     keep = (UPLOADS_CHECKED_EVERY_SECONDS, UPLOADS_KEPT_SECONDS)
-    with gr.Blocks(title="EGMA", analytics_enabled=False, delete_cache=keep) as page:
+    with gr.Blocks(title="EGMA", analytics_enabled=False, delete_cache=keep, fill_width=True) as page:
         _connect(page, _lay_out(handlers, about), handlers)
     page.queue(max_size=MAX_WAITING, api_open=False)  # closed are the routes that pass the queue by
     return page
@@ -81,8 +85,8 @@ def _lay_out(handlers: Handlers, about: str) -> Parts:
     gr.Markdown(f"# EGMA: where does each sentence look?\n{banner}", elem_classes="egma-banner")
     parts: dict[str, Any] = {"picture": _component("picture")}
     with gr.Row(elem_classes="egma-page"):
-        with gr.Column(scale=1, min_width=280):
-            parts["examples"] = _component("examples", value=examples_view(handlers.corpus))
+        with gr.Column(scale=1, min_width=240):
+            parts["examples"] = _component("examples", examples_view(handlers.corpus), events=["choose"])
             parts["image"] = upload("Radiograph", PICTURE_TYPES, "radiograph")
             parts["report"] = gr.Textbox(
                 label="Report",
@@ -92,7 +96,7 @@ def _lay_out(handlers: Handlers, about: str) -> Parts:
                 elem_id="report",
             )
             parts["show"] = gr.Button("Show where each sentence looks", variant="primary")
-        with gr.Column(scale=3, min_width=320), gr.Tabs():
+        with gr.Column(scale=5, min_width=320), gr.Tabs():
             with gr.Tab("Align"):
                 parts["lines"] = _component("viewer", label="Sentences", hint="Choose an image and type a report.")
             with gr.Tab("Gaze"):
@@ -115,7 +119,7 @@ def _lay_out(handlers: Handlers, about: str) -> Parts:
                     parts["to_reports"] = gr.Button("Find reports that fit the radiograph")
                 parts["results"] = _component("results")
             with gr.Tab("Record"):
-                parts["recorder"] = _component("recorder")
+                parts["recorder"] = _component("recorder", events=["finish"])
             with gr.Tab("About"):
                 gr.Markdown(about)
     return Parts(**parts)
@@ -172,12 +176,13 @@ def _forgetting(page: gr.Blocks, handlers: Handlers) -> Any:
     return forget
 
 
-def _component(kind: str, value: Any = None, **words: str) -> gr.HTML:
+def _component(kind: str, value: Any = None, events: Sequence[str] = (), **words: str) -> gr.HTML:
     """A component that `static/` draws from its JSON; nothing of the value becomes HTML."""
+    given = f"{json.dumps(words)}, {json.dumps(events)}"
     return gr.HTML(
         value,
         html_template=f'<div class="egma egma-{kind}"></div>',
-        js_on_load=f"egma.start('{kind}', element, props, watch, trigger, {json.dumps(words)}); // 'choose' 'finish'",
+        js_on_load=f"egma.start('{kind}', element, props, watch, trigger, {given});",
         apply_default_css=False,
         elem_classes=f"egma-holder-{kind}",
     )
@@ -207,7 +212,9 @@ def launch_options() -> dict[str, Any]:
     styles = (STATIC / "page.css").read_text(encoding="utf-8")
     color_maps = {name: _bytes_of(name) for name in COLOR_MAPS}
     return {
-        "theme": gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        "theme": gr.themes.Default(
+            primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        ),
         # not as Gradio's `css`, which takes the commas of a selector apart
         "head": f"<style>{styles}</style><script>window.egmaColorMaps = {json.dumps(color_maps)};\n{scripts}</script>",
         "share": False,

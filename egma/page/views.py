@@ -19,6 +19,7 @@ from egma.evaluation.protocols.gaze_agreement import (
     during,
     recording_of,
 )
+from egma.inference.embeddings import TextBank
 from egma.inference.geometry import image_maps
 from egma.inference.scores import sentence_scores
 from egma.page.inputs import Picture
@@ -51,16 +52,30 @@ def picture_id(picture: Picture | None) -> str | None:
     return None if picture is None else hashlib.sha256(picture.png).hexdigest()[:16]
 
 
-def align_view(model: PageModel, session: Session) -> Json:
+def align_view(model: PageModel, session: Session, references: TextBank | None = None) -> Json:
     """Every sentence of the report with its scores and its map.
 
+    Args:
+        references: sentences of a corpus, among which each of the report is ranked on this picture.
+
     Returns:
-        `picture`, `grid`, `note`, and `lines`: `text`, `scores` (by `SCORE_TITLES`, the model's own first) and `map`.
+        `picture`, `model`, `grid`, `note`, and `lines`: `text`, `scores` (by `SCORE_TITLES`, the model's own first),
+        `map`, and with references `rank`: its `place`, from 1, by the model's own score, `of` as many sentences.
     """
-    lines = _lines(model, session, session.report)
+    lines = _lines(model, session, session.report, references)
     cut = [str(place) for place, is_cut in enumerate(model.cut(session.report), 1) if is_cut]
     note = f"Longer than the model reads, and cut: sentence {', '.join(cut)}." if cut else ""
-    return {"picture": picture_id(session.picture), "grid": model.grid, "lines": lines, "note": note}
+    return _shown(model, session) | {"lines": lines, "note": note}
+
+
+def _shown(model: PageModel, session: Session) -> Json:
+    return {"picture": picture_id(session.picture), "model": model.name, "grid": model.grid}
+
+
+def _rank(own: float, text: str, others: dict[str, float]) -> Json:
+    """The place of a sentence's score among those of other sentences and its own."""
+    higher = [score > own for other, score in others.items() if other != text]
+    return {"place": 1 + int(sum(higher)), "of": 1 + len(higher)}
 
 
 def classify_view(model: PageModel, session: Session, prompts: dict[str, list[str]]) -> Json:
@@ -92,27 +107,28 @@ def classify_view(model: PageModel, session: Session, prompts: dict[str, list[st
         if len(counts) > 1
         else ""
     )
-    return {
-        "picture": picture_id(session.picture),
-        "grid": model.grid,
-        "lines": lines,
-        "note": note,
-        "bars": True,
-    }
+    return _shown(model, session) | {"lines": lines, "note": note, "bars": True}
 
 
-def _lines(model: PageModel, session: Session, sentences: Sequence[str]) -> list[Json]:
+def _lines(
+    model: PageModel, session: Session, sentences: Sequence[str], references: TextBank | None = None
+) -> list[Json]:
     images = model.image_bank(session)
     if not sentences:
         return []
     scores = sentence_scores(images, model.text_bank(session, sentences), sentences)
     maps = model.maps(session, sentences)
+    texts = list(references.place) if references else []
+    others = (
+        dict(zip(texts, sentence_scores(images, references, texts)[model.score][0], strict=True)) if references else {}
+    )
     return [
         {
             "text": text,
             "scores": ordered_scores(model, {kind: values[0, place] for kind, values in scores.items()}),
             "map": rounded_map(maps[place]),
         }
+        | ({"rank": _rank(scores[model.score][0, place], text, others)} if others else {})
         for place, text in enumerate(sentences)
     ]
 
@@ -137,11 +153,12 @@ def gaze_view(model: PageModel, session: Session, centre: Array, centre_source: 
         centre: (GAZE_CELLS, GAZE_CELLS) the centre-bias baseline, and what it was made of.
 
     Returns:
-        `fixations` (the schema's columns), `sentences` with `start`, `end`, `map`, `gaze_map`, `agreement` of `model`
-        and `centre` by metric, or the `reason` why there is none.
+        `fixations` (the schema's columns), `sentences` with `start`, `end`, `window` (start and end in seconds of what
+        counts, or None), `map`, `gaze_map`, `agreement` of `model` and `centre` by metric, or the `reason` why there is
+        none.
     """
     recording = session.recording
-    shown: Json = {"picture": picture_id(session.picture), "grid": model.grid, "sentences": [], "fixations": None}
+    shown = _shown(model, session) | {"sentences": [], "fixations": None}
     if session.picture is None or recording is None or recording.fixations is None:
         return shown | {"note": "No recording yet: choose an example, upload one, or make one under Record."}
     spoken = recording.sentences or [Sentence(text=t, start_seconds=None, end_seconds=None) for t in session.report]
@@ -155,6 +172,7 @@ def gaze_view(model: PageModel, session: Session, centre: Array, centre_source: 
         "fixations": {name: [round(value, 4) for value in fixations[name]] for name in ("x", "y", "start", "duration")},
         "sentences": [
             _spoken_view(sentence, np.asarray(own), window(sentence, columns, lead_seconds), reading, centre, seen)
+            | {"window": _window_seconds(sentence, lead_seconds)}
             for sentence, own, seen in zip(spoken, maps, looked, strict=True)
         ],
         "centre_source": centre_source,
@@ -167,11 +185,16 @@ def window(sentence: Sentence, recording: Columns | None, lead_seconds: float) -
     """The fixations of the time in which a sentence was said, earlier by the lead; or why there are none."""
     if recording is None:
         return "no fixation lies on the image"
-    seconds = sentence_windows([sentence_span(sentence)], lead_seconds)[0].numpy()
-    if np.isnan(seconds).any():
+    seconds = _window_seconds(sentence, lead_seconds)
+    if seconds is None:
         return "the sentence is untimed"
-    part = during(recording, seconds)
+    part = during(recording, np.array(seconds))
     return part if len(part["x"]) else "no fixation in its window"
+
+
+def _window_seconds(sentence: Sentence, lead_seconds: float) -> list[float] | None:
+    seconds = sentence_windows([sentence_span(sentence)], lead_seconds)[0]
+    return None if seconds.isnan().any() else [float(moment) for moment in seconds]
 
 
 def _spoken_view(

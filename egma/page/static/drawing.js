@@ -1,11 +1,12 @@
 "use strict";
-// What all components share: elements, colour maps, maps of the square frame brought onto the picture, the stage.
+// What all components share: elements, the picture with its view and greys, maps in colour, the stage, the legend.
 const egma = (() => {
   const kinds = {};
   const picturesById = new Map();
   const waiting = new Set();
   const hand = { recording: false }; // a recording is under way, or made and not yet downloaded
   const SHOWN_SIDE = 320; // of the raster that a map is brought to before the browser enlarges it
+  const [NARROW, OUTLINE] = [760, [86, 180, 233, 255]]; // pixels, as in page.css; red, green, blue, opacity
 
   // An element with attributes, listeners (on...) and children; text becomes text, never HTML.
   function make(tag, attributes = {}, ...children) {
@@ -30,15 +31,53 @@ const egma = (() => {
     const image = new Image();
     image.src = picture.src;
     await image.decode();
+    const canvas = make("canvas", { width: image.naturalWidth, height: image.naturalHeight });
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.drawImage(image, 0, 0);
+    const source = context.getImageData(0, 0, canvas.width, canvas.height);
     picturesById.clear();
-    picturesById.set(picture.id, { ...picture, image });
+    see({ view: egmaOptics.WHOLE, level: egmaOptics.FULL, presets: egmaOptics.presets(source.data), maps: !display.lookFirst,
+      inverted: egmaOptics.looksInverted(source.data, canvas.width, canvas.height) });
+    picturesById.set(picture.id, { ...picture, image: canvas, source });
     for (const redraw of [...waiting]) redraw();
+  }
+
+  // Gradio calls every place for files the same: its own label goes before what is written there.
+  new MutationObserver(() => {
+    for (const one of document.querySelectorAll(".upload-container[aria-label^='Click']")) {
+      one.setAttribute("aria-label", `${one.closest(".block").querySelector("label")?.textContent.trim()}: ${one.innerText}`);
+    }
+  }).observe(document, { childList: true, subtree: true });
+
+  // --- how the picture is seen, the same in every view ---
+
+  const display = { view: egmaOptics.WHOLE, level: egmaOptics.FULL, presets: null, inverted: false, maps: true, hidden: false,
+    lookFirst: document.cookie.includes("egma_look_first=true") };
+  const stages = new Set();
+
+  // Another view, level, or whether the maps are asked for (`maps`; else the reader looks first), or hidden by a key.
+  function see(changes) {
+    Object.assign(display, changes);
+    document.documentElement.toggleAttribute("data-egma-looking", !display.maps);
+    const shown = [...picturesById.values()];
+    if (changes.level) shown.forEach(relevel);
+    for (const stage of stages) if (shown.includes(stage.picture)) stage.render();
+  }
+
+  function relevel({ image, source }) {
+    const [greys, pixels] = [egmaOptics.greys(display.level), new ImageData(source.data.slice(), source.width)];
+    source.data.forEach((value, place) => {
+      if (place % 4 < 3) pixels.data[place] = greys[value]; // not the opacity
+    });
+    image.getContext("2d").putImageData(pixels, 0, 0);
   }
 
   const isShown = (id) => picturesById.has(id);
 
-  // Whether another picture may take the place of this one: a recording of it would be lost.
-  const mayChange = () => !hand.recording || window.confirm("Another picture ends the recording. Discard it?");
+  // Whether a recording that was not downloaded may be lost.
+  const mayLose = (what) => !hand.recording || window.confirm(`${what}, and the recording is not downloaded. Discard it?`);
+  const mayChange = () => mayLose("Another picture comes");
+  window.addEventListener("beforeunload", (event) => hand.recording && event.preventDefault());
 
   for (const chosen of ["change", "drop"]) {
     document.addEventListener(chosen, (event) => {
@@ -51,113 +90,94 @@ const egma = (() => {
 
   // --- maps ---
 
-  // Fractions of the picture -> place on the patch grid, [0, G) along either side: the picture is padded, centred.
-  function patchPlace(grid, picture, x, y) {
-    const side = Math.max(picture.width, picture.height);
-    const place = (fraction, length) => ((fraction * length + (side - length) / 2) / side) * grid;
-    const inside = (value) => Math.min(Math.max(value, 0), grid - 1e-6);
-    return [inside(place(x, picture.width)), inside(place(y, picture.height))];
-  }
-
-  // Patch (column, row) -> its rectangle as fractions of the picture.
-  function patchRectangle(grid, picture, column, row) {
-    const side = Math.max(picture.width, picture.height);
-    const edge = (place, length) => ((place / grid) * side - (side - length) / 2) / length;
-    return [edge(column, picture.width), edge(row, picture.height),
-      edge(column + 1, picture.width), edge(row + 1, picture.height)];
-  }
-
-  // Along one axis of the picture, for each of `size` pixels: the two patches around its middle and the second's share;
-  // level beyond the outermost patches' middles. Not smooth: the patch that it lies in.
-  function patchesAlong(size, length, side, grid, smooth) {
-    const along = { first: new Int32Array(size), second: new Int32Array(size), share: new Float32Array(size) };
-    for (let pixel = 0; pixel < size; pixel++) {
-      const place = ((((pixel + 0.5) / size) * length + (side - length) / 2) / side) * grid;
-      const centred = smooth ? Math.min(Math.max(place - 0.5, 0), grid - 1) : Math.min(Math.floor(place), grid - 1);
-      along.first[pixel] = Math.floor(centred);
-      along.second[pixel] = Math.min(along.first[pixel] + 1, grid - 1);
-      along.share[pixel] = centred - along.first[pixel];
-    }
-    return along;
-  }
-
-  // The values of a map (G x G, row by row, on the square frame that the model sees) on `width` x `height` pixels of
-  // the picture; NaN outside `within` (fractions of the picture).
-  function onPicture(map, grid, picture, width, height, smooth, within) {
-    const side = Math.max(picture.width, picture.height);
-    const columns = patchesAlong(width, picture.width, side, grid, smooth);
-    const rows = patchesAlong(height, picture.height, side, grid, smooth);
-    const [left, top, right, bottom] = within ?? [0, 0, 1, 1];
-    const values = new Float32Array(width * height).fill(NaN);
-    for (let y = Math.floor(top * height); y < Math.min(height, Math.ceil(bottom * height)); y++) {
-      const [above, below, down] = [grid * rows.first[y], grid * rows.second[y], rows.share[y]];
-      for (let x = Math.floor(left * width); x < Math.min(width, Math.ceil(right * width)); x++) {
-        const [first, second, share] = [columns.first[x], columns.second[x], columns.share[x]];
-        const upper = map[above + first] * (1 - share) + map[above + second] * share;
-        const lower = map[below + first] * (1 - share) + map[below + second] * share;
-        values[y * width + x] = upper * (1 - down) + lower * down;
-      }
-    }
-    return values;
-  }
-
-  // A map over the picture as a canvas in colour, more opaque where it is higher, and its lowest and highest value.
-  function colored(map, grid, picture, look, within = null, longSide = SHOWN_SIDE) {
+  // Width and height of a picture whose long side is brought to so many pixels.
+  function sized(picture, longSide) {
     const scale = longSide / Math.max(picture.width, picture.height);
-    const width = Math.max(1, Math.round(picture.width * scale));
-    const height = Math.max(1, Math.round(picture.height * scale));
-    const values = onPicture(map, grid, picture, width, height, look.smooth, within);
-    let [low, high] = [Infinity, -Infinity];
-    for (const value of values) {
-      if (value < low) low = value;
-      if (value > high) high = value;
-    }
+    return [picture.width, picture.height].map((side) => Math.max(1, Math.round(side * scale)));
+  }
+
+  // A map over the picture as a canvas in colour, more opaque where it is higher on the scale [low, high].
+  function colored(map, grid, picture, look, scale, within = null, longSide = SHOWN_SIDE) {
+    const [width, height] = sized(picture, longSide);
+    const values = egmaMaps.onPicture(map, grid, picture, width, height, look.smooth, within);
     const canvas = make("canvas", { width, height });
     const context = canvas.getContext("2d");
     const pixels = context.createImageData(width, height);
     const colors = window.egmaColorMaps[look.colorMap];
-    const range = high > low ? high - low : 1;
-    for (let place = 0; place < values.length; place++) {
-      const strength = (values[place] - low) / range;
-      if (Number.isNaN(strength)) continue;
+    const strengths = values.map((value) => egmaMaps.strength(value, scale)); // NaN outside the frame
+    const edge = look.outline ? egmaMaps.edgeOf(strengths, width, look.threshold || 0.5) : () => false;
+    strengths.forEach((strength, place) => {
+      if (edge(place)) return void pixels.data.set(OUTLINE, 4 * place);
+      if (!(strength >= (look.threshold ?? 0))) return;
       const color = 3 * Math.round(255 * strength);
-      pixels.data[4 * place] = colors[color];
-      pixels.data[4 * place + 1] = colors[color + 1];
-      pixels.data[4 * place + 2] = colors[color + 2];
+      for (let channel = 0; channel < 3; channel++) pixels.data[4 * place + channel] = colors[color + channel];
       pixels.data[4 * place + 3] = Math.round(255 * look.opacity * strength);
-    }
+    });
     context.putImageData(pixels, 0, 0);
-    return { canvas, low, high };
+    return canvas;
+  }
+
+  const mapsSeen = () => display.maps && !display.hidden;
+
+  // A map in colour and its spots.
+  function drawLayer(context, { heat, spots }, look, width, height, thin) {
+    overlay(context, heat, width, height, look.smooth);
+    drawSpots(context, spots, width, height, thin);
+  }
+
+  // Numbered rings, the first around the highest place.
+  function drawSpots(context, spots, width, height, thin) {
+    context.font = `bold ${13 * thin}px system-ui, sans-serif`;
+    spots.forEach(({ x, y }, rank) => {
+      context.beginPath();
+      context.arc(x * width, y * height, 9 * thin, 0, 2 * Math.PI);
+      twice(context, thin, () => context.stroke());
+      const place = [String(rank + 1), x * width + 12 * thin, y * height - 8 * thin];
+      twice(context, thin, (isTop) => (isTop ? context.fillText(...place) : context.strokeText(...place)));
+    });
+  }
+
+  // White on black, so that it is seen on every ground.
+  function twice(context, thin, paint) {
+    for (const [color, thickness] of [["#000", 4], ["#fff", 2]]) {
+      [context.strokeStyle, context.fillStyle, context.lineWidth] = [color, color, thickness * thin];
+      paint(color === "#fff");
+    }
   }
 
   // Where a map is highest on the picture, in words for those who do not see it.
   function peakInWords(map, grid, picture) {
-    const place = map.indexOf(Math.max(...map));
-    const [left, top, right, bottom] = patchRectangle(grid, picture, place % grid, Math.floor(place / grid));
-    const middle = (a, b) => Math.min(Math.max((a + b) / 2, 0), 1);
-    return `highest ${percent(middle(left, right))} from the left and ${percent(middle(top, bottom))} from the top`;
+    const [{ x, y }] = egmaMaps.spots(map, grid, picture, [0, 0]);
+    return `highest ${percent(x)} from the left and ${percent(y)} from the top`;
   }
 
   // --- the stage: a canvas of the picture's shape that is drawn again when its place on the page changes ---
 
   class Stage {
-    constructor(alt, attributes = {}) {
+    // A `fixed` one always shows the whole picture.
+    constructor(alt, attributes = {}, fixed = false) {
       this.canvas = make("canvas", { role: "img", "aria-label": alt, ...attributes });
       this.element = make("div", { class: "egma-stage" }, this.canvas);
       this.draw = () => {};
+      this.fixed = fixed;
       this.seen = null;
+      stages.add(this);
       new ResizeObserver(() => {
         const width = this.element.clientWidth;
         if (width && width !== this.seen) this.render();
       }).observe(this.element);
     }
 
-    // Draw the picture, then `this.draw(context, width, height)` over it.
+    get view() {
+      return this.fixed ? egmaOptics.WHOLE : display.view;
+    }
+
+    // Draw the picture, then `this.draw(context, width, height, thin)` over it; `thin` times a width is not enlarged.
     render(picture = this.picture) {
       this.picture = picture;
       this.seen = this.element.clientWidth;
       if (!picture || !this.seen) return;
-      const tallest = 0.72 * window.innerHeight;
+      const tallest = (window.innerWidth > NARROW ? 0.86 : 0.6) * window.innerHeight;
       const width = Math.min(this.seen, (tallest * picture.width) / picture.height);
       const height = (width * picture.height) / picture.width;
       const density = Math.min(window.devicePixelRatio || 1, 2);
@@ -166,20 +186,27 @@ const egma = (() => {
         [this.canvas.width, this.canvas.height] = [pixelsWide, pixelsHigh];
         [this.canvas.style.width, this.canvas.style.height] = [`${width}px`, `${height}px`];
       }
-      const context = this.canvas.getContext("2d");
-      context.setTransform(density, 0, 0, density, 0, 0);
+      if (!this.fixed) this.canvas.style.touchAction = this.view.scale > 1 ? "none" : "pan-y";
+      const [context, { scale, x, y }] = [this.canvas.getContext("2d"), this.view];
+      const enlarged = density * scale;
+      context.setTransform(enlarged, 0, 0, enlarged, -x * width * enlarged, -y * height * enlarged);
       context.drawImage(picture.image, 0, 0, width, height);
-      this.draw(context, width, height);
+      this.draw(context, width, height, 1 / scale);
     }
 
     describe(words) {
       this.canvas.setAttribute("aria-label", words);
     }
 
-    // Where an event of the pointer lies, as fractions of the picture.
-    place(event) {
+    // Where an event of the pointer lies, as fractions of the canvas.
+    onCanvas(event) {
       const box = this.canvas.getBoundingClientRect();
       return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+    }
+
+    // The same, as fractions of the picture.
+    place(event) {
+      return egmaOptics.toPicture(this.view, this.onCanvas(event));
     }
   }
 
@@ -211,10 +238,12 @@ const egma = (() => {
 
   // --- starting a component: `kind(root, api)` gives a function that shows a value ---
 
-  function start(kind, element, props, watch, trigger, words) {
+  // `events`: what it may trigger; Gradio looks for their names in the code that calls this.
+  function start(kind, element, props, watch, trigger, words, events) {
     const root = element.querySelector(".egma");
     const picture = () => picturesById.get(props.value?.picture);
-    const show = kinds[kind](root, { picture, trigger, ...words });
+    const tell = (name, data) => events.includes(name) && trigger(name, data);
+    const show = kinds[kind](root, { picture, trigger: tell, ...words });
     const redraw = () => show(props.value);
     if (kind !== "picture") waiting.add(redraw);
     watch("value", redraw);
@@ -224,7 +253,7 @@ const egma = (() => {
   kinds.picture = () => (value) => void publish(value);
 
   return {
-    kinds, start, hand, isShown, mayChange, make, percent, seconds, scoreText, patchPlace, patchRectangle, colored, peakInWords,
-    overlay, legend, Stage,
+    kinds, start, hand, isShown, mayLose, mayChange, make, percent, seconds, scoreText, display, see, mapsSeen,
+    sized, colored, drawLayer, twice, peakInWords, overlay, legend, Stage,
   };
 })();

@@ -5,11 +5,11 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   const TRAIL = 60; // samples
   let [value, running, started, pointer, samples, sentences, saved] = [null, false, 0, null, empty(), [], false];
 
-  const stage = new Stage("Radiograph: move the pointer to where you look", { class: "egma-recorded" });
-  const begin = make("button", { type: "button", class: "egma-main", onclick: start }, "Start");
+  const stage = new Stage("Radiograph: move the pointer to where you look", { class: "egma-recorded" }, true);
+  const begin = make("button", { type: "button", class: "egma-main", onclick: () => egma.mayLose("Another one begins") && start() }, "Start");
   const done = make("button", { type: "button", onclick: endSentence }, "Sentence done (Enter)");
   const finish = make("button", { type: "button", class: "egma-main", onclick: send }, "Finish");
-  const discard = make("button", { type: "button", onclick: reset }, "Discard");
+  const discard = make("button", { type: "button", onclick: () => egma.mayLose("This ends it") && reset() }, "Discard");
   const text = make("input", { type: "text", maxlength: 400, "aria-label": "The sentence",
     placeholder: "Type the sentence, or speak and write it later",
     onkeydown: (event) => {

@@ -43,3 +43,36 @@ def write_image(folder: Path, name: str, width: int, height: int) -> Path:
     path = folder / name
     Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC).save(path)
     return path
+
+
+def go(tab: Any, name: str) -> None:
+    tab.get_by_role("tab", name=name).click()
+    settle(tab)
+
+
+def settle(tab: Any) -> None:
+    """Wait until a view that was opened is there to stay.
+
+    Gradio gives its components their first values one frame after it has shown them, over what was typed until then.
+    """
+    tab.locator("[role=tabpanel]:visible").locator(".block, .prose").first.wait_for()
+    tab.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def upload(tab: Any, where: str, path: Path) -> None:
+    """Give a file and wait until the component has it: a button that is pressed before does nothing."""
+    tab.locator(f"#{where} input[type=file]").set_input_files(path)
+    tab.locator(f"#{where} .file-preview").wait_for()
+
+
+def canvas(tab: Any, kind: str = "viewer", place: int = 0) -> Any:
+    return tab.locator(f".egma-{kind}:visible .egma-stage canvas").nth(place)
+
+
+def choose_picture(tab: Any, path: Path, report: str) -> None:
+    tab.locator("#report textarea").fill(report)
+    tab.locator("#radiograph input[type=file]").set_input_files(path)
+    tab.wait_for_function("() => document.querySelectorAll('.egma-lines button').length > 0")
+    tab.wait_for_function(
+        "text => document.querySelector('.egma-lines .egma-text')?.textContent === text", arg=report.splitlines()[0]
+    )

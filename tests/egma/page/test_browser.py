@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,71 +13,17 @@ from transformers import pipeline
 
 from dataset_scripts import build
 from dataset_scripts.schema import load_readings
-from tests.egma.page.browsing import browser, needs_chromium, pixels, write_image
+from tests.egma.page.browsing import canvas, choose_picture, go, needs_chromium, pixels, settle, upload, write_image
 from tests.egma.page.conftest import Served
 
 pytestmark = needs_chromium
 WIDE, TALL = (320, 160), (160, 320)
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as started:
-        yield started
-
-
-@pytest.fixture
-def tab(chromium: Any, page: Served) -> Iterator[Any]:
-    """The page, opened anew; afterwards nothing went wrong in the browser and nothing was asked of any other host."""
-    opened = chromium.new_page(viewport={"width": 1280, "height": 900})
-    faults, asked = [], []
-    opened.on("pageerror", lambda error: faults.append(str(error)))
-    opened.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    opened.on("request", lambda request: asked.append(request.url))
-    opened.goto(page.url)
-    opened.wait_for_selector(".egma-lines button")
-    yield opened
-    opened.close()
-    assert faults == []
-    assert [url for url in asked if not url.startswith((page.url, "data:", "blob:"))] == []
-
-
-def go(tab: Any, name: str) -> None:
-    tab.get_by_role("tab", name=name).click()
-    settle(tab)
-
-
-def settle(tab: Any) -> None:
-    """Wait until a view that was opened is there to stay.
-
-    Gradio gives its components their first values one frame after it has shown them, over what was typed until then.
-    """
-    tab.locator("[role=tabpanel]:visible").locator(".block, .prose").first.wait_for()
-    tab.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-
-def upload(tab: Any, where: str, path: Path) -> None:
-    """Give a file and wait until the component has it: a button that is pressed before does nothing."""
-    tab.locator(f"#{where} input[type=file]").set_input_files(path)
-    tab.locator(f"#{where} .file-preview").wait_for()
-
-
-def canvas(tab: Any, kind: str = "viewer", place: int = 0) -> Any:
-    return tab.locator(f".egma-{kind}:visible .egma-stage canvas").nth(place)
-
-
-def choose_picture(tab: Any, path: Path, report: str) -> None:
-    tab.locator("#report textarea").fill(report)
-    tab.locator("#radiograph input[type=file]").set_input_files(path)
-    tab.wait_for_function("() => document.querySelectorAll('.egma-lines button').length > 0")
-    tab.wait_for_function(
-        "text => document.querySelector('.egma-lines .egma-text')?.textContent === text", arg=report.splitlines()[0]
-    )
-
-
 def brightest(seen: Any) -> tuple[float, float]:
     """(x, y) fractions of the brightest place, after a light blur over the noise of the screen."""
     seen[:8, :8] = seen[:8, -8:] = seen[-8:, :8] = seen[-8:, -8:] = 0  # the stage has round corners
+    seen[:2] = seen[-2:] = seen[:, :2] = seen[:, -2:] = 0  # and lies between the screen's pixels
     grey = Image.fromarray(seen.sum(axis=2).astype(np.float32)).reduce(4)
     row, column = np.unravel_index(int(np.asarray(grey).argmax()), np.asarray(grey).shape)
     return (column + 0.5) / grey.width, (row + 0.5) / grey.height
@@ -98,7 +43,9 @@ def test_the_overlay_peaks_where_the_model_does(tab: Any, page: Served, tmp_path
     path = write_image(tmp_path, "picture.png", *size)
     sentences = ["no pleural effusion", "the heart is normal", "left lower lobe opacity"]
     choose_picture(tab, path, "\n".join(sentences))
-    tab.get_by_label("Opacity").first.fill("1")
+    tab.get_by_label("Opacity", exact=True).first.fill("1")
+    tab.get_by_label("Spots").first.uncheck()
+    tab.get_by_label("Each its own scale").first.check()
     processor = page.model.processor
     ground = pipeline("egma-grounding", model=page.model.model, processor=processor, tokenizer=processor.tokenizer)
     for place, found in enumerate(ground(Image.open(path), sentences)):
@@ -112,7 +59,7 @@ def test_the_overlay_peaks_where_the_model_does(tab: Any, page: Served, tmp_path
 
 def test_hovering_shows_another_map_and_leaving_brings_the_first_back(tab: Any) -> None:
     first = pixels(canvas(tab))
-    tab.locator(".egma-lines button").nth(1).hover()
+    tab.locator(".egma-lines [aria-pressed=false]").first.hover()
     assert np.abs(pixels(canvas(tab)) - first).max() > 20
     tab.mouse.move(5, 5)
     assert np.abs(pixels(canvas(tab)) - first).max() == 0
@@ -121,6 +68,11 @@ def test_hovering_shows_another_map_and_leaving_brings_the_first_back(tab: Any) 
 def test_controls_change_the_picture(tab: Any) -> None:
     seen = [pixels(canvas(tab))]
     for change in (
+        lambda: tab.get_by_label("Spots").first.uncheck(),
+        lambda: tab.get_by_label("Each its own scale").first.check(),
+        lambda: tab.get_by_label("Outline").first.check(),
+        lambda: tab.get_by_label("Outline").first.uncheck(),
+        lambda: tab.get_by_label("Only above").first.fill("0.6"),
         lambda: tab.get_by_label("Smooth").first.uncheck(),
         lambda: tab.get_by_label("Colours").first.select_option("viridis"),
         lambda: tab.get_by_label("Only the lungs' frame").first.check(),
@@ -137,6 +89,7 @@ def test_the_lungs_frame_leaves_the_rest_of_the_picture_grey(tab: Any, page: Ser
     chest = next(box for box in page.corpus.examples[0]["boxes"] if box["label"] == "Chest")
     x_min, y_min, x_max, y_max = (chest[name] for name in ("x_min", "y_min", "x_max", "y_max"))
     tab.get_by_label("Only the lungs' frame").first.check()
+    tab.get_by_label("Spots").first.uncheck()
     seen = pixels(canvas(tab))
     rows, columns = (np.arange(n) / n for n in seen.shape[:2])
     outside = (rows[:, None] < y_min - 0.02) | (rows[:, None] > y_max + 0.02)
@@ -145,82 +98,29 @@ def test_the_lungs_frame_leaves_the_rest_of_the_picture_grey(tab: Any, page: Ser
     assert colour[outside].max() == 0 and colour[~outside].max() > 50
 
 
-def test_a_frame_that_a_person_draws(tab: Any, tmp_path: Path) -> None:
-    choose_picture(tab, write_image(tmp_path, "picture.png", *WIDE), "no effusion")
-    assert tab.get_by_label("Only the lungs' frame").first.is_disabled()
-    tab.get_by_role("button", name="Draw that frame").first.click()
-    box = canvas(tab).bounding_box()
-    tab.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.8 * box["height"])
-    tab.mouse.down()
-    tab.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.2 * box["height"])
-    tab.mouse.up()
-    assert tab.get_by_label("Only the lungs' frame").first.is_checked()
-    colour = np.ptp(pixels(canvas(tab)), axis=2)
-    height, width = colour.shape
-    inside = colour[int(0.22 * height) : int(0.78 * height), int(0.27 * width) : int(0.73 * width)]
-    assert inside.max() > 50 and colour[:, : int(0.23 * width)].max() == colour[: int(0.18 * height)].max() == 0
-    assert not tab.get_by_role("button", name="Back to the first order").first.is_visible()  # no place was asked for
-
-
-def test_a_click_takes_a_drawn_frame_back(tab: Any, tmp_path: Path) -> None:
-    choose_picture(tab, write_image(tmp_path, "picture.png", *WIDE), "no effusion")
+def test_a_frame_of_what_is_seen_and_the_whole_picture_takes_it_back(tab: Any, tmp_path: Path) -> None:
+    choose_picture(tab, write_image(tmp_path, "picture.png", *WIDE), "left lower lobe opacity")
+    tab.get_by_label("Spots").first.uncheck()
+    only, take = (
+        tab.get_by_label("Only the lungs' frame").first,
+        tab.get_by_role("button", name="Frame what is seen").first,
+    )
+    assert only.is_disabled()
     before = pixels(canvas(tab))
-    box = canvas(tab).bounding_box()
-    for x, y in ((0.7, 0.7), (0.2, 0.2)):  # the second is a click where the first one's dragging began
-        tab.get_by_role("button", name="Draw that frame").first.click()
-        tab.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.2 * box["height"])
-        tab.mouse.down()
-        tab.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
-        tab.mouse.up()
-        assert tab.get_by_label("Only the lungs' frame").first.is_checked() == (x > 0.2)
-    assert tab.get_by_label("Only the lungs' frame").first.is_disabled()
-    assert np.abs(pixels(canvas(tab)) - before).max() == 0
-
-
-def test_a_frame_that_a_finger_draws(chromium: Any, page: Served) -> None:
-    phone = chromium.new_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
-    faults = []
-    phone.on("pageerror", lambda error: faults.append(str(error)))
-    phone.goto(page.url)
-    phone.wait_for_selector(".egma-lines button")
-    draw = phone.get_by_role("button", name="Draw that frame").first
-    draw.click()
-    canvas(phone).scroll_into_view_if_needed()
-    box = canvas(phone).bounding_box()
-    touch = phone.context.new_cdp_session(phone)
-    for kind, place in (("touchStart", 0.3), ("touchMove", 0.5), ("touchMove", 0.7), ("touchEnd", None)):
-        points = (
-            [] if place is None else [{a: box[a] + place * box[side] for a, side in (("x", "width"), ("y", "height"))}]
-        )
-        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-    assert phone.get_by_label("Only the lungs' frame").first.is_checked()
-    assert draw.get_attribute("aria-pressed") == "false"
-    for _ in range(2):  # the first ends the fling that the emulated drag began
-        canvas(phone).tap(position={"x": 0.5 * box["width"], "y": 0.5 * box["height"]})
-        phone.wait_for_timeout(500)
-    phone.get_by_text("fits best").wait_for()  # nothing of the drawing is left
-    canvas(phone).focus()
-    phone.keyboard.press("ArrowDown")
-    assert faults == []
-    phone.close()
-
-
-def test_a_frame_that_a_person_draws_by_keyboard(tab: Any, tmp_path: Path) -> None:
-    choose_picture(tab, write_image(tmp_path, "picture.png", *WIDE), "no effusion")
-    tab.get_by_role("button", name="Draw that frame").first.focus()
-    for key in ("Enter", *["ArrowRight"] * 5, "Enter", *["ArrowUp"] * 10, *["ArrowLeft"] * 5):
-        tab.keyboard.press(key)  # from 20 to 80 % and 10 to 90 % of the picture, two at a step
-    assert "Lower right corner: 70 % from the left, 70 % from the top" in tab.locator(".egma-said:visible").inner_text()
-    tab.keyboard.press("Enter")
-    assert tab.get_by_label("Only the lungs' frame").first.is_checked()
-    colour = np.ptp(pixels(canvas(tab)), axis=2)
-    rows, columns = (np.flatnonzero(colour.max(axis=axis) > 0)[[0, -1]] / colour.shape[1 - axis] for axis in (1, 0))
-    assert np.allclose(rows, (0.1, 0.7), atol=0.02) and np.allclose(columns, (0.3, 0.7), atol=0.02)
-    drawn = pixels(canvas(tab))
-    tab.get_by_role("button", name="Draw that frame").first.focus()
-    for key in ("Enter", "ArrowRight", "Escape"):
+    canvas(tab).focus()
+    for key in ("+", "+", "+"):  # around the middle
         tab.keyboard.press(key)
-    assert np.abs(pixels(canvas(tab)) - drawn).max() == 0
+    take.click()
+    assert only.is_checked()
+    canvas(tab).focus()
+    tab.keyboard.press("0")
+    colour = np.ptp(pixels(canvas(tab)), axis=2)
+    rows, columns = (np.flatnonzero(colour.max(axis=axis) > 8)[[0, -1]] / colour.shape[1 - axis] for axis in (1, 0))
+    edges = 0.5 - 0.5 / 1.25**3, 0.5 + 0.5 / 1.25**3
+    assert np.allclose(rows, edges, atol=0.02) and np.allclose(columns, edges, atol=0.02)
+    take.click()
+    assert only.is_disabled()
+    assert np.abs(pixels(canvas(tab)) - before).max() == 0
 
 
 def test_a_click_on_the_image_orders_the_sentences_by_that_patch(tab: Any, page: Served, tmp_path: Path) -> None:
@@ -464,6 +364,21 @@ def test_another_picture_does_not_end_a_recording_unasked(tab: Any, tmp_path: Pa
     assert len(asked) == 2 and sent == [] and tab.get_by_role("button", name="Finish").is_enabled()
 
 
+def test_a_recording_that_was_not_downloaded_is_not_lost_unasked(tab: Any) -> None:
+    go(tab, "Record")
+    tab.get_by_role("button", name="Start").click()
+    over = canvas(tab, "recorder").bounding_box()
+    tab.mouse.move(over["x"] + 50, over["y"] + 50)
+    tab.wait_for_timeout(200)
+    asked: list[str] = []
+    tab.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    tab.get_by_role("button", name="Discard").click()
+    assert asked == ["confirm"] and tab.get_by_role("button", name="Finish").is_enabled()
+    tab.evaluate("setTimeout(() => location.reload())")
+    tab.wait_for_timeout(500)
+    assert asked == ["confirm", "beforeunload"] and tab.get_by_role("button", name="Finish").is_enabled()
+
+
 def test_a_report_that_came_with_another_picture_goes_with_it(tab: Any, tmp_path: Path) -> None:
     tab.locator("#radiograph input[type=file]").set_input_files(write_image(tmp_path, "picture.png", *WIDE))
     tab.get_by_text("Type a report, one sentence a line.").wait_for()
@@ -496,7 +411,7 @@ def test_a_phone_shows_every_tab_without_scrolling_sideways(chromium: Any, page:
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
     out_of_reach = phone.locator(".egma :visible, [role=tab]:visible, .overflow-menu:visible").evaluate_all(
         """all => all.filter((one) => one.getBoundingClientRect().right > 391
-            && !one.closest(".egma-scroll, .egma-strip")).map((one) => one.outerHTML.slice(0, 120))"""
+            && !one.closest(".egma-scroll, .egma-strip, .egma-thumbnails")).map((one) => one.outerHTML.slice(0, 120))"""
     )
     assert out_of_reach == []
     phone.close()

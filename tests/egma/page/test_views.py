@@ -1,5 +1,6 @@
 """What the page shows is what the package says, by another way."""
 
+import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -94,6 +95,29 @@ def test_another_picture_forgets_the_one_before(model: PageModel, session: Sessi
     assert after["picture"] != before["picture"]
     assert [line["map"] for line in after["lines"]] != [line["map"] for line in before["lines"]]
     assert (shown := picture_view(session.picture)) is not None and shown["id"] == after["picture"]
+
+
+def test_a_sentence_has_its_rank_among_the_others_of_the_corpus(
+    model: PageModel, session: Session, phantom_data: Path
+) -> None:
+    references = Corpus(phantom_data).references(model)
+    texts = list(references.place)
+    said = {one["text"] for row in load_readings(phantom_data, "validation") for one in row["sentences"]}
+    assert len(texts) == len(set(texts)) == min(64, len(said)) and set(texts) <= said
+    report = session.report = [*SENTENCES, texts[3]]
+    shown = json.loads(json.dumps(align_view(model, session, references)))  # plain numbers alone
+    ranks = [line["rank"] for line in shown["lines"]]
+    session.report = list(dict.fromkeys([*texts, *report]))
+    alone = align_view(model, session)["lines"]
+    score = {line["text"]: line["scores"][0]["value"] for line in alone}
+    assert all("rank" not in line for line in alone)
+    for sentence, rank in zip(report, ranks, strict=True):
+        others = [score[text] for text in texts if text != sentence]
+        above, level = (
+            sum(sign(one - score[sentence]) for one in others)
+            for sign in (lambda d: d > 1e-3, lambda d: abs(d) <= 1e-3)
+        )
+        assert rank["of"] == 1 + len(others) and 1 + above <= rank["place"] <= 1 + above + level  # scores are rounded
 
 
 def test_sentences_that_the_model_cuts_are_counted(model: PageModel, session: Session) -> None:
@@ -203,6 +227,8 @@ def test_a_sentence_without_gaze_of_its_own_says_why(model: PageModel, session: 
     session.recording = Recording(spoken, fixations, [], [])
     shown = gaze_view(model, session, *centre_of(None, 0.05))["sentences"]
     assert [one.get("reason") for one in shown] == [None, "no fixation in its window", "the sentence is untimed"]
+    lead = model.lead_seconds
+    assert [one["window"] for one in shown] == [[-lead, 1 - lead], [5 - lead, 6 - lead], None]
 
 
 def test_a_recording_without_words_plays_with_the_typed_report(model: PageModel, session: Session) -> None:

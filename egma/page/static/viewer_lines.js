@@ -1,0 +1,79 @@
+"use strict";
+// Lines with their scores and all their maps as small multiples: one group, through which the arrow keys go.
+egma.linesAndMaps = (label, { choose, preview }) => {
+  const { make } = egma;
+  const SMALL_SIDE = 132; // pixels of a small multiple
+  const list = make("ol", { class: "egma-lines", "aria-label": `${label}: arrow keys move, Enter chooses`, onkeydown: move });
+  const strip = make("div", { class: "egma-strip", role: "group", "aria-label": `All maps: ${label}`, onkeydown: move });
+
+  // The arrow keys, along the lines or along the maps.
+  function move(event) {
+    const step = { ArrowUp: -1, ArrowDown: 1, ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const buttons = [...event.currentTarget.querySelectorAll("button")];
+    buttons[buttons.indexOf(event.target) + step]?.focus();
+  }
+
+  function button(place, attributes, ...children) {
+    return make("button", { type: "button", "data-place": place, onclick: () => choose(place),
+      onmouseenter: () => preview(place), onmouseleave: () => preview(null),
+      onfocus: () => preview(place), onblur: () => preview(null), ...attributes }, ...children);
+  }
+
+  function lineElement(value, place, here) {
+    const line = value.lines[place];
+    const absence = egmaWords.absence(line.text);
+    const scores = [...(here ? [`here ${here(line).toFixed(2)}`] : []), egma.scoreText(line.scores)].join(" · ");
+    return make("li", {}, button(place, {},
+      make("span", { class: "egma-text" }, line.text),
+      absence && !value.bars ? make("span", { class: "egma-absent", title: "By its words: a bright map is no finding here" }, absence) : null,
+      line.detail ? make("span", { class: "egma-detail" }, line.detail) : null,
+      line.rank ? make("span", { class: "egma-rank" }, `rank ${line.rank.place} of ${line.rank.of} sentences on this image`) : null,
+      value.bars ? bars(value, line.scores) : make("span", { class: "egma-scores" }, scores)));
+  }
+
+  function bars(value, scores) {
+    const all = value.lines.flatMap((line) => line.scores.map((score) => score.value));
+    const [low, high] = [Math.min(0, ...all), Math.max(0, ...all, 1e-6)];
+    const share = (number) => `${(100 * (number - low)) / (high - low)}%`;
+    return make("span", { class: "egma-bars" }, ...scores.flatMap((score, kind) => {
+      const [from, to] = [Math.min(0, score.value), Math.max(0, score.value)];
+      const bar = make("span", { class: `egma-bar egma-bar-${kind}` });
+      bar.style.marginLeft = share(from);
+      bar.style.width = `calc(${share(to)} - ${share(from)})`;
+      return [make("span", { class: "egma-bar-title" }, score.title), make("span", { class: "egma-bar-box" }, bar),
+        make("span", { class: "egma-bar-value" }, score.value.toFixed(2))];
+    }));
+  }
+
+  // The lines in the order of `places`; `here(line)`: its cosine at the place that was asked for.
+  function showLines(value, places, here) {
+    list.replaceChildren(...places.map((place) => lineElement(value, place, here)));
+  }
+
+  function showMaps(value, picture, look, scaleOf, within) {
+    const smallLook = { ...look, opacity: Math.max(look.opacity, 0.5) };
+    strip.replaceChildren(...value.lines.map((line, place) => {
+      const [width, height] = egma.sized(picture, SMALL_SIDE);
+      const canvas = make("canvas", { width, height, role: "img",
+        "aria-label": `${line.text}: ${egma.peakInWords(line.map, value.grid, picture)}` });
+      const context = canvas.getContext("2d");
+      context.drawImage(picture.image, 0, 0, width, height);
+      const heat = egma.colored(line.map, value.grid, picture, smallLook, scaleOf(line), within, SMALL_SIDE);
+      egma.overlay(context, heat, width, height, look.smooth);
+      return button(place, { title: line.text }, canvas, make("span", {}, line.text));
+    }));
+  }
+
+  // The chosen line is where the Tab key enters.
+  function mark(chosen) {
+    for (const one of [list, strip].flatMap((group) => [...group.querySelectorAll("button")])) {
+      const isChosen = Number(one.dataset.place) === chosen;
+      one.setAttribute("aria-pressed", String(isChosen));
+      one.tabIndex = isChosen && list.contains(one) ? 0 : -1;
+    }
+  }
+
+  return { list, strip, showLines, showMaps, mark };
+};
