@@ -1,6 +1,7 @@
 """What breaks elsewhere is a sentence here, soon, and leaves nothing behind."""
 
 import json
+import secrets
 import threading
 from functools import partial
 from pathlib import Path
@@ -136,17 +137,27 @@ def test_without_a_picture_every_view_says_so(page: Served) -> None:
         assert "Choose an image first" in refused(client, *inputs, api_name=api_name)
 
 
-def posted(page: Served, api_name: str, data: list[Any]) -> str:
+def posted(page: Served, api_name: str, data: list[Any], session: str = "") -> str:
     """What the server says to a request that no client of Gradio would send."""
-    name = httpx.post(f"{page.url}gradio_api/call/{api_name}", json={"data": data}, timeout=10).json()["event_id"]
-    with httpx.stream("GET", f"{page.url}gradio_api/call/{api_name}/{name}", timeout=10) as answer:
-        return "".join(answer.iter_text())
+    session = session or secrets.token_hex(4)
+    names = {fn.api_name: number for number, fn in page.blocks.fns.items()}
+    call = {"data": data, "fn_index": names[api_name], "session_hash": session}
+    joined = httpx.post(f"{page.url}gradio_api/queue/join", json=call, timeout=10)
+    if joined.status_code != 200:
+        return joined.text
+    address, said = f"{page.url}gradio_api/queue/data", ""
+    with httpx.stream("GET", address, params={"session_hash": session}, timeout=10) as answer:
+        for line in answer.iter_lines():
+            said += line
+            if "process_completed" in line:
+                break
+    return said
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "app.py", "../../etc/passwd", "file:///etc/passwd"])
 def test_a_path_is_not_opened(page: Served, path: str) -> None:
     said = posted(page, "align", [{"path": path, "meta": {"_type": "gradio.FileData"}}, "heart"])
-    assert "event: error" in said and "root:" not in said
+    assert "was not uploaded" in said and "root:" not in said
     assert left_behind(page) == []
     assert httpx.get(f"{page.url}gradio_api/file={path}").status_code in (403, 404)
 
@@ -191,16 +202,18 @@ def test_nobody_passes_the_queue_by_or_sees_anothers_picture(page: Served, tmp_p
     with path.open("rb") as file:
         (there,) = httpx.post(f"{page.url}gradio_api/upload", files={"files": file}).json()
     picture = {"path": there, "meta": {"_type": "gradio.FileData"}}
-    assert "event: complete" in posted(page, "align", [picture, "heart"])
+    assert '"success":true' in posted(page, "align", [picture, "heart"])
     assert "Choose an image first" in posted(page, "read", ["heart"])
     answer = httpx.post(f"{page.url}gradio_api/{route}", json={"data": ["heart"]})
-    assert answer.status_code == 404 and "queue" in answer.text
+    assert answer.status_code == 404 and "no such address" in answer.text
 
 
 def test_requests_that_wait_are_bounded(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     monkeypatch.setattr(page.handlers.model, "image_bank", lambda session: release.wait(30))
-    ask = partial(httpx.post, f"{page.url}gradio_api/call/read", json={"data": ["heart"]}, timeout=10)
+    number = next(number for number, fn in page.blocks.fns.items() if fn.api_name == "read")
+    call = {"data": ["heart"], "fn_index": number, "session_hash": "waiting"}
+    ask = partial(httpx.post, f"{page.url}gradio_api/queue/join", json=call, timeout=10)
     try:
         answers = [ask() for _ in range(MAX_WAITING + 3)]
     finally:
