@@ -145,6 +145,7 @@ REASONS = {
     "unexpected_image_mode": "The picture is of a kind that cannot be shown; expected grey values or RGB.",
     "dicom_several_frames": "The DICOM file holds several frames; expected one picture.",
     "dicom_without_picture": "The DICOM file holds no picture, or is cut off before it.",
+    "dicom_with_too_many_items": "The DICOM file holds too many items beside the picture; expected a radiograph's few.",
     "times_run_backwards": "The times of the samples run backwards; expected them in order.",
     "samples_too_far_apart": "The samples are too far apart to find fixations in them; expected 20 a second or more.",
 }
@@ -165,6 +166,7 @@ def require_flat(text: str, name: str, deepest: int, most: int) -> None:
     opening = np.isin(brackets, list(_OPENING))
     depth = int(np.where(opening, 1, -1).cumsum().max(initial=0))
     if depth > deepest:
-        raise UserError(f"{name}: the JSON is nested {depth:,} deep; at most {deepest} are read.")
+        raise UserError(f"{name}: expected JSON; it is nested {depth:,} deep, and at most {deepest} are read.")
     if opening.sum() > most:
-        raise UserError(f"{name}: the JSON holds {int(opening.sum()):,} lists and objects; at most {most:,} are read.")
+        count = int(opening.sum())
+        raise UserError(f"{name}: expected JSON; it holds {count:,} lists and objects, and at most {most:,} are read.")

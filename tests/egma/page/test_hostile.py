@@ -1,8 +1,10 @@
 """What breaks elsewhere is a sentence here, soon, and leaves nothing behind."""
 
+import base64
 import json
 import secrets
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from gradio_client.exceptions import AppError
 from egma.page.inputs import MAX_FIXATIONS
 from egma.page.page import MAX_WAITING
 from tests.egma.page.conftest import Served
-from tests.egma.page.hostile import dicom, encoded, hostile_pictures, noise, write
+from tests.egma.page.hostile import dicom, encoded, hostile_pictures, hostile_recordings, noise, polyglots, write
 
 COLUMNS = ("x", "y", "start", "duration")
 COUNT = MAX_FIXATIONS + 1
@@ -71,6 +73,7 @@ def test_reports(client: Client, page: Served, tmp_path: Path, report: Any, mess
         (": a prompt", "has no finding before the colon"),
         ("<img src=x onerror=alert(1)>:", "&lt;img src=x onerror=alert(1)&gt;"),
         ("A: b\nA: c", "is there twice"),
+        ("Finding: " + " | ".join(f"{n} " + "x" * 390 for n in range(200)), "characters together; at most 19,200"),
         ("x" * 401 + ": a prompt", "A finding or prompt has 401 characters"),
         ("", "at least one finding"),
     ],
@@ -82,6 +85,7 @@ def test_reports(client: Client, page: Served, tmp_path: Path, report: Any, mess
         "no name",
         "HTML",
         "twice",
+        "200 long prompts",
         "long name",
         "empty",
     ],
@@ -113,6 +117,33 @@ def test_recordings(client: Client, page: Served, tmp_path: Path, name: str, con
     path = write(tmp_path, name, content.encode())
     assert message in refused(client, handle_file(str(path)), None, "heart", api_name="/gaze")
     assert left_behind(page) == []
+
+
+@pytest.mark.parametrize(("name", "content", "message"), hostile_recordings(), ids=lambda value: str(value)[:24])
+def test_recordings_that_no_tracker_writes(
+    client: Client, page: Served, tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    client.predict(handle_file(str(write(tmp_path, "a.png", encoded(noise(), "PNG")))), "heart", api_name="/align")
+    began = time.perf_counter()
+    assert message in refused(client, handle_file(str(write(tmp_path, name, content))), None, "heart", api_name="/gaze")
+    assert time.perf_counter() - began < 5 and left_behind(page) == []
+
+
+@pytest.mark.parametrize(("name", "content"), polyglots(), ids=lambda value: str(value)[:24])
+def test_of_a_polyglot_the_picture_alone_is_shown(
+    client: Client, page: Served, tmp_path: Path, name: str, content: bytes
+) -> None:
+    picture, *_ = client.predict(handle_file(str(write(tmp_path, name, content))), "heart", api_name="/align")
+    assert b"SECRET" not in base64.b64decode(picture["src"].partition(",")[2])
+    assert left_behind(page) == []
+
+
+def test_two_who_send_the_same_file_at_once_are_both_answered(page: Served, tmp_path: Path) -> None:
+    path = handle_file(str(write(tmp_path, "a.png", encoded(noise(), "PNG"))))
+    clients = [Client(page.url, verbose=False) for _ in range(4)]
+    jobs = [client.submit(path, "heart", api_name="/align") for client in clients for _ in range(4)]
+    assert len({job.result(timeout=60)[0]["id"] for job in jobs}) == 1
+    assert left_behind(page) == [] and list(page.uploads.iterdir()) == []
 
 
 def test_a_picture_is_shown_though_its_report_cannot_be_read(client: Client, page: Served, tmp_path: Path) -> None:
