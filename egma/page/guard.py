@@ -3,15 +3,16 @@
 import asyncio
 import base64
 import hmac
-import ipaddress
 import re
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, UploadFile
+from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse
@@ -20,7 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 from dataset_scripts.files.json_files import parse_json
 from dataset_scripts.schema import UserError
 from egma.page.safety import SOMETHING_WRONG, log_fault, require_flat
-from egma.page.uploads import MAX_UPLOAD_BYTES, Uploads
+from egma.page.uploads import MAX_UPLOAD_BYTES, Uploads, plain_file_name
 
 API = "/gradio_api"
 JOIN, UPLOAD, PROGRESS = f"{API}/queue/join", f"{API}/upload", f"{API}/upload_progress"
@@ -45,12 +46,7 @@ CONTENT_SECURITY_POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; "
     "base-uri 'self'; form-action 'self'; frame-ancestors "
 )
-HEADERS = {
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), geolocation=(), microphone=()",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
+HEADERS = ((b"referrer-policy", b"no-referrer"), (b"x-content-type-options", b"nosniff"))
 
 
 class Refused(Exception):
@@ -65,15 +61,13 @@ class Door:
     """Whom the page answers.
 
     Args:
-        hosts: names that a request may ask for, lower case; another is a name of somebody else that leads here.
-        any_address: a numeric address, too, which no name server can point elsewhere.
+        hosts: names that a request may ask for, lower case, "*" any; another may be a stranger's that leads here.
         frame_ancestors: who may show the page in a frame, as a content security policy has it.
         passwords: by user; none: everybody is let in.
         root_path: under which a proxy has the page.
     """
 
     hosts: frozenset[str] = LOCAL_HOSTS
-    any_address: bool = False
     frame_ancestors: str = "'self'"
     passwords: Mapping[str, str] = field(default_factory=dict)
     root_path: str = ""
@@ -81,29 +75,16 @@ class Door:
     def knows(self, host: str) -> bool:
         """Whether `host`, as a header has it, is a name of this page."""
         name = re.sub(r":\d+$", "", host.lower()).strip("[]")
-        return name in self.hosts or (self.any_address and _is_address(name))
+        return name in self.hosts or "*" in self.hosts
 
     def lets_in(self, authorization: str) -> bool:
         """Whether an Authorization header (basic, RFC 7617) holds a user and the password."""
         if not self.passwords:
             return True
-        scheme, _, encoded = authorization.partition(" ")
-        if scheme.lower() != "basic":
-            return False
-        try:
-            user, _, password = base64.b64decode(encoded).decode().partition(":")
-        except ValueError:
-            return False
-        expected = self.passwords.get(user, secrets.token_hex())
-        return hmac.compare_digest(password.encode(), expected.encode())
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
+        with suppress(ValueError):
+            user, _, password = base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")
+            return hmac.compare_digest(password.encode(), self.passwords.get(user, secrets.token_hex()).encode())
         return False
-    return True
 
 
 class Guard:
@@ -112,8 +93,7 @@ class Guard:
     def __init__(self, app: Any, door: Door, uploads: Uploads) -> None:
         self.app, self.door, self.uploads = app, door, uploads
         policy = CONTENT_SECURITY_POLICY + door.frame_ancestors
-        headers = HEADERS | {"content-security-policy": policy}
-        self.headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+        self.headers = [*HEADERS, (b"content-security-policy", policy.encode())]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -134,10 +114,12 @@ class Guard:
         except ClientDisconnect:
             pass
         except Exception as error:
-            if not isinstance(error, Refused):
+            refused = error if isinstance(error, Refused) else Refused(500, SOMETHING_WRONG)
+            if error is not refused:
                 log_fault(error)
             if not begun:
-                await _refusal(error)(scope, receive, answer)
+                asked = {"www-authenticate": 'Basic realm="EGMA", charset="UTF-8"'} if refused.status == 401 else None
+                await JSONResponse({"detail": refused.sentence}, refused.status, asked)(scope, receive, answer)
 
     async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, path = Headers(scope=scope), scope["path"]
@@ -191,24 +173,20 @@ class Guard:
 
     async def _upload(self, scope: Scope, receive: Receive) -> str:
         """Where the one file of a form waits from now on. Until it is whole, it is a file without a name."""
-        visitor = (scope.get("client") or ("",))[0]
-        size = Headers(scope=scope).get("content-length", "")
-        if not size.isdecimal():
+        request, visitor = Request(scope, receive), (scope.get("client") or ("",))[0]
+        size = int(request.headers.get("content-length", MAX_FORM_BYTES + 1))
+        if size > MAX_FORM_BYTES:
+            await _body(receive, MAX_UPLOAD_BYTES)
             raise Refused(411, "An upload says how many bytes it has.")
-        request = Request(scope, receive)
         try:
-            async with asyncio.timeout(BODY_SECONDS):
-                if int(size) > MAX_FORM_BYTES:
-                    async for _ in request.stream():  # so that whoever sends it hears why it is refused
-                        pass
-                    raise Refused(413, f"The file has {int(size):,} bytes; at most {MAX_UPLOAD_BYTES:,} are read.")
-                with self.uploads.room(visitor, int(size)):
-                    async with request.form(max_files=1, max_fields=0) as form:
-                        file = form.get("files")
-                        if not isinstance(file, UploadFile):
-                            raise Refused(400, "The form holds no file.")
-                        return await asyncio.to_thread(self.uploads.add, visitor, file.filename or "", file.file)
-        except MultiPartException:
+            with self.uploads.place(visitor, size) as folder:
+                async with asyncio.timeout(BODY_SECONDS), request.form(max_files=1, max_fields=0) as form:
+                    file: Any = form["files"]
+                    path = folder / plain_file_name(file.filename or "")
+                    with path.open("wb") as kept:
+                        await asyncio.to_thread(shutil.copyfileobj, file.file, kept)
+                    return str(path)
+        except (MultiPartException, KeyError, AttributeError):
             raise Refused(400, "An upload is a form with one file.") from None
         except UserError as error:
             raise Refused(429, str(error)) from None
@@ -226,16 +204,11 @@ def _values(data: Any) -> Iterator[Any]:
 
 async def _body(receive: Receive, most_bytes: int) -> bytes:
     """The whole body. One that is too long is read to its end, so that whoever sends it hears why it is refused."""
-    data, size, more = bytearray(), 0, True
+    data, size = bytearray(), 0
     async with asyncio.timeout(BODY_SECONDS):
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            part = message.get("body", b"")
-            size, more = size + len(part), message.get("more_body", False)
-            if size <= most_bytes:
-                data += part
+        async for part in Request({"type": "http"}, receive).stream():
+            size += len(part)
+            data += part if size <= most_bytes else b""
     if size > most_bytes:
         raise Refused(413, f"The request has {size:,} bytes; at most {most_bytes:,} are read.")
     return bytes(data)
@@ -248,12 +221,3 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return parts.pop() if parts else await receive()
 
     return again
-
-
-def _refusal(error: Exception) -> JSONResponse:
-    if isinstance(error, TimeoutError):
-        error = Refused(408, f"The request took more than {BODY_SECONDS} seconds to arrive.")
-    if not isinstance(error, Refused):
-        error = Refused(500, SOMETHING_WRONG)
-    asked = {"www-authenticate": 'Basic realm="EGMA", charset="UTF-8"'} if error.status == 401 else None
-    return JSONResponse({"detail": error.sentence}, error.status, asked)

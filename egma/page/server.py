@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import uvicorn
@@ -16,7 +17,8 @@ from egma.page.page import launch_options
 from egma.page.session import MAX_SESSIONS
 from egma.page.uploads import SWEPT_EVERY_SECONDS, Uploads
 
-END_SECONDS = 2
+OPTIONS: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False, "ws": "none"}
+OPTIONS |= {"lifespan": "on", "timeout_graceful_shutdown": 2}
 
 
 @contextmanager
@@ -37,19 +39,7 @@ def answering(page: gr.Blocks, host: str, port: int, door: Door, folder: Path) -
         FastAPI(openapi_url=None), page, "/", root_path=door.root_path or None, **launch_options()
     )
     page.is_running = page.has_launched = True
-    server = uvicorn.Server(
-        uvicorn.Config(
-            Guard(app, door, uploads),
-            host,
-            port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            ws="none",
-            lifespan="on",
-            timeout_graceful_shutdown=END_SECONDS,
-        )
-    )
+    server = uvicorn.Server(uvicorn.Config(Guard(app, door, uploads), host, port, **OPTIONS))
     threads = [threading.Thread(target=server.run), threading.Thread(target=_sweep, args=(uploads, ended))]
     for thread in threads:
         thread.start()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from dataset_scripts.schema import UserError
 
@@ -30,50 +30,44 @@ class Uploads:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self._waiting: dict[Path, _File] = {}
-        self._arriving: list[_File] = []
         self._lock = threading.Lock()
 
     @contextmanager
-    def room(self, visitor: str, size_bytes: int) -> Iterator[None]:
-        """Room for a file while it arrives.
+    def place(self, visitor: str, size_bytes: int) -> Iterator[Path]:
+        """A folder that nobody can guess, for a file that arrives; gone again unless it did.
 
         Raises:
             UserError: the quota of the visitor, or of all of them, is used up.
         """
-        file = _File(visitor, size_bytes, time.monotonic())
+        folder = self.folder / secrets.token_hex(16)
         with self._lock:
-            there = [*self._arriving, *(one for path, one in self._waiting.items() if path.exists())]
-            own = sum(one.size_bytes for one in there if one.visitor == visitor)
-            if own + size_bytes > MAX_BYTES_A_VISITOR or sum(one.size_bytes for one in there) + size_bytes > MAX_BYTES:
-                raise UserError(f"Too many files wait to be read; try again in {KEPT_SECONDS // 60} minutes.")
-            self._arriving.append(file)
+            there = [one for other, one in self._waiting.items() if other.exists()]
+            own = [one for one in there if one.visitor == visitor]
+            for most, files in ((MAX_BYTES_A_VISITOR, own), (MAX_BYTES, there)):
+                if sum(one.size_bytes for one in files) + size_bytes > most:
+                    raise UserError(f"Too many files wait to be read; try again in {KEPT_SECONDS // 60} minutes.")
+            folder.mkdir(mode=0o700)
+            self._waiting[folder] = _File(visitor, size_bytes, time.monotonic())
         try:
-            yield
-        finally:
-            with self._lock:
-                self._arriving.remove(file)
-
-    def add(self, visitor: str, name: str, content: BinaryIO) -> str:
-        """Where the file waits from now on: under a plain form of its name, in a folder that nobody can guess."""
-        plain = re.sub(r"[^\w. ()-]", "_", name)[-NAME_CHARACTERS:].lstrip(".") or "file"
-        path = self.folder / secrets.token_hex(16) / plain
-        path.parent.mkdir(mode=0o700)
-        with path.open("wb") as file:
-            shutil.copyfileobj(content, file)
-            size_bytes = file.tell()
-        with self._lock:
-            self._waiting[path] = _File(visitor, size_bytes, time.monotonic())
-        return str(path)
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def __contains__(self, path: object) -> bool:
-        return isinstance(path, str) and Path(path) in self._waiting
+        return isinstance(path, str) and Path(path).parent in self._waiting and Path(path).name != ".."
 
     def sweep(self, kept_seconds: float = KEPT_SECONDS) -> None:
         """Remove what has waited for too long, and forget what was read."""
         now = time.monotonic()
         with self._lock:
-            for path, file in list(self._waiting.items()):
+            for folder, file in list(self._waiting.items()):
                 if now - file.since_seconds > kept_seconds:
-                    shutil.rmtree(path.parent, ignore_errors=True)
-                if not path.exists():
-                    del self._waiting[path]
+                    shutil.rmtree(folder, ignore_errors=True)
+                if not folder.exists():
+                    del self._waiting[folder]
+
+
+def plain_file_name(name: str) -> str:
+    """What a visitor calls a file, as a name without a place."""
+    return re.sub(r"[^\w. ()-]", "_", name)[-NAME_CHARACTERS:].lstrip(".") or "file"

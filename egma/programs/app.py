@@ -93,23 +93,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def door_of(arguments: argparse.Namespace) -> Door:
     """Whom the page answers; raises UserError where that would be anybody, and nobody said so."""
-    host, space = arguments.host.lower(), os.environ.get("SPACE_HOST")  # the latter is set by Hugging Face
+    host = arguments.host.lower()
     passwords = {} if arguments.auth is None else read_passwords(arguments.auth)
     if host not in LOCAL_HOSTS and not passwords and not arguments.i_know_it_is_open:
         raise UserError(
             f"--host {host}: whoever reaches that address could use the page; name a file of user:password lines with "
             "--auth, or say --i-know-it-is-open"
         )
-    everywhere = host in ("0.0.0.0", "::")
-    names = [
-        host,
-        *arguments.allowed_hosts,
-        *([space] if space else []),
-        *([socket.gethostname()] if everywhere else []),
-    ]
-    ancestors = ["'self'", *arguments.frame_ancestors, *(["https://huggingface.co"] if space else [])]
-    hosts = LOCAL_HOSTS.union(map(str.lower, names))
-    return Door(hosts, everywhere, " ".join(ancestors), passwords, arguments.root_path.rstrip("/"))
+    hosts = LOCAL_HOSTS.union(map(str.lower, [host, *arguments.allowed_hosts]))
+    ancestors = " ".join(["'self'", *arguments.frame_ancestors])
+    return Door(hosts, ancestors, passwords, arguments.root_path.rstrip("/"))
 
 
 def read_passwords(path: Path) -> dict[str, str]:

@@ -69,6 +69,7 @@ def test_behind_a_password_the_page_is_whole(chromium: Any, module_model: PageMo
     with pytest.MonkeyPatch.context() as patch, served(handlers, tmp_path / "up", patch, door) as page:
         context = chromium.new_context(http_credentials={"username": "anna", "password": "secret"})
         tab = context.new_page()
+        tab.set_default_timeout(60_000)
         tab.goto(page.local_url)
         choose_picture(tab, write_image(tmp_path, "picture.png", 320, 160), "no effusion")
         context.close()

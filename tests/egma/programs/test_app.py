@@ -82,12 +82,6 @@ def test_passwords_may_hold_colons(tmp_path: Path) -> None:
     assert app.read_passwords(tmp_path / "users") == {"anna": "a:b ", "otto": "ü"}
 
 
-def test_a_space_may_be_framed_by_hugging_face_and_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPACE_HOST", "Anna-EGMA.hf.space")
-    assert door("localhost").knows("anna-egma.hf.space")
-    assert door("localhost").frame_ancestors == "'self' https://huggingface.co"
-
-
 def test_names_of_folders_are_no_markup(tiny_model: EgmaModel, processor: EgmaProcessor, tmp_path: Path) -> None:
     model = page_model(tiny_model, processor)
     model.name = "`<img src=x onerror=alert(1)>**a**"
