@@ -17,8 +17,8 @@ from tests.egma.page.hostile import encoded, hostile_pictures, hostile_recording
 
 VISITORS = 16
 SECONDS = float(os.environ.get("EGMA_CROWD_SECONDS", "20"))
-LONGEST_ANSWER_SECONDS = 15
-PAGE_SECONDS = 3
+LONGEST_ANSWER_SECONDS = 45  # on a machine with other work
+PAGE_SECONDS = 15
 
 
 def attacks(page: Served, folder: Path) -> list[Callable[[Client], Any]]:

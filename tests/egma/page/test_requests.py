@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from egma.page.guard import API, ROUTES, Door
@@ -73,3 +74,12 @@ def test_behind_a_password_the_page_is_whole(chromium: Any, module_model: PageMo
         tab.goto(page.local_url)
         choose_picture(tab, write_image(tmp_path, "picture.png", 320, 160), "no effusion")
         context.close()
+
+
+def test_behind_a_proxy_the_page_knows_where_it_is(module_model: PageModel, tmp_path: Path) -> None:
+    door, handlers = Door(frozenset({"page.example"}), root_path="/egma"), Handlers(module_model, None)
+    with pytest.MonkeyPatch.context() as patch, served(handlers, tmp_path / "up", patch, door) as page:
+        headers = {"host": "page.example", "x-forwarded-proto": "https"}
+        assert httpx.get(f"{page.local_url}config", headers=headers).json()["root"] == "https://page.example/egma"
+        stranger = headers | {"x-forwarded-host": "evil.example"}
+        assert httpx.get(f"{page.local_url}config", headers=stranger).status_code == 421
