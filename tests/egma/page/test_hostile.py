@@ -227,6 +227,18 @@ def test_nothing_that_was_sent_is_logged_but_size_and_hash(
     assert f"upload: {path.stat().st_size} bytes" in logged[0]
 
 
+@pytest.mark.parametrize(
+    "data", [["SECRET"], ["SECRET", "SECRET"], [{"a": "SECRET"}, []], [["SECRET"], {"b": "SECRET"}]]
+)
+def test_what_gradio_stumbles_over_is_not_logged(
+    page: Served, data: list[Any], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = posted(page, "align", data)
+    written = capfd.readouterr()
+    assert '"success":false' in said
+    assert "SECRET" not in caplog.text + written.out + written.err and "Traceback" not in written.err
+
+
 @pytest.mark.parametrize("route", ["run/read", "api/read"])
 def test_nobody_passes_the_queue_by_or_sees_anothers_picture(page: Served, tmp_path: Path, route: str) -> None:
     path = write(tmp_path, "a.png", encoded(noise(), "PNG"))
