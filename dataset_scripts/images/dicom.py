@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 1 << 28  # packed or not; the largest picture that is accepted has half of that
 PREAMBLE_BYTES = 128
+MAX_ITEMS = 10_000  # of its sequences, and fragments of its picture; pydicom makes an object of each, skipped or not
+_ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # their tag in either order of bytes
 _META_START = PREAMBLE_BYTES + 4 + 12  # "DICM" and the element that says how long the rest of the file meta group is
 _DEFLATED, _EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.1"
 _RLE = "1.2.840.10008.1.2.5"
@@ -138,6 +140,7 @@ def _parse(path: Path) -> "Dataset":
 
     meta = read_file_meta_info(path)
     if meta.TransferSyntaxUID != _DEFLATED:
+        _require_few_items(path.read_bytes(), path.name)
         return dcmread(path, specific_tags=list(_NEEDED))
     packed = path.read_bytes()[_META_START + meta.FileMetaInformationGroupLength :]
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -146,10 +149,19 @@ def _parse(path: Path) -> "Dataset":
         raise Dropped("image_too_large", f"{path.name}, inflates to more than {MAX_FILE_BYTES} bytes")
     if not unpacker.eof:
         raise Dropped("image_not_decodable", f"{path.name}: the deflated data are truncated")
+    _require_few_items(content, path.name)
     header = dcmread(io.BytesIO(content), force=True, specific_tags=list(_NEEDED))
     meta.TransferSyntaxUID = type(meta.TransferSyntaxUID)(_EXPLICIT_LITTLE_ENDIAN)
     header.file_meta = meta
     return header
+
+
+def _require_few_items(content: bytes, name: str) -> None:
+    items = max(map(content.count, _ITEMS))
+    if items > MAX_ITEMS:
+        raise Dropped(
+            "dicom_with_too_many_items", f"{name}: {items:,} items of sequences; at most {MAX_ITEMS:,} are read"
+        )
 
 
 def _check(header: "Dataset", name: str, max_pixels: int) -> None:

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from dataset_scripts.corpora.reflacx_tables import CHEST_LABEL
 from dataset_scripts.files.json_files import read_json
+from dataset_scripts.files.texts import read_text
 from dataset_scripts.gaze.tracker_columns import Frame, Source
 from dataset_scripts.gaze.tracker_gaze import read_gaze
 from dataset_scripts.images.dicom import is_dicom
@@ -21,14 +22,16 @@ from dataset_scripts.ledger import Dropped, Impossible, Ledger
 from dataset_scripts.schema import Box, Reading, Recording, Sentence, UserError
 from dataset_scripts.speech.sentences import split_sentences
 from dataset_scripts.speech.transcripts import read_transcript
+from egma.page.safety import require_flat
 from modeling_egma.pictures_egma import as_picture
 
-MAX_PIXELS = 32_000_000
+MAX_PIXELS, MAX_PIXEL_BYTES = 32_000_000, 96_000_000
 SHOWN_SIDE = 1024  # pixels of the long side, as shown and as encoded
 MAX_SENTENCES, MAX_SENTENCE_CHARACTERS = 24, 400
 MAX_REPORT_CHARACTERS = MAX_SENTENCES * MAX_SENTENCE_CHARACTERS
-MAX_FINDINGS, MAX_PROMPTS = 32, 200
+MAX_FINDINGS, MAX_PROMPTS, MAX_PROMPT_CHARACTERS = 32, 200, 2 * MAX_REPORT_CHARACTERS
 MAX_RECORDING_BYTES, MAX_FIXATIONS = 1 << 23, 5000
+MAX_DEPTH, MAX_LISTS = 16, 50_000  # of JSON: an object a sample, ten minutes of them
 PROMPT_SEPARATOR = "|"
 MOUSE_SOURCE = "tracker/mouse"
 
@@ -77,7 +80,7 @@ def _check_header(path: Path) -> None:
     try:
         with Image.open(path, formats=FORMATS) as picture:
             width, height = picture.size
-            pages = getattr(picture, "n_frames", 1)
+            pages, channels = getattr(picture, "n_frames", 1), len(picture.getbands())
     except UnidentifiedImageError:
         raise UserError("The file is no PNG, JPEG or DICOM picture.") from None
     except Image.DecompressionBombError:  # Pillow's own limit, of four times as many
@@ -86,6 +89,11 @@ def _check_header(path: Path) -> None:
         raise Dropped("image_not_decodable") from None
     if width * height > MAX_PIXELS:
         raise UserError(f"The picture has {width:,} x {height:,} pixels; at most {MAX_PIXELS:,} are read.")
+    if width * height * channels > MAX_PIXEL_BYTES:
+        raise UserError(
+            f"The picture has {width:,} x {height:,} pixels of {channels} channels; with as many, at most "
+            f"{MAX_PIXEL_BYTES // channels:,} are read."
+        )
     if pages > 1:
         raise UserError(f"The picture has {pages} pages; expected one.")
 
@@ -159,6 +167,11 @@ def typed_prompts(text: object) -> dict[str, list[str]]:
     count = sum(map(len, prompts.values()))
     if count > MAX_PROMPTS:
         raise UserError(f"There are {count:,} prompts; at most {MAX_PROMPTS} are scored.")
+    characters = sum(len(part) for parts in prompts.values() for part in parts)
+    if characters > MAX_PROMPT_CHARACTERS:  # others wait for as long as they take
+        raise UserError(
+            f"The prompts have {characters:,} characters together; at most {MAX_PROMPT_CHARACTERS:,} are scored."
+        )
     longest = max(len(text) for name, parts in prompts.items() for text in (name, *parts))
     if longest > MAX_SENTENCE_CHARACTERS:
         raise UserError(f"A finding or prompt has {longest:,} characters; at most {MAX_SENTENCE_CHARACTERS} are read.")
@@ -196,6 +209,9 @@ def open_recording(gaze: Path, transcript: Path | None, picture: Picture) -> Ope
         if path is not None and path.stat().st_size > MAX_RECORDING_BYTES:
             raise UserError(f"{path.name}: larger than {MAX_RECORDING_BYTES:,} bytes; expected one reading.")
     ledger = Ledger()
+    for path in (gaze, transcript):
+        if path is not None and path.suffix.lower() == ".json":
+            require_flat(read_text(path, path.name, ledger), path.name, MAX_DEPTH, MAX_LISTS)
     frame = Frame(picture.width, picture.height, screen=None, width_degrees=None)
     with _named_alone(gaze):
         fixations = read_gaze(Source(gaze, "recording", frame, ledger))
@@ -204,7 +220,7 @@ def open_recording(gaze: Path, transcript: Path | None, picture: Picture) -> Ope
         raise UserError(f"{gaze.name}: no fixation lies on the image ({found}).")
     if len(fixations["x"]) > MAX_FIXATIONS:
         raise UserError(f"{gaze.name}: {len(fixations['x']):,} fixations; at most {MAX_FIXATIONS:,} are shown.")
-    declared: dict[str, Any] = read_json(gaze, gaze.name, Ledger()) if gaze.suffix.lower() == ".json" else {}
+    declared: dict[str, Any] = read_json(gaze, gaze.name, ledger) if gaze.suffix.lower() == ".json" else {}
     sentences = _sentences(transcript or (gaze if "sentences" in declared else None), ledger)
     notes = _said(ledger)
     image_id = declared.get("image_id")
@@ -224,6 +240,12 @@ def _sentences(speech: Path | None, ledger: Ledger) -> list[Sentence]:
         raise UserError(f"{speech.name}: no sentence can be read from it ({'; '.join(_said(counted))}).")
     if sentences:
         check_sentences([sentence["text"] for sentence in sentences])
+    for number, sentence in enumerate(sentences, 1):
+        start, end = sentence["start_seconds"], sentence["end_seconds"]
+        if start is not None and start < 0:
+            raise UserError(
+                f"{speech.name}: sentence {number} is said from {start:g} to {end:g} s; expected from 0 on."
+            )
     ledger.merge(counted)
     return sentences
 

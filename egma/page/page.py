@@ -8,22 +8,14 @@ from typing import Any, NamedTuple
 import gradio as gr
 import matplotlib
 import numpy as np
-from starlette.middleware import Middleware
 
 from egma.inference.prompts import PROMPT_FOLDER, read_prompt_file
 from egma.page.corpus import Corpus, examples_view
 from egma.page.handlers import Handlers
 from egma.page.inputs import PROMPT_SEPARATOR
-from egma.page.safety import (
-    MAX_UPLOAD_BYTES,
-    UPLOADS_CHECKED_EVERY_SECONDS,
-    UPLOADS_KEPT_SECONDS,
-    SecurityHeaders,
-    friendly,
-    refuse_addresses,
-    upload,
-)
-from egma.page.session import MAX_SESSIONS, PageModel
+from egma.page.safety import friendly, friendly_process, plain, upload
+from egma.page.session import PageModel
+from egma.page.uploads import MAX_UPLOAD_BYTES
 
 STATIC = Path(__file__).with_name("static")
 SCRIPTS = (
@@ -31,7 +23,7 @@ SCRIPTS = (
     *("viewer_lines.js", "viewer.js", "player.js", "recorder.js", "lists.js"),
 )
 COLOR_MAPS = ("magma", "viridis", "cividis", "gray")  # perceptually uniform, readable without colour vision
-MAX_WAITING = 16
+MAX_WAITING = 64
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 PICTURE_TYPES = [".png", ".jpg", ".jpeg", ".dcm", ".dicom"]
 GAZE_TYPES, SPEECH_TYPES = [".json", ".csv"], [".json", ".vtt", ".srt", ".txt"]
@@ -72,11 +64,10 @@ def build_page(handlers: Handlers, about: str) -> gr.Blocks:
     Args:
         about: Markdown on what it is, which model and which data it shows.
     """
-    refuse_addresses()
-    keep = (UPLOADS_CHECKED_EVERY_SECONDS, UPLOADS_KEPT_SECONDS)
-    with gr.Blocks(title="EGMA", analytics_enabled=False, delete_cache=keep, fill_width=True) as page:
+    with gr.Blocks(title="EGMA", analytics_enabled=False, fill_width=True) as page:
         _connect(page, _lay_out(handlers, about), handlers)
     page.queue(max_size=MAX_WAITING, api_open=False)  # closed are the routes that pass the queue by
+    setattr(page, "process_api", friendly_process(page.process_api))  # noqa: B010
     return page
 
 
@@ -190,12 +181,7 @@ def _component(kind: str, value: Any = None, events: Sequence[str] = (), **words
 
 def _banner(model: PageModel, corpus: Corpus | None) -> str:
     shown = "" if corpus is None else "; examples: generated data" if corpus.generated else "; examples: corpus data"
-    return f"**Research software, no medical device.** Model: {_plain(model.name)}, {model.trained_on}{shown}."
-
-
-def _plain(text: str) -> str:
-    """A name in which nothing is Markdown or HTML."""
-    return "".join(character if character.isalnum() or character in "-_./ " else "_" for character in text)
+    return f"**Research software, no medical device.** Model: {plain(model.name)}, {model.trained_on}{shown}."
 
 
 def default_prompts() -> str:
@@ -207,7 +193,7 @@ def default_prompts() -> str:
 
 
 def launch_options() -> dict[str, Any]:
-    """What `Blocks.launch` needs for this page: its own scripts and styles, and nothing that leaves the machine."""
+    """What `mount_gradio_app` needs for this page: its own scripts and styles, and nothing that leaves the machine."""
     scripts = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in SCRIPTS)
     styles = (STATIC / "page.css").read_text(encoding="utf-8")
     color_maps = {name: _bytes_of(name) for name in COLOR_MAPS}
@@ -217,7 +203,6 @@ def launch_options() -> dict[str, Any]:
         ),
         # not as Gradio's `css`, which takes the commas of a selector apart
         "head": f"<style>{styles}</style><script>window.egmaColorMaps = {json.dumps(color_maps)};\n{scripts}</script>",
-        "share": False,
         "run_history": False,
         "enable_monitoring": False,
         "mcp_server": False,
@@ -225,8 +210,6 @@ def launch_options() -> dict[str, Any]:
         "pwa": False,
         "footer_links": [],
         "max_file_size": MAX_UPLOAD_BYTES,
-        "state_session_capacity": MAX_SESSIONS,  # of Gradio's own copies of what the components show
-        "app_kwargs": {"middleware": [Middleware(SecurityHeaders)]},
     }
 
 

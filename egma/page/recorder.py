@@ -66,7 +66,7 @@ def _sentences(given: object) -> list[Sentence]:
     sentences = []
     for one in given:
         text, start, end = (one.get(name) for name in Sentence.__annotations__)
-        if not isinstance(text, str) or not (_is_number(start) and _is_number(end) and start <= end):
+        if not isinstance(text, str) or not (_is_number(start) and _is_number(end) and 0 <= start <= end):
             raise UserError("A sentence of the trace is not as expected: text, start_seconds and end_seconds.")
         if text.strip():
             sentences.append(Sentence(text=text.strip(), start_seconds=float(start), end_seconds=float(end)))

@@ -1,39 +1,32 @@
-"""What stands between the page and the world: uploads that do not stay, faults told in words, no address fetched."""
+"""What stands between the page and its input: uploads that do not stay, and faults that are told in words."""
 
 import functools
 import hashlib
 import html
 import logging
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Never, ParamSpec, TypeVar
+from typing import Never, ParamSpec, TypeVar
 
 import gradio as gr
-from gradio import processing_utils
+import numpy as np
 from gradio.data_classes import FileData
 
 from dataset_scripts.ledger import Dropped
 from dataset_scripts.schema import UserError
+from egma.page.uploads import MAX_UPLOAD_BYTES
 
 logger = logging.getLogger("egma.page")
 
-MAX_UPLOAD_BYTES = 1 << 25
-UPLOADS_CHECKED_EVERY_SECONDS, UPLOADS_KEPT_SECONDS = 30, 120  # for those that no event came for
 DIGEST_CHARACTERS = 16
 MESSAGE_SECONDS = 12.0
-SILENT = ("pydicom", "PIL", "py.warnings")
-# nothing but this server answers what the page asks; Gradio compiles its components' scripts in the browser
-CONTENT_SECURITY_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; "
-    "base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
-)
-HEADERS = {
-    "content-security-policy": CONTENT_SECURITY_POLICY,
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
+SILENT = ("pydicom", "PIL", "py.warnings", "asyncio", "uvicorn.error")
+SOMETHING_WRONG = "Something went wrong here; the input was not kept. Try again, or another input."
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)  # one that does not end, too: a parser stops there
+_OPENING = b"[{"
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
@@ -88,21 +81,46 @@ def friendly(handler: Callable[Parameters, Result]) -> Callable[Parameters, Resu
 
     @functools.wraps(handler)
     def handled(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        try:
+        with _told():
             return handler(*args, **kwargs)
-        except Dropped as error:
-            _refuse(REASONS.get(error.reason, error.reason.replace("_", " ").capitalize() + "."))
-        except UserError as error:
-            _refuse(str(error))
-        except Exception as error:
-            where = error.__traceback__
-            while where and where.tb_next:
-                where = where.tb_next
-            place = f"{Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}" if where else ""
-            logger.error("%s in %s", type(error).__name__, place)
-            _refuse("Something went wrong here; the input was not kept. Try again, or another input.")
 
     return handled
+
+
+def friendly_process(process: Callable[Parameters, Awaitable[Result]]) -> Callable[Parameters, Awaitable[Result]]:
+    """The same for all that Gradio does with an event: its own faults hold the values that were sent."""
+
+    @functools.wraps(process)
+    async def handled(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        with _told():
+            return await process(*args, **kwargs)
+
+    return handled
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except gr.Error as error:
+        error.print_exception = False
+        raise
+    except Dropped as error:
+        _refuse(REASONS.get(error.reason, error.reason.replace("_", " ").capitalize() + "."))
+    except UserError as error:
+        _refuse(str(error))
+    except Exception as error:
+        log_fault(error)
+        _refuse(SOMETHING_WRONG)
+
+
+def log_fault(error: Exception) -> None:
+    """Log what kind of fault it was and where, and nothing of what it says."""
+    where = error.__traceback__
+    while where and where.tb_next:
+        where = where.tb_next
+    place = f"{Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}" if where else ""
+    logger.error("%s in %s", type(error).__name__, place)
 
 
 def _refuse(message: str) -> Never:
@@ -127,30 +145,28 @@ REASONS = {
     "unexpected_image_mode": "The picture is of a kind that cannot be shown; expected grey values or RGB.",
     "dicom_several_frames": "The DICOM file holds several frames; expected one picture.",
     "dicom_without_picture": "The DICOM file holds no picture, or is cut off before it.",
+    "dicom_with_too_many_items": "The DICOM file holds too many items beside the picture; expected a radiograph's few.",
     "times_run_backwards": "The times of the samples run backwards; expected them in order.",
     "samples_too_far_apart": "The samples are too far apart to find fixations in them; expected 20 a second or more.",
 }
 
 
-def refuse_addresses() -> None:
-    """Keep Gradio from fetching an address that a client sends in place of an uploaded file."""
-    processing_utils.async_ssrf_protected_download = _no_address
+def plain(text: str) -> str:
+    """A name in which nothing is Markdown or HTML."""
+    return "".join(character if character.isalnum() or character in "-_./ " else "_" for character in text)
 
 
-async def _no_address(url: str, cache_dir: str) -> Never:
-    raise gr.Error("Files are uploaded; addresses are not fetched.", print_exception=False)
+def require_flat(text: str, name: str, deepest: int, most: int) -> None:
+    """Raise UserError where JSON is nested deeper than `deepest`, or holds more than `most` lists and objects.
 
-
-class SecurityHeaders:
-    """ASGI middleware: `HEADERS` on every answer."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def send_with_headers(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in HEADERS.items())]
-            await send(message)
-
-        await self.app(scope, receive, send_with_headers)
+    Looked at before it is parsed, as a parser makes an object of each, and whoever walks them keeps others waiting.
+    """
+    outside = _STRING.sub("", text).encode("ascii", "ignore")
+    brackets = np.frombuffer(outside.translate(None, _NO_BRACKETS), np.uint8)
+    opening = np.isin(brackets, list(_OPENING))
+    depth = int(np.where(opening, 1, -1).cumsum().max(initial=0))
+    if depth > deepest:
+        raise UserError(f"{name}: expected JSON; it is nested {depth:,} deep, and at most {deepest} are read.")
+    if opening.sum() > most:
+        count = int(opening.sum())
+        raise UserError(f"{name}: expected JSON; it holds {count:,} lists and objects, and at most {most:,} are read.")

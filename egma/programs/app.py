@@ -1,18 +1,17 @@
 """A page that shows where every sentence of a report looks: `make app`, or `python app.py --model DIR_or_ID`.
 
 Align, Gaze, Classify, Retrieve, Record: docs/page.md. The page answers on this machine alone unless --host says
-otherwise, asks nothing of any other, and keeps nothing that a person uploads.
+otherwise, which takes --auth; it asks nothing of any other machine, and keeps nothing that a person uploads.
 """
 
 import argparse
 import json
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,17 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 from datasets import disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
+from dataset_scripts.files.texts import read_text
+from dataset_scripts.ledger import Ledger
 from dataset_scripts.schema import GENERATED_PREFIX, UserError
 from egma.inference.models import load_model
+from egma.page import UPLOADS
 from egma.page.corpus import Corpus
+from egma.page.guard import LOCAL_HOSTS, Door
 from egma.page.handlers import Handlers
-from egma.page.page import build_page, launch_options
-from egma.page.safety import silence_readers
+from egma.page.page import build_page
+from egma.page.safety import plain, silence_readers
+from egma.page.server import answering
 from egma.page.session import PageModel
 from egma.page.views import SCORE_TITLES
 from egma.tools.processes import ROOT
@@ -60,30 +64,57 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to answer on; default: this machine alone")
     parser.add_argument("--port", type=_port, default=7860)
+    parser.add_argument("--auth", type=Path, metavar="FILE", help="who may use the page: a line user:password for each")
+    parser.add_argument("--i-know-it-is-open", action="store_true", help="another --host, and no --auth")
+    parser.add_argument("--allowed-hosts", nargs="+", default=[], metavar="NAME", help="names of a proxy's page")
+    parser.add_argument("--root-path", default="", help="where a proxy has the page, such as /egma")
+    parser.add_argument("--frame-ancestors", nargs="+", default=[], metavar="ORIGIN", help="who may frame the page")
     arguments = parser.parse_args(argv)
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)  # so that what was uploaded is removed then, too
     logging.basicConfig(format="%(message)s")
     logging.getLogger("egma.page").setLevel(logging.INFO)
     silence_readers()
-    uploads = tempfile.mkdtemp(prefix="egma-page-")
-    os.environ["GRADIO_TEMP_DIR"] = uploads
     try:
+        door = door_of(arguments)
         check_address(arguments.host, arguments.port)
         page = make_page(arguments.model, arguments.data)
-        address = {"server_name": arguments.host, "server_port": arguments.port}
-        page.launch(**address, quiet=True, prevent_thread_lock=True, **launch_options())
-        print(f"the page answers on http://{arguments.host}:{arguments.port} (Ctrl-C ends it)", flush=True)
-        page.block_thread()
+        with answering(page, arguments.host, arguments.port, door, UPLOADS):
+            print(f"the page answers on http://{arguments.host}:{arguments.port} (Ctrl-C ends it)", flush=True)
+            while page.is_running:
+                time.sleep(0.1)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         pass
-    finally:
-        del os.environ["GRADIO_TEMP_DIR"]
-        shutil.rmtree(uploads, ignore_errors=True)
     return 0
+
+
+def door_of(arguments: argparse.Namespace) -> Door:
+    """Whom the page answers; raises UserError where that would be anybody, and nobody said so."""
+    host = arguments.host.lower()
+    passwords = {} if arguments.auth is None else read_passwords(arguments.auth)
+    if host not in LOCAL_HOSTS and not passwords and not arguments.i_know_it_is_open:
+        raise UserError(
+            f"--host {host}: whoever reaches that address could use the page; name a file of user:password lines with "
+            "--auth, or say --i-know-it-is-open"
+        )
+    hosts = LOCAL_HOSTS.union(map(str.lower, [host, *arguments.allowed_hosts]))
+    ancestors = " ".join(["'self'", *arguments.frame_ancestors])
+    return Door(hosts, ancestors, passwords, arguments.root_path.rstrip("/"))
+
+
+def read_passwords(path: Path) -> dict[str, str]:
+    """The passwords of a file of `user:password` lines; raises UserError where a line is none, and where none is."""
+    lines = [line for line in read_text(path, path, Ledger()).splitlines() if line.strip()]
+    pairs = [line.partition(":") for line in lines]
+    for number, (user, _, password) in enumerate(pairs, 1):
+        if not user or not password:
+            raise UserError(f"{path}: line {number}: expected user:password")
+    if not pairs:
+        raise UserError(f"{path}: no line; expected user:password, a line a user")
+    return {user: password for user, _, password in pairs}
 
 
 def _port(text: str) -> int:
@@ -137,7 +168,7 @@ def trained_on(folder: Path) -> str:
     data = said[generated.pop()] if len(generated) == 1 else "generated and other pictures"
     start = state["settings"].get("model")
     if start:
-        return f"fine-tuned from {Path(start).name} on {data}"
+        return f"fine-tuned from {plain(Path(start).name)} on {data}"
     return f"trained on {data}" + (", so that it knows nothing of real ones" if data == said[True] else "")
 
 
@@ -145,11 +176,15 @@ def about(model: PageModel, corpus: Corpus | None) -> str:
     if corpus is None:
         data = "No corpus: start with `--data` for examples and a gallery."
     else:
-        data = f"Examples and gallery: `{corpus.folder.resolve().name}`, " + (
+        data = f"Examples and gallery: `{plain(corpus.folder.resolve().name)}`, " + (
             "**generated**: no patient exists." if corpus.generated else "as converted; under its own terms."
         )
     return ABOUT.format(
-        model=model.name, trained_on=model.trained_on, grid=model.grid, score=SCORE_TITLES[model.score], data=data
+        model=plain(model.name),
+        trained_on=model.trained_on,
+        grid=model.grid,
+        score=SCORE_TITLES[model.score],
+        data=data,
     )
 
 

@@ -4,6 +4,7 @@
 
 Weights, processor, code and a complete card go up; checkpoints, logs and settings do not. With --results (what
 `evaluate_egma.py --output` wrote for this very model) its figures stand in the card and in its `model-index`.
+With --space nothing goes up: the page of the model ID is written as a Space, to be pushed with `hf upload`.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from dataset_scripts.schema import UserError
 from egma.hub.push import push_model, stage_model
+from egma.hub.space import write_space
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,15 +27,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--dry-run", type=Path, metavar="OUT", help="write what would go up to the new folder OUT instead"
     )
+    parser.add_argument("--space", type=Path, metavar="OUT", help="write a Space of ID's page to the new folder OUT")
     options = parser.parse_args(argv)
     try:
+        if options.space is not None:
+            print(write_space(options.repo_id, options.space))
+            return 0
         if options.dry_run is not None:
             print(stage_model(options.folder, options.repo_id, options.results, options.dry_run))
             return 0
         kept = {"public": options.public, "overwrite": options.overwrite}
         print(push_model(options.folder, options.repo_id, options.results, **kept))
     except FileExistsError:
-        print(f"error: {options.dry_run}: exists already; expected a new folder", file=sys.stderr)
+        print(f"error: {options.space or options.dry_run}: exists already; expected a new folder", file=sys.stderr)
         return 2
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -52,9 +52,9 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   function sample() {
     if (!running || !root.isConnected) return;
     if (pointer) {
-      samples.x.push(pointer[0]);
-      samples.y.push(pointer[1]);
-      samples.time.push(now());
+      samples.x.push(Number(pointer[0].toFixed(5)));  // short: a request holds 2 MiB
+      samples.y.push(Number(pointer[1].toFixed(5)));
+      samples.time.push(Number(now().toFixed(4)));
     }
     clock.textContent = `${seconds(now())}, ${sentences.length} sentences`;
     stage.render(picture());

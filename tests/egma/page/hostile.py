@@ -1,10 +1,12 @@
 """Files that somebody might upload to break the page, each with what it must be told."""
 
 import io
+import json
 import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -63,6 +65,34 @@ def deflated_bomb() -> bytes:
     return whole[:start] + b"".join(packer.compress(zeros) for _ in range(1100)) + packer.flush()
 
 
+SEQUENCE, END_OF_SEQUENCE = b"\x40\x00\x75\x02SQ\0\0\xff\xff\xff\xff", b"\xfe\xff\xdd\xe0\0\0\0\0"
+ITEM, END_OF_ITEM = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0\0\0\0\0"
+
+
+def nested_sequences(depth: int) -> bytes:
+    """A DICOM file with a sequence in a sequence in a sequence."""
+    within = (SEQUENCE + ITEM + b"\xff\xff\xff\xff") * depth + (END_OF_ITEM + END_OF_SEQUENCE) * depth
+    return _with_elements(within)
+
+
+def wide_sequence(items: int) -> bytes:
+    """A DICOM file with a sequence of many empty items."""
+    return _with_elements(SEQUENCE + (ITEM + b"\0\0\0\0") * items + END_OF_SEQUENCE)
+
+
+def _with_elements(elements: bytes) -> bytes:
+    whole = dicom(bytes(range(64)), 8, 8)
+    place = whole.index(b"\x28\x00\x02\x00US")  # SamplesPerPixel
+    return whole[:place] + elements + whole[place:]
+
+
+def channels(side: int) -> bytes:
+    """A PNG of colour and alpha, a quarter of a gigabyte once it is decoded at 8,000 pixels a side."""
+    values = np.zeros((side, side, 4), np.uint8)
+    values[::2] = (10, 200, 30, 40)
+    return encoded(Image.fromarray(values), "PNG", compress_level=1)
+
+
 def hostile_pictures() -> Iterator[tuple[str, bytes, str]]:
     """Name, bytes and a part of the message."""
     yield "bomb.png", bomb_png(), "too many pixels"
@@ -80,7 +110,38 @@ def hostile_pictures() -> Iterator[tuple[str, bytes, str]]:
     yield "bomb.dcm", deflated_bomb(), "too many pixels"
     yield "truncated.dcm", dicom(b"\1" * 4096, 64, 64)[:700], "cannot be read"
     yield "frames.dcm", dicom(b"\1" * 8192, 64, 64, frames=2), "several frames"
+    yield "nested.dcm", nested_sequences(5_000), "cannot be read"
+    yield "wide.dcm", wide_sequence(1_000_000), "too many items"
+    yield "channels.png", channels(5_568), "of 4 channels"
+    yield "swapped.png", b"\x89PNG\r\n\x1a\n".ljust(128, b"\0") + dicom(b"", 8, 8)[128:], "cannot be read"
     yield "<script>alert(1)</script>.png", SVG, "no PNG, JPEG or DICOM"
+
+
+def polyglots() -> Iterator[tuple[str, bytes]]:
+    """Pictures that are something else, too."""
+    picture = encoded(noise(), "PNG")
+    yield "page.png", picture + b"<html><script>SECRET</script></html>"
+    yield "archive.png", picture + b"PK\x03\x04SECRET"
+    yield "two.jpg", encoded(noise(), "JPEG") + picture + b"SECRET"
+    yield "preamble.dcm", b"<script>SECRET</script>".ljust(128, b" ") + dicom(bytes(range(64)), 8, 8)[128:]
+
+
+def hostile_recordings() -> Iterator[tuple[str, bytes, str]]:
+    """Name, bytes and a part of the message."""
+    columns = {"x": [0.4] * 5, "y": [0.4] * 5, "start": [0.0, 1.0, 2.0, 3.0, 4.0], "duration": [0.3] * 5}
+
+    def recording(sentences: Any = None, **changed: Any) -> bytes:
+        said = {} if sentences is None else {"sentences": sentences}
+        return json.dumps({"fixations": columns | changed} | said).encode()
+
+    before = {"text": "heart", "start_seconds": -5, "end_seconds": -2}
+    yield "negative.json", recording([before]), "sentence 1 is said from -5 to -2 s; expected from 0 on"
+    yield "clocks.json", recording(start=[1e300] * 5), "not a number"
+    yield "ages.json", recording(duration=[1e300] * 5), "which no eye does"
+    yield "wide.json", b"[" + b",".join([b"[]"] * 330_000) + b"]", "330,001 lists and objects"
+    yield "objects.json", b"[" + b",".join([b"{}"] * 2_000_000) + b"]", "2,000,001 lists and objects"
+    yield "deep.json", recording()[:-1] + b', "z": ' + b"[" * 900 + b"]" * 900 + b"}", "nested 901 deep"
+    yield "words.json", recording(3), "a JSON object with a list"
 
 
 def write(folder: Path, name: str, content: bytes) -> Path:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from egma.page.guard import Door
 from egma.page.handlers import Handlers
-from egma.page.page import build_page, launch_options
+from egma.page.page import build_page
+from egma.page.server import answering
 from egma.page.session import PageModel
 from modeling_egma import EgmaModel, EgmaProcessor
 
@@ -18,17 +20,18 @@ def page_model(model: EgmaModel, processor: EgmaProcessor) -> PageModel:
     return PageModel(model, processor, "tiny", "untrained")
 
 
-@contextmanager
-def served(handlers: Handlers, uploads: Path, patch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The page with its address as `local_url`; what is uploaded goes to the folder `uploads`."""
-    uploads.mkdir(parents=True, exist_ok=True)
-    patch.setenv("GRADIO_TEMP_DIR", str(uploads))
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def served(handlers: Handlers, uploads: Path, patch: pytest.MonkeyPatch, door: Door = Door()) -> Iterator[Any]:  # noqa: B008
+    """The page with its address as `local_url`; what is uploaded goes to the folder `uploads`, and is `uploads`."""
+    patch.setenv("GRADIO_TEMP_DIR", str(uploads))
+    port = free_port()
     page = build_page(handlers, "About this page")
-    page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **launch_options())
-    try:
+    with answering(page, "127.0.0.1", port, door, uploads) as page.uploads:
+        page.local_url = f"http://127.0.0.1:{port}/"
         yield page
-    finally:
-        page.close()

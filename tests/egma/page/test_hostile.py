@@ -1,7 +1,10 @@
 """What breaks elsewhere is a sentence here, soon, and leaves nothing behind."""
 
+import base64
 import json
+import secrets
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from gradio_client.exceptions import AppError
 from egma.page.inputs import MAX_FIXATIONS
 from egma.page.page import MAX_WAITING
 from tests.egma.page.conftest import Served
-from tests.egma.page.hostile import dicom, encoded, hostile_pictures, noise, write
+from tests.egma.page.hostile import dicom, encoded, hostile_pictures, hostile_recordings, noise, polyglots, write
 
 COLUMNS = ("x", "y", "start", "duration")
 COUNT = MAX_FIXATIONS + 1
@@ -70,6 +73,7 @@ def test_reports(client: Client, page: Served, tmp_path: Path, report: Any, mess
         (": a prompt", "has no finding before the colon"),
         ("<img src=x onerror=alert(1)>:", "&lt;img src=x onerror=alert(1)&gt;"),
         ("A: b\nA: c", "is there twice"),
+        ("Finding: " + " | ".join(f"{n} " + "x" * 390 for n in range(200)), "characters together; at most 19,200"),
         ("x" * 401 + ": a prompt", "A finding or prompt has 401 characters"),
         ("", "at least one finding"),
     ],
@@ -81,6 +85,7 @@ def test_reports(client: Client, page: Served, tmp_path: Path, report: Any, mess
         "no name",
         "HTML",
         "twice",
+        "200 long prompts",
         "long name",
         "empty",
     ],
@@ -114,6 +119,33 @@ def test_recordings(client: Client, page: Served, tmp_path: Path, name: str, con
     assert left_behind(page) == []
 
 
+@pytest.mark.parametrize(("name", "content", "message"), hostile_recordings(), ids=lambda value: str(value)[:24])
+def test_recordings_that_no_tracker_writes(
+    client: Client, page: Served, tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    client.predict(handle_file(str(write(tmp_path, "a.png", encoded(noise(), "PNG")))), "heart", api_name="/align")
+    began = time.perf_counter()
+    assert message in refused(client, handle_file(str(write(tmp_path, name, content))), None, "heart", api_name="/gaze")
+    assert time.perf_counter() - began < 5 and left_behind(page) == []
+
+
+@pytest.mark.parametrize(("name", "content"), polyglots(), ids=lambda value: str(value)[:24])
+def test_of_a_polyglot_the_picture_alone_is_shown(
+    client: Client, page: Served, tmp_path: Path, name: str, content: bytes
+) -> None:
+    picture, *_ = client.predict(handle_file(str(write(tmp_path, name, content))), "heart", api_name="/align")
+    assert b"SECRET" not in base64.b64decode(picture["src"].partition(",")[2])
+    assert left_behind(page) == []
+
+
+def test_two_who_send_the_same_file_at_once_are_both_answered(page: Served, tmp_path: Path) -> None:
+    path = handle_file(str(write(tmp_path, "a.png", encoded(noise(), "PNG"))))
+    clients = [Client(page.url, verbose=False) for _ in range(4)]
+    jobs = [client.submit(path, "heart", api_name="/align") for client in clients for _ in range(4)]
+    assert len({job.result(timeout=60)[0]["id"] for job in jobs}) == 1
+    assert left_behind(page) == [] and list(page.uploads.iterdir()) == []
+
+
 def test_a_picture_is_shown_though_its_report_cannot_be_read(client: Client, page: Served, tmp_path: Path) -> None:
     path = write(tmp_path, "a.png", encoded(noise(96, 40), "PNG"))
     picture, report, lines, *_ = client.predict(handle_file(str(path)), "y" * 500, api_name="/align")
@@ -136,17 +168,27 @@ def test_without_a_picture_every_view_says_so(page: Served) -> None:
         assert "Choose an image first" in refused(client, *inputs, api_name=api_name)
 
 
-def posted(page: Served, api_name: str, data: list[Any]) -> str:
+def posted(page: Served, api_name: str, data: list[Any], session: str = "") -> str:
     """What the server says to a request that no client of Gradio would send."""
-    name = httpx.post(f"{page.url}gradio_api/call/{api_name}", json={"data": data}, timeout=10).json()["event_id"]
-    with httpx.stream("GET", f"{page.url}gradio_api/call/{api_name}/{name}", timeout=10) as answer:
-        return "".join(answer.iter_text())
+    session = session or secrets.token_hex(4)
+    names = {fn.api_name: number for number, fn in page.blocks.fns.items()}
+    call = {"data": data, "fn_index": names[api_name], "session_hash": session}
+    joined = httpx.post(f"{page.url}gradio_api/queue/join", json=call, timeout=10)
+    if joined.status_code != 200:
+        return joined.text
+    address, said = f"{page.url}gradio_api/queue/data", ""
+    with httpx.stream("GET", address, params={"session_hash": session}, timeout=10) as answer:
+        for line in answer.iter_lines():
+            said += line
+            if "process_completed" in line:
+                break
+    return said
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "app.py", "../../etc/passwd", "file:///etc/passwd"])
 def test_a_path_is_not_opened(page: Served, path: str) -> None:
     said = posted(page, "align", [{"path": path, "meta": {"_type": "gradio.FileData"}}, "heart"])
-    assert "event: error" in said and "root:" not in said
+    assert "was not uploaded" in said and "root:" not in said
     assert left_behind(page) == []
     assert httpx.get(f"{page.url}gradio_api/file={path}").status_code in (403, 404)
 
@@ -185,22 +227,36 @@ def test_nothing_that_was_sent_is_logged_but_size_and_hash(
     assert f"upload: {path.stat().st_size} bytes" in logged[0]
 
 
+@pytest.mark.parametrize(
+    "data", [["SECRET"], ["SECRET", "SECRET"], [{"a": "SECRET"}, []], [["SECRET"], {"b": "SECRET"}]]
+)
+def test_what_gradio_stumbles_over_is_not_logged(
+    page: Served, data: list[Any], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = posted(page, "align", data)
+    written = capfd.readouterr()
+    assert '"success":false' in said
+    assert "SECRET" not in caplog.text + written.out + written.err and "Traceback" not in written.err
+
+
 @pytest.mark.parametrize("route", ["run/read", "api/read"])
 def test_nobody_passes_the_queue_by_or_sees_anothers_picture(page: Served, tmp_path: Path, route: str) -> None:
     path = write(tmp_path, "a.png", encoded(noise(), "PNG"))
     with path.open("rb") as file:
         (there,) = httpx.post(f"{page.url}gradio_api/upload", files={"files": file}).json()
     picture = {"path": there, "meta": {"_type": "gradio.FileData"}}
-    assert "event: complete" in posted(page, "align", [picture, "heart"])
+    assert '"success":true' in posted(page, "align", [picture, "heart"])
     assert "Choose an image first" in posted(page, "read", ["heart"])
     answer = httpx.post(f"{page.url}gradio_api/{route}", json={"data": ["heart"]})
-    assert answer.status_code == 404 and "queue" in answer.text
+    assert answer.status_code == 404 and "no such address" in answer.text
 
 
 def test_requests_that_wait_are_bounded(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     monkeypatch.setattr(page.handlers.model, "image_bank", lambda session: release.wait(30))
-    ask = partial(httpx.post, f"{page.url}gradio_api/call/read", json={"data": ["heart"]}, timeout=10)
+    number = next(number for number, fn in page.blocks.fns.items() if fn.api_name == "read")
+    call = {"data": ["heart"], "fn_index": number, "session_hash": "waiting"}
+    ask = partial(httpx.post, f"{page.url}gradio_api/queue/join", json=call, timeout=10)
     try:
         answers = [ask() for _ in range(MAX_WAITING + 3)]
     finally:

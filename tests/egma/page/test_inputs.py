@@ -234,7 +234,7 @@ BAD_SENTENCE = json.dumps(
     [
         ("gaze.json", "", "gaze.json: expected JSON; it breaks at line 1, column 1"),
         ("gaze.json", '{"fixations":\n {"x": ', "gaze.json: expected JSON; it breaks at line 2, column 8"),
-        ("gaze.json", "[" * 100_000, "gaze.json: expected JSON; it is nested too deep"),
+        ("gaze.json", "[" * 100_000, "gaze.json: expected JSON; it is nested 100,000 deep"),
         ("gaze.json", f"[{'1' * 5000}]", "gaze.json: expected JSON; a number has too many digits"),
         ("gaze.json", "[]", "gaze.json: it has no fixations; expected"),
         ("gaze.json", '{"fixations": {}}', "gaze.json: x is no list of numbers; expected"),
@@ -261,3 +261,17 @@ def test_a_picture_of_several_pages_is_refused_before_it_is_decoded(tmp_path: Pa
     cut = buffer.getvalue()[:200]  # nothing that could be decoded is left
     with pytest.raises(UserError, match="2 pages"):
         open_picture(write(tmp_path, "a.png", cut))
+
+
+def test_text_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+    content = json.dumps(GAZE | {"image_id": "Größe"}, ensure_ascii=False).encode("cp1252")
+    (tmp_path / "gaze.json").write_bytes(content)
+    opened = open_recording(tmp_path / "gaze.json", None, WIDE)
+    assert "text read as cp1252" in opened.notes
+
+
+def test_a_sentence_from_before_the_clock_is_named(tmp_path: Path) -> None:
+    said = {"text": "heart", "start_seconds": -5.0, "end_seconds": -2.5}
+    (tmp_path / "gaze.json").write_text(json.dumps(GAZE | {"sentences": [said]}))
+    with pytest.raises(UserError, match="sentence 1 is said from -5 to"):
+        open_recording(tmp_path / "gaze.json", None, WIDE)

@@ -88,6 +88,7 @@ def test_frames_of_the_same_time_are_one_sample() -> None:
         ({"sentences": "no effusion"}, "no sentences"),
         ({"sentences": []}, "no sentence has a word"),
         ({"sentences": [{"text": "a", "start_seconds": 2, "end_seconds": 1}]}, "not as expected"),
+        ({"sentences": [{"text": "a", "start_seconds": -1, "end_seconds": 1}]}, "not as expected"),
         ({"sentences": [{"text": "a" * 500, "start_seconds": 1, "end_seconds": 2}]}, "500 characters"),
         ({"subject_id": ["x"]}, "patient is no text"),
         ({"reader_id": "x" * 61}, "reader is no text"),

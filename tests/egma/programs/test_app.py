@@ -1,5 +1,6 @@
 """The program: what it says when it cannot start, and of what it shows."""
 
+import argparse
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ import httpx
 import pytest
 
 from egma.page.corpus import Corpus
+from egma.page.guard import Door
+from egma.page.page import _banner
 from egma.programs import app
 from egma.tools.processes import ROOT
 from modeling_egma import EgmaModel, EgmaProcessor
@@ -38,6 +41,56 @@ def test_without_a_demo_model_it_says_what_to_run(
 def test_a_model_that_cannot_be_loaded_is_named(name: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["--model", name]) == 2
     assert f"error: {name}: {said}" in capsys.readouterr().err
+
+
+def door(host: str) -> Door:
+    words = {"auth": None, "i_know_it_is_open": False, "allowed_hosts": [], "frame_ancestors": [], "root_path": ""}
+    return app.door_of(argparse.Namespace(host=host, **words))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "page.example"])
+def test_a_page_for_anybody_is_refused_unless_somebody_says_so(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["--host", host]) == 2
+    assert "--auth" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "LOCALHOST"])
+def test_this_machine_needs_no_password(host: str) -> None:
+    assert door(host).knows("localhost:7860") and not door(host).knows("page.example")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no line"),
+        ("anna\n", "line 1: expected user:password"),
+        ("a:b\n:c", "line 2"),
+        ("a:", "line 1"),
+    ],
+)
+def test_a_file_of_passwords_that_is_none_is_named(
+    tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "users").write_text(text)
+    assert app.main(["--host", "192.0.2.1", "--auth", str(tmp_path / "users")]) == 2
+    written = capsys.readouterr().err
+    assert said in written and "anna" not in written
+
+
+def test_passwords_may_hold_colons(tmp_path: Path) -> None:
+    (tmp_path / "users").write_text("anna:a:b \n\notto:ü\n", encoding="utf-8")
+    assert app.read_passwords(tmp_path / "users") == {"anna": "a:b ", "otto": "ü"}
+
+
+def test_names_of_folders_are_no_markup(tiny_model: EgmaModel, processor: EgmaProcessor, tmp_path: Path) -> None:
+    model = page_model(tiny_model, processor)
+    model.name = "`<img src=x onerror=alert(1)>**a**"
+    (tmp_path / "model").mkdir()
+    record = {"data": {"a": {"generated": True}}, "settings": {"model": "runs/<script>alert(1)<!script>"}}
+    (tmp_path / "model" / "training_state.json").write_text(json.dumps(record))
+    model.trained_on = app.trained_on(tmp_path / "model")
+    for said in (app.about(model, None), _banner(model, None)):
+        assert "<" not in said and "**a" not in said
 
 
 @pytest.mark.parametrize("port", ["99999", "0", "-5", "abc"])
@@ -88,7 +141,7 @@ def test_what_waits_is_removed_when_the_program_is_told_to_end(
         assert Path(left[0]).is_file() and Path(left[0]).is_relative_to(tmp_path)
         process.send_signal(ending)
         assert process.wait(timeout=20) == 0
-    assert not any(path.is_file() for path in (tmp_path / "temporary").rglob("*"))
+    assert list((tmp_path / "temporary").iterdir()) == []  # no folder either, of ours or of Gradio's
 
 
 @pytest.mark.parametrize(
