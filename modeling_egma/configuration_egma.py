@@ -158,13 +158,7 @@ class EgmaConfig(PreTrainedConfig):
     @property
     def grid_size(self) -> int:
         """G, patches along each side of the square frame."""
-        tower = self.vision_tower_config
-        depths = getattr(tower, "depths", None)
-        cells = self.image_side // _side(tower, "patch_size")
-        # every stage after the first halves the resolution
-        for _ in range(len(depths) - 1 if depths else 0):
-            cells = (cells + 1) // 2
-        return cells
+        return cells_along(self.vision_tower_config, self.image_side)
 
 
 @strict
@@ -181,8 +175,17 @@ class EgmaTextConfig(EgmaConfig):
     model_type = "egma_text_model"
 
 
+def cells_along(tower: PreTrainedConfig, side: int) -> int:
+    """Patches of a vision backbone along a side of so many pixels."""
+    cells = side // _side(tower, "patch_size")
+    # every stage after the first halves the resolution
+    for _ in range(len(getattr(tower, "depths", None) or [0]) - 1):
+        cells = (cells + 1) // 2
+    return cells
+
+
 def _side(tower: Any, name: str) -> int:
-    """A length of the vision backbone along both axes; ResNet and PVT state none, and take it from their config."""
+    """A length of the vision backbone along both axes; ResNet and PVT state none (`towers_egma.tower_config`)."""
     size = getattr(tower, name, None)
     sides = {size} if isinstance(size, int) else set(size or ())
     known = len(sides) == 1 and all(isinstance(side, int) and side >= 1 for side in sides)

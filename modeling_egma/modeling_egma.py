@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils.generic import ModelOutput, can_return_tuple
@@ -27,6 +27,7 @@ from .towers_egma import (
     selected_states,
     takes_token_types,
     text_positions,
+    tower_config,
     tower_from_config,
     tower_from_pretrained,
     width,
@@ -123,6 +124,8 @@ class EgmaModel(EgmaPreTrainedModel):
     def from_vision_text_pretrained(cls, vision_id: str, text_id: str, **config: Any) -> Self:
         """Start from two pretrained encoders, each a Hub id or a local folder with safetensors weights.
 
+        Of a whole model (CLIP, SigLIP) its encoder of images or of text is taken.
+
         As after `from_pretrained`, the model is in evaluation mode; its weights are in torch's default dtype.
 
         Args:
@@ -131,11 +134,11 @@ class EgmaModel(EgmaPreTrainedModel):
         Raises:
             ValueError: weights that do not fill their encoder, or a vision encoder without a grid of patches.
         """
-        vision_config, text_config = AutoConfig.from_pretrained(vision_id), AutoConfig.from_pretrained(text_id)
+        vision_config, text_config = tower_config(vision_id, "vision"), tower_config(text_id, "text")
         egma_config = EgmaConfig(vision_config=vision_config, text_config=text_config, **config)
-        model = cls(egma_config)
-        model.vision_model = tower_from_pretrained(vision_id, egma_config.vision_tower_config, egma_config.vision_stage)
-        model.text_model = tower_from_pretrained(text_id, text_config)
+        model, stages = cls(egma_config), egma_config.vision_stage
+        model.vision_model = tower_from_pretrained(vision_id, egma_config.vision_tower_config, "vision", stages)
+        model.text_model = tower_from_pretrained(text_id, text_config, "text")
         check_patches(model)
         return model.eval()
 

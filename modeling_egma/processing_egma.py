@@ -72,6 +72,8 @@ class EgmaProcessor(ProcessorMixin):
         if tokenizer is not None:
             stated = tokenizer.init_kwargs.get("max_length")
             tokenizer.model_max_length = min(tokenizer.model_max_length, stated or UNLIMITED)
+            if "attention_mask" not in tokenizer.model_input_names:  # SigLIP's, which was trained without one
+                tokenizer.model_input_names = [*tokenizer.model_input_names, "attention_mask"]
             _settle(tokenizer)
 
     @classmethod

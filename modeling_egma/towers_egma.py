@@ -1,6 +1,7 @@
 """Encoders of other people: built, loaded with nothing left to chance, and what they can take."""
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
 from operator import attrgetter
@@ -8,7 +9,20 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    SiglipTextConfig,
+    SiglipTextModel,
+    SiglipVisionConfig,
+)
+
+from .configuration_egma import cells_along
+
+# the only half of CLIP's and SigLIP's that AutoModel does not build by itself
+AutoModel.register(SiglipTextConfig, SiglipTextModel, exist_ok=True)
 
 SHOWN_NAMES = 3
 # what a model computes itself, and what only stands in for masked input
@@ -21,6 +35,9 @@ FINAL_NORMS = {
     **dict.fromkeys(("convnext", "convnextv2"), "layernorm"),
     **dict.fromkeys(("beit", "data2vec-vision"), "pooler.layernorm"),
 }
+# of a ResNet or PVT, which take pictures of any size: what they were trained with, and the stride of their first stage
+SUPPLIED = {"image_size": 224, "patch_size": 4}
+HALVES = {"vision": "vision_config", "text": "text_config"}
 POSITION_TABLES = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
 
 
@@ -29,28 +46,79 @@ def tower_from_config(config: PreTrainedConfig) -> PreTrainedModel:
     return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **_without_pooler(config))
 
 
-def tower_from_pretrained(model_id: str, config: PreTrainedConfig, stages: int | None = None) -> PreTrainedModel:
+def tower_config(model_id: str, half: str) -> PreTrainedConfig:
+    """Configuration of an encoder, or of the encoder that is the `"vision"` or `"text"` half of a whole model."""
+    config = AutoConfig.from_pretrained(model_id)
+    config = half_config(config, half) if _is_whole(config) else config
+    for name, length in SUPPLIED.items() if half == "vision" else ():
+        if getattr(config, name, None) is None:
+            setattr(config, name, length)
+    return config
+
+
+def tower_from_pretrained(
+    model_id: str, config: PreTrainedConfig, half: str, stages: int | None = None
+) -> PreTrainedModel:
     """An encoder with its own weights, every one of them.
 
     Args:
+        config: as `tower_config` gives it, with fewer stages where `stages` says so.
+        half: `"vision"` or `"text"`, which is taken of a whole model.
         stages: the first ones that are kept of a hierarchical encoder; None: all.
 
     Raises:
         ValueError: the checkpoint does not fill the encoder, or has more layers than it.
     """
-    tower, info = AutoModel.from_pretrained(
-        model_id,
-        config=config,
-        dtype=torch.get_default_dtype(),
-        use_safetensors=True,
-        # misshapen tensors are named below; an earlier stage has a layer norm of its own
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-        **_without_pooler(config),
-    )
+    if _is_whole(AutoConfig.from_pretrained(model_id)):
+        return half_tower(whole_from_pretrained(model_id), config, half, stages)
+    tower, info = _loaded(model_id, config=config, **_without_pooler(config))
     if faults := encoder_faults(tower, info, stages):
         raise ValueError(f"{model_id}: the weights do not fill a '{config.model_type}' encoder: {faults}")
-    return cast(PreTrainedModel, tower)
+    return tower
+
+
+def whole_from_pretrained(model_id: str) -> PreTrainedModel:
+    """A model of an image and a text encoder, such as CLIP's, with all of its weights.
+
+    Raises:
+        ValueError: the checkpoint does not fill it.
+    """
+    model, info = _loaded(model_id)
+    if faults := encoder_faults(model, info):
+        raise ValueError(f"{model_id}: the weights do not fill a '{model.config.model_type}': {faults}")
+    return model
+
+
+def half_config(config: PreTrainedConfig, half: str) -> PreTrainedConfig:
+    """Configuration of one encoder of a whole model; a NaFlex SigLIP 2 becomes the SigLIP of its own square."""
+    own = getattr(config, HALVES[half])
+    fields = {name: value for name, value in own.to_dict().items() if name != "model_type"}
+    if own.model_type == "siglip2_vision_model":
+        return SiglipVisionConfig(**fields, image_size=math.isqrt(own.num_patches) * own.patch_size)
+    return SiglipTextConfig(**fields) if own.model_type == "siglip2_text_model" else own
+
+
+def half_tower(whole: Any, config: PreTrainedConfig, half: str, stages: int | None = None) -> PreTrainedModel:
+    """One encoder of a whole model, of the configuration that `half_config` gave.
+
+    Raises:
+        ValueError: it has other layers.
+    """
+    weights = getattr(whole, f"{half}_model").state_dict()
+    patches = weights.get("embeddings.patch_embedding.weight")
+    if patches is not None and patches.ndim == 2:  # NaFlex: of pixels in the order row, column, channel
+        side = whole.config.vision_config.patch_size
+        weights["embeddings.patch_embedding.weight"] = patches.unflatten(1, (side, side, -1)).permute(0, 3, 1, 2)
+    tower = tower_from_config(config)
+    own = tower.state_dict()
+    shapes = [(name, weights[name].shape, own[name].shape) for name in weights.keys() & own.keys()]
+    misshapen = [(name, there, here) for name, there, here in shapes if there != here]
+    fitting = {name: weights[name] for name in weights.keys() - {name for name, _, _ in misshapen}}
+    missing, unexpected = tower.load_state_dict(fitting, strict=False)
+    info = {"missing_keys": missing, "unexpected_keys": unexpected, "mismatched_keys": misshapen}
+    if faults := encoder_faults(tower, info, stages):
+        raise ValueError(f"the weights do not fill a '{config.model_type}' encoder: {faults}")
+    return tower.eval()
 
 
 def encoder_faults(tower: PreTrainedModel, info: Mapping[str, Any], stages: int | None = None) -> str:
@@ -176,9 +244,8 @@ def patch_tokens(vision_model: PreTrainedModel, pixel_values: Tensor, **kwargs: 
     tokens = output.last_hidden_state.flatten(2).mT if is_map else output.last_hidden_state
     norm = final_norm(vision_model)
     tokens = tokens if norm is None else norm(tokens)
-    if not is_map and not hasattr(config, "depths"):
-        patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[0]
-        cells = (pixel_values.shape[-2] // patch) * (pixel_values.shape[-1] // patch)
+    if not is_map:
+        cells = cells_along(config, pixel_values.shape[-2]) * cells_along(config, pixel_values.shape[-1])
         tokens = tokens[:, tokens.shape[1] - cells :]
     return tokens, output
 
@@ -199,6 +266,25 @@ def entry_modules(tower: nn.Module) -> list[nn.Module]:
     return [next(module for module in tower.modules() if isinstance(module, kinds))]
 
 
+def _is_whole(config: PreTrainedConfig) -> bool:
+    return all(isinstance(getattr(config, name, None), PreTrainedConfig) for name in HALVES.values())
+
+
+def _loaded(model_id: str, **settings: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+    return cast(
+        tuple[PreTrainedModel, dict[str, Any]],
+        AutoModel.from_pretrained(
+            model_id,
+            dtype=torch.get_default_dtype(),
+            use_safetensors=True,
+            # misshapen tensors are named; an earlier stage has a layer norm of its own
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **settings,
+        ),
+    )
+
+
 def _misshapen(name: str, there: Any, here: Any) -> str:
     return f"{name} of {tuple(there)}, expected {tuple(here)}"
 
@@ -212,6 +298,8 @@ def _is_after(name: str, stages: int) -> bool:
 
 
 def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
+    if type(config) not in AutoModel._model_mapping:
+        raise ValueError(f"a '{config.model_type}' is no encoder by itself; expected one that AutoModel knows")
     parameters = inspect.signature(cast(type, AutoModel._model_mapping[type(config)])).parameters
     return {"add_pooling_layer": _normalises_in_pooler(config)} if "add_pooling_layer" in parameters else {}
 

@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 from datasets import Dataset
 from tokenizers import normalizers, pre_tokenizers
-from transformers import AutoImageProcessor, AutoTokenizer, BertTokenizer, set_seed
+from transformers import AutoImageProcessor, AutoTokenizer, BaseImageProcessor, BertTokenizer, set_seed
 from transformers.utils import logging
 
 from dataset_scripts.schema import UserError
@@ -67,15 +67,23 @@ def _from_towers(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
     model = EgmaModel.from_vision_text_pretrained(settings.vision_model, settings.text_model, **settings.model_fields)
     tokenizer = AutoTokenizer.from_pretrained(settings.text_model)
     processor = EgmaProcessor.for_model(model.config, tokenizer, _gaze_kwargs(settings), settings.max_length)
-    try:
-        stock = AutoImageProcessor.from_pretrained(settings.vision_model)
-    except OSError:
-        logger.warning(f"{settings.vision_model} has no image processor; grey values are normalised to [-1, 1]")
-    else:
-        for name in TOWER_PREPROCESSING:
-            if getattr(stock, name, None) is not None:
-                setattr(processor.image_processor, name, getattr(stock, name))
+    _take_grey_values(processor.image_processor, settings.vision_model)
     return model, processor
+
+
+def _take_grey_values(images: Any, name: str) -> None:
+    """What the vision encoder `name` was trained with, but for the frame."""
+    try:
+        stock = AutoImageProcessor.from_pretrained(name).to_dict()
+    except OSError:
+        logger.warning(f"{name} has no image processor; grey values are normalised to [-1, 1]")
+        return
+    except (ImportError, ValueError):
+        # one of torchvision's, as DINOv3's, or of a class that is gone: its file says it all the same
+        stock, _ = BaseImageProcessor.get_image_processor_dict(name)
+    for field in TOWER_PREPROCESSING:
+        if stock.get(field) is not None:
+            setattr(images, field, stock[field])
 
 
 def _from_config(settings: TrainingSettings, rows: Dataset) -> tuple[EgmaModel, Any]:

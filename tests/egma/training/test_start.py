@@ -1,6 +1,7 @@
 """What a run starts from: grey statistics and vocabulary of the training split."""
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,8 @@ from transformers import (
     BertConfig,
     BertModel,
     BertTokenizer,
-    CLIPConfig,
-    CLIPModel,
-    ResNetConfig,
-    ResNetModel,
+    BlipConfig,
+    BlipModel,
     ViTConfig,
     ViTImageProcessorPil,
     ViTMAEConfig,
@@ -113,6 +112,16 @@ def test_two_towers_bring_their_preprocessing_and_the_smallest_limit(towers: Pat
     assert processor.max_length == 20 and model_of(towers, "--max_length", "12")[1].max_length == 12
 
 
+@pytest.mark.parametrize("kind", ["BitImageProcessor", "DINOv3ViTImageProcessorFast", "ViTFeatureExtractor"])
+def test_grey_values_of_a_processor_that_cannot_be_built_here(towers: Path, kind: str) -> None:
+    """DINOv3's needs torchvision, and older files name classes that are gone."""
+    path = towers / "vision" / "preprocessor_config.json"
+    path.write_text(json.dumps({"image_processor_type": kind, "image_mean": [0.4] * 3, "resample": 2}))
+    images = model_of(towers)[1].image_processor
+    assert (list(images.image_mean), images.resample) == ([0.4] * 3, 2)
+    assert images.size == {"height": 32, "width": 32}
+
+
 def _tokenizer(folder: Path) -> None:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{number}" for number in range(60))]
     BertTokenizer(vocab={word: place for place, word in enumerate(words)}).save_pretrained(folder / "text")
@@ -131,11 +140,10 @@ def _vision(model: Any) -> Callable[[Path], None]:
             "of 3 channels and",
         ),
         (_vision(lambda: ViTMAEModel(ViTMAEConfig(**BODY, image_size=32, patch_size=8))), "gives 5 tokens"),
-        (_vision(lambda: ResNetModel(ResNetConfig(hidden_sizes=[8, 16], depths=[1, 1]))), "image_size of the vision"),
         (_vision(lambda: ViTModel(ViTConfig(**BODY | {"num_hidden_layers": 1}, image_size=32, patch_size=8))), "lack"),
-        (_vision(lambda: CLIPModel(CLIPConfig(text_config=BODY, vision_config=BODY))), "states no"),
+        (_vision(lambda: BlipModel(BlipConfig(text_config=BODY, vision_config=BODY))), "is no encoder by itself"),
     ],
-    ids=["tokenizer", "one channel", "masking", "no size", "layers missing", "whole model"],
+    ids=["tokenizer", "one channel", "masking", "layers missing", "half of another kind"],
 )
 def test_what_does_not_fit_is_said_before_the_first_batch(
     towers: Path, phantom_data: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], None], said: str
