@@ -65,7 +65,7 @@ class EgmaGroundingPipeline(Pipeline):
         sentences, size = inputs.pop("sentences"), inputs.pop("size")
         output = self.model(**inputs)
         maps = similarity_maps(output.patch_embeds, output.text_embeds)[0]
-        scores = output.logits_per_image[0] / self.model._scale()
+        scores = (output.logits_per_image[0] - self.model.config.logit_bias) / self.model._scale()
         return {"sentences": sentences, "size": size, "maps": maps.float(), "scores": scores.float()}
 
     def postprocess(

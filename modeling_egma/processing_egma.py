@@ -112,6 +112,11 @@ class EgmaProcessor(ProcessorMixin):
                 f"the tokenizer counts to {largest}, expected at most {vocabulary - 1}: the text encoder knows "
                 f"{vocabulary} entries"
             )
+        if config.pooling == "tower" and self.tokenizer.pad_token_id != config.text_config.pad_token_id:
+            raise ValueError(
+                f"the tokenizer pads with {self.tokenizer.pad_token_id}, expected {config.text_config.pad_token_id}, "
+                "the text_config's pad_token_id, with which the model itself fills sentences up"
+            )
         size, side = self.image_processor.size, config.image_side
         height, width = size.get("height"), size.get("width")
         if (height, width, self.grid_size) != (side, side, config.grid_size):

@@ -31,12 +31,17 @@ UNUSED_POOLER = r"(.*\.)?pooler\..*"
 FINAL_NORM = r"(layer)?norm\..*"
 # where the final layer norm of the backbones lies whose last_hidden_state comes before it
 FINAL_NORMS = {
-    **dict.fromkeys(("chinese_clip_vision_model", "clip_vision_model", "mlcd_vision_model"), "post_layernorm"),
+    **dict.fromkeys(
+        (f"{kin}_vision_model" for kin in ("altclip", "chinese_clip", "clip", "clipseg", "metaclip_2", "mlcd")),
+        "post_layernorm",
+    ),
     **dict.fromkeys(("convnext", "convnextv2"), "layernorm"),
     **dict.fromkeys(("beit", "data2vec-vision"), "pooler.layernorm"),
 }
 # of a ResNet or PVT, which take pictures of any size: what they were trained with, and the stride of their first stage
 SUPPLIED = {"image_size": 224, "patch_size": 4}
+ATTENTION_ROWS = 65_535  # that a GPU's attention kernel takes at a time
+WHOLE = ("clip", "siglip", "siglip2")
 HALVES = {"vision": "vision_config", "text": "text_config"}
 POSITION_TABLES = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
 
@@ -87,6 +92,20 @@ def whole_from_pretrained(model_id: str) -> PreTrainedModel:
     if faults := encoder_faults(model, info):
         raise ValueError(f"{model_id}: the weights do not fill a '{model.config.model_type}': {faults}")
     return model
+
+
+def whole_fields(source: Any) -> dict[str, Any]:
+    """Fields of the `EgmaConfig` that scores as a whole model of the types `WHOLE` does."""
+    vision, text = (half_config(source.config, half) for half in HALVES)
+    has_projection = hasattr(source, "visual_projection")
+    return {
+        "vision_config": vision,
+        "text_config": text,
+        "projection_dim": source.visual_projection.out_features if has_projection else width(vision),
+        "pooling": "tower",
+        "logit_scale_init_value": float(source.logit_scale),
+        "logit_bias": float(getattr(source, "logit_bias", 0)),
+    }
 
 
 def half_config(config: PreTrainedConfig, half: str) -> PreTrainedConfig:
@@ -248,6 +267,37 @@ def patch_tokens(vision_model: PreTrainedModel, pixel_values: Tensor, **kwargs: 
         cells = cells_along(config, pixel_values.shape[-2]) * cells_along(config, pixel_values.shape[-1])
         tokens = tokens[:, tokens.shape[1] - cells :]
     return tokens, output
+
+
+def pooled_alone(vision_model: Any, tokens: Tensor) -> Tensor:
+    """Patch tokens (B, P, width) -> each as the encoder's own pooling makes it of that patch alone.
+
+    CLIP's stay what they are, as the class token does; SigLIP's go through value and output projections of its
+    attention pool and what follows (Zhou, Loy & Dai, "Extract Free Dense Labels from CLIP", ECCV 2022).
+    """
+    if not hasattr(vision_model, "head"):
+        return tokens
+    rows = tokens.flatten(0, 1)[:, None].split(ATTENTION_ROWS)
+    return torch.cat([vision_model.head(some) for some in rows]).unflatten(0, tokens.shape[:2])
+
+
+def projection(config: Any, tower: PreTrainedConfig) -> nn.Module:
+    """From an encoder's width into the common space, where SigLIP's own pooling is already."""
+    if config.pooling == "tower" and tower.model_type.startswith("siglip"):
+        return nn.Identity()
+    return nn.Linear(width(tower), config.projection_dim, bias=False)
+
+
+def filled(config: PreTrainedConfig, input_ids: Tensor, mask: Tensor, positions: int | None) -> tuple[Tensor, Tensor]:
+    """A SigLIP reads every sentence filled up to all of its positions, without a mask; others take it as it is."""
+    if not config.model_type.startswith("siglip") or positions is None:
+        return input_ids, mask
+    ids = nn.functional.pad(
+        input_ids.masked_fill(mask == 0, config.pad_token_id),
+        (0, positions - input_ids.shape[-1]),
+        value=config.pad_token_id,
+    )
+    return ids, torch.ones_like(ids)
 
 
 def selected_states(

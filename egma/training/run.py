@@ -18,7 +18,7 @@ from transformers import get_scheduler
 from dataset_scripts.identity import corpus_identity, model_identity
 from dataset_scripts.schema import UserError
 from egma.tools.processes import write_json
-from egma.training.arguments import FREE_SETTINGS, TrainingSettings
+from egma.training.arguments import FREE_SETTINGS, STARTS, TrainingSettings
 from egma.training.augmentation import text_number
 from egma.training.averaging import WeightAverage
 from egma.training.cached import cached_step, validation_objective
@@ -88,7 +88,7 @@ class TrainingRun:
     @cached_property
     def origin(self) -> dict[str, Any]:
         """Identities of the corpora and of the models that the run starts from; all processes ask together."""
-        named = {field: getattr(self.settings, field) for field in ("model", "vision_model", "text_model")}
+        named = {field: getattr(self.settings, field) for field in STARTS}
 
         def ask() -> dict[str, Any]:
             models = {f"content of {field}": model_identity(name) or name for field, name in named.items() if name}

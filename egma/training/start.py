@@ -35,8 +35,8 @@ def build_model(settings: TrainingSettings, rows: Dataset) -> tuple[EgmaModel, A
     try:
         if settings.model:
             model, processor = _from_egma(settings)
-        elif settings.vision_model:
-            model, processor = _from_towers(settings)
+        elif settings.start_from or settings.vision_model:
+            model, processor = _from_others(settings)
         else:
             model, processor = _from_config(settings, rows)
     except UserError:
@@ -60,14 +60,21 @@ def _from_egma(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
     return model, processor
 
 
-def _from_towers(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
-    assert settings.vision_model and settings.text_model
-    require_findable(settings.vision_model)
-    require_findable(settings.text_model)
-    model = EgmaModel.from_vision_text_pretrained(settings.vision_model, settings.text_model, **settings.model_fields)
-    tokenizer = AutoTokenizer.from_pretrained(settings.text_model)
+def _from_others(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
+    """From a whole CLIP or SigLIP, or from two towers."""
+    vision, text = settings.start_from or settings.vision_model, settings.start_from or settings.text_model
+    assert vision and text
+    require_findable(vision)
+    require_findable(text)
+    tokenizer, fields = AutoTokenizer.from_pretrained(text), settings.model_fields
+    if settings.start_from:
+        model = EgmaModel.from_whole_pretrained(vision, **fields)
+        # SigLIP 2's configuration states SigLIP's
+        model.config.text_config.pad_token_id = tokenizer.pad_token_id
+    else:
+        model = EgmaModel.from_vision_text_pretrained(vision, text, **fields)
     processor = EgmaProcessor.for_model(model.config, tokenizer, _gaze_kwargs(settings), settings.max_length)
-    _take_grey_values(processor.image_processor, settings.vision_model)
+    _take_grey_values(processor.image_processor, vision)
     return model, processor
 
 

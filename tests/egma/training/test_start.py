@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from transformers import (
     BertConfig,
@@ -24,9 +25,11 @@ from transformers import (
 )
 
 from dataset_scripts.schema import UserError
+from egma.inference.models import load_whole_model
 from egma.programs import train as train_egma
 from egma.training.arguments import parse_settings
 from egma.training.start import build_model, grey_statistics, train_tokenizer
+from tests.modeling_egma.whole_models import save_whole
 
 
 def rows_of(images: list[np.ndarray], texts: list[str]) -> datasets.Dataset:
@@ -120,6 +123,30 @@ def test_grey_values_of_a_processor_that_cannot_be_built_here(towers: Path, kind
     images = model_of(towers)[1].image_processor
     assert (list(images.image_mean), images.resample) == ([0.4] * 3, 2)
     assert images.size == {"height": 32, "width": 32}
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip2 of one size"])
+def test_a_run_starts_from_a_whole_model(
+    tmp_path: Path, phantom_data: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """With its grey values and its tokenizer, which need not pad as the configuration says."""
+    source = save_whole(tmp_path / "whole", kind)
+    places = ["--start_from", str(tmp_path / "whole"), "--data", str(phantom_data), "--output_dir"]
+    fast = ["--batch_size", "4", "--report_to", "none", "--heat_map_cases", "0", "--max_steps", "1"]
+    model, processor = build_model(parse_settings([*places, "unused"]), rows_of([], []))
+    assert list(processor.image_processor.image_mean) == [0.4] * 3 and processor.max_length == 24
+    pixels, text = torch.randn(1, 3, 32, 32), processor(text=["clear", "no pleural effusion"])
+    ids = text["input_ids"]
+    if kind != "clip":
+        ids = torch.nn.functional.pad(ids, (0, 24 - ids.shape[1]), value=0)
+    mask = text["attention_mask"] if kind == "clip" else None
+    expected = source(pixel_values=pixels, input_ids=ids, attention_mask=mask).logits_per_image
+    torch.testing.assert_close(model(pixels, **text).logits_per_image, expected, rtol=1e-5, atol=1e-4)
+    assert train_egma.main([*places, str(tmp_path / "run"), *fast, "--micro_batch_size", "2"]) == 0
+    assert train_egma.main([*places, str(tmp_path / "run"), *fast, "--micro_batch_size", "2", "--resume", "auto"]) == 0
+    assert "this run is finished" in capsys.readouterr().out
+    trained, _ = load_whole_model(tmp_path / "run")
+    assert trained.config.pooling == "tower"
 
 
 def _tokenizer(folder: Path) -> None:
