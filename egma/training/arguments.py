@@ -67,6 +67,9 @@ class TrainingSettings:
     )
     gaze_weight: float | None = field(default=None, metadata={"help": "of the gaze term; 1 when not given"})
     mapping_weight: float | None = field(default=None, metadata={"help": "of the mapping term; 1 when not given"})
+    trained_blocks: int | None = field(
+        default=None, metadata={"help": "train so many last blocks of each encoder and what follows; without: all"}
+    )
     vocabulary_size: int = field(default=4000, metadata={"help": "WordPiece entries when the text encoder is new"})
     max_length: int = field(default=64, metadata={"help": "tokens a sentence; what is cut is counted"})
 
@@ -274,7 +277,7 @@ def _check_ranges(settings: TrainingSettings) -> None:
     shares = ("gaze_ratio", "warmup_fraction", "flip_probability", "brightness", "contrast", "shift_fraction")
     counts = (
         *("shuffle_buffer", "batch_size", "micro_batch_size", "gradient_accumulation_steps", "max_steps"),
-        *("early_stopping_patience", "evaluation_steps", "checkpoint_steps", "log_steps"),
+        *("trained_blocks", "early_stopping_patience", "evaluation_steps", "checkpoint_steps", "log_steps"),
     )
     amounts = ("heat_map_cases", "checkpoint_minutes", "num_workers", "learning_rate", "weight_decay")
     rules: dict[str, tuple[float, float]] = {

@@ -32,7 +32,7 @@ from egma.training.devices import (
     part_processes,
     prepare_sharding,
 )
-from egma.training.frozen import check_statistics, freeze_unreached, frozen_notes
+from egma.training.frozen import check_statistics, freeze_lower, freeze_unreached, frozen_notes
 from egma.training.interruption import Interrupted, Interruption
 from egma.training.objective import check_objective, objective_notes
 from egma.training.start import build_model
@@ -58,6 +58,8 @@ class TrainingRun:
         check_statistics(model, settings, accelerator.num_processes)
         check_windows(model.config.vision_config, settings, accelerator.device)
         self.notes = objective_notes(settings, model.config, self.data.has_gaze)
+        lower = freeze_lower(model, settings.trained_blocks)
+        self.notes += [] if lower is None else [lower]
         self.notes += frozen_notes(model, freeze_unreached(model, size["height"], size["width"]))
         # every process draws a dropout of its own
         torch.manual_seed(text_number(f"dropout {settings.seed} {accelerator.process_index}"))
