@@ -119,7 +119,8 @@ class EgmaConfig(PreTrainedConfig):
             _check(math.isfinite(getattr(self, name)), name, getattr(self, name), "a finite number")
         if self.pooling == "tower":
             for half, tower in (("vision", self.vision_config), ("text", self.text_config)):
-                kind, known = tower.model_type, [f"{family}_{half}_model" for family in POOLING_FAMILIES]
+                kind = getattr(tower, "model_type", None)
+                known = [f"{family}_{half}_model" for family in POOLING_FAMILIES]
                 _check(kind in known, f"the {half}_config of pooling 'tower'", kind, " or ".join(known))
         if self.vision_stage is not None:
             stages = len(getattr(self.vision_config, "depths", ()))

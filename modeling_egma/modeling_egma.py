@@ -15,30 +15,27 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
-from .checks_egma import check_gaze, checked_rows
 from .configuration_egma import EgmaConfig, EgmaTextConfig, EgmaVisionConfig
 from .interaction_egma import ONE_PROCESS, OneProcess
-from .labels_egma import classification_labels
+from .labels_egma import check_gaze, checked_rows, classification_labels
 from .losses_egma import MAX_LOGIT_SCALE, CappedScale, alignment_objective, similarity_maps
 from .matching_egma import pooled_cosines
 from .towers_egma import (
-    WHOLE,
     check_length,
     check_patches,
     entry_modules,
     filled,
-    half_tower,
     patch_tokens,
     pooled_alone,
     projection,
     selected_states,
+    sized_frames,
     takes_token_types,
     text_positions,
     tower_config,
     tower_from_config,
     tower_from_pretrained,
-    whole_fields,
-    whole_from_pretrained,
+    whole_parts,
     width,
 )
 
@@ -153,28 +150,17 @@ class EgmaModel(EgmaPreTrainedModel):
 
     @classmethod
     def from_whole_pretrained(cls, model_id: str, **config: Any) -> Self:
-        """Start from a whole CLIP, SigLIP or SigLIP 2: its encoders, their poolings and projections, scale and bias.
+        """Start from a whole CLIP, SigLIP or SigLIP 2: before any training `logits_per_image` is what it gives.
 
-        Before any training `logits_per_image` is what the source gives, and a patch goes the way of its pooled image.
         A NaFlex SigLIP 2 becomes the SigLIP of the square of its `num_patches`.
-
-        Args:
-            config: fields of `EgmaConfig`.
 
         Raises:
             ValueError: another kind of model, or weights that do not fill it.
         """
-        source: Any = whole_from_pretrained(model_id)
-        if source.config.model_type not in WHOLE:
-            kinds = ", ".join(WHOLE)
-            raise ValueError(f"{model_id}: a '{source.config.model_type}'; expected a whole model of type {kinds}")
-        model = cls(EgmaConfig(**whole_fields(source), **config))
-        assert isinstance(model.config.text_config, PreTrainedConfig)
-        model.vision_model = half_tower(source, model.config.vision_tower_config, "vision")
-        model.text_model = half_tower(source, model.config.text_config, "text")
-        for name in ("visual_projection", "text_projection"):
-            if hasattr(source, name):
-                getattr(model, name).load_state_dict(getattr(source, name).state_dict())
+        fields, parts = whole_parts(model_id)
+        model = cls(EgmaConfig(**fields, **config))
+        for name, weights in parts.items():
+            getattr(model, name).load_state_dict(weights)
         check_patches(model)
         return model.eval()
 
@@ -279,12 +265,19 @@ class EgmaModel(EgmaPreTrainedModel):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        image_size: int | None = None,
     ) -> Tensor:
         """Where every sentence looks in every image: cosines on the patch grid of the square frame, (B, N, G, G).
 
+        Args:
+            image_size: side of the frames that the encoder shall see, for a finer grid; its position embeddings are
+                interpolated, and frames of another size resized.
+
         Raises:
-            ValueError: a map is not finite; any place in it would be taken for its peak.
+            ValueError: a map is not finite (any place in it would be taken for its peak); no whole number of patches.
         """
+        if image_size is not None:
+            pixel_values = sized_frames(self.config, pixel_values, image_size)
         _, patches = self.encode_images(pixel_values)
         sentences = self.encode_text(input_ids, attention_mask, token_type_ids)
         return similarity_maps(patches, sentences)

@@ -9,15 +9,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    PreTrainedConfig,
-    PreTrainedModel,
-    SiglipTextConfig,
-    SiglipTextModel,
-    SiglipVisionConfig,
-)
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.models.siglip import SiglipTextConfig, SiglipTextModel, SiglipVisionConfig
 
 from .configuration_egma import cells_along
 
@@ -61,83 +54,70 @@ def tower_config(model_id: str, half: str) -> PreTrainedConfig:
     return config
 
 
-def tower_from_pretrained(
-    model_id: str, config: PreTrainedConfig, half: str, stages: int | None = None
-) -> PreTrainedModel:
+def tower_from_pretrained(model_id: str, config: PreTrainedConfig, half: str, stages: int | None = None) -> Any:
     """An encoder with its own weights, every one of them.
 
     Args:
-        config: as `tower_config` gives it, with fewer stages where `stages` says so.
-        half: `"vision"` or `"text"`, which is taken of a whole model.
+        config: as `tower_config` gives it of the `half`.
         stages: the first ones that are kept of a hierarchical encoder; None: all.
 
     Raises:
         ValueError: the checkpoint does not fill the encoder, or has more layers than it.
     """
     if _is_whole(AutoConfig.from_pretrained(model_id)):
-        return half_tower(whole_from_pretrained(model_id), config, half, stages)
-    tower, info = _loaded(model_id, config=config, **_without_pooler(config))
+        tower = tower_from_config(config)
+        missing, unexpected = tower.load_state_dict(half_weights(_whole(model_id), half), strict=False)
+        info = {"missing_keys": missing, "unexpected_keys": unexpected, "mismatched_keys": ()}
+    else:
+        tower, info = _loaded(model_id, config=config, **_without_pooler(config))
     if faults := encoder_faults(tower, info, stages):
         raise ValueError(f"{model_id}: the weights do not fill a '{config.model_type}' encoder: {faults}")
     return tower
 
 
-def whole_from_pretrained(model_id: str) -> PreTrainedModel:
-    """A model of an image and a text encoder, such as CLIP's, with all of its weights.
+def whole_parts(model_id: str) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """A whole model of the types `WHOLE`: fields of the `EgmaConfig` that scores as it does, and weights by part.
 
     Raises:
-        ValueError: the checkpoint does not fill it.
+        ValueError: another kind of model, or a checkpoint that does not fill it.
     """
-    model, info = _loaded(model_id)
-    if faults := encoder_faults(model, info):
-        raise ValueError(f"{model_id}: the weights do not fill a '{model.config.model_type}': {faults}")
-    return model
-
-
-def whole_fields(source: Any) -> dict[str, Any]:
-    """Fields of the `EgmaConfig` that scores as a whole model of the types `WHOLE` does."""
+    kind = AutoConfig.from_pretrained(model_id).model_type
+    if kind not in WHOLE:
+        raise ValueError(f"{model_id}: a '{kind}'; expected a whole model of type {', '.join(WHOLE)}")
+    source = _whole(model_id)
     vision, text = (half_config(source.config, half) for half in HALVES)
-    has_projection = hasattr(source, "visual_projection")
-    return {
+    parts = {f"{half}_model": half_weights(source, half) for half in HALVES}
+    for name in ("visual_projection", "text_projection") if hasattr(source, "visual_projection") else ():
+        parts[name] = getattr(source, name).state_dict()
+    fields = {
         "vision_config": vision,
         "text_config": text,
-        "projection_dim": source.visual_projection.out_features if has_projection else width(vision),
+        "projection_dim": source.visual_projection.out_features if kind == "clip" else width(vision),
         "pooling": "tower",
         "logit_scale_init_value": float(source.logit_scale),
         "logit_bias": float(getattr(source, "logit_bias", 0)),
     }
+    return fields, parts
 
 
 def half_config(config: PreTrainedConfig, half: str) -> PreTrainedConfig:
     """Configuration of one encoder of a whole model; a NaFlex SigLIP 2 becomes the SigLIP of its own square."""
-    own = getattr(config, HALVES[half])
-    fields = {name: value for name, value in own.to_dict().items() if name != "model_type"}
+    own: PreTrainedConfig = getattr(config, HALVES[half])
+    fields = own.to_dict()
+    fields.pop("model_type")
     if own.model_type == "siglip2_vision_model":
         return SiglipVisionConfig(**fields, image_size=math.isqrt(own.num_patches) * own.patch_size)
     return SiglipTextConfig(**fields) if own.model_type == "siglip2_text_model" else own
 
 
-def half_tower(whole: Any, config: PreTrainedConfig, half: str, stages: int | None = None) -> PreTrainedModel:
-    """One encoder of a whole model, of the configuration that `half_config` gave.
-
-    Raises:
-        ValueError: it has other layers.
-    """
-    weights = getattr(whole, f"{half}_model").state_dict()
+def half_weights(whole: Any, half: str) -> dict[str, Tensor]:
+    """Weights of one encoder of a whole model, for the configuration that `half_config` gives."""
+    weights: dict[str, Tensor] = getattr(whole, f"{half}_model").state_dict()
     patches = weights.get("embeddings.patch_embedding.weight")
     if patches is not None and patches.ndim == 2:  # NaFlex: of pixels in the order row, column, channel
         side = whole.config.vision_config.patch_size
         weights["embeddings.patch_embedding.weight"] = patches.unflatten(1, (side, side, -1)).permute(0, 3, 1, 2)
-    tower = tower_from_config(config)
-    own = tower.state_dict()
-    shapes = [(name, weights[name].shape, own[name].shape) for name in weights.keys() & own.keys()]
-    misshapen = [(name, there, here) for name, there, here in shapes if there != here]
-    fitting = {name: weights[name] for name in weights.keys() - {name for name, _, _ in misshapen}}
-    missing, unexpected = tower.load_state_dict(fitting, strict=False)
-    info = {"missing_keys": missing, "unexpected_keys": unexpected, "mismatched_keys": misshapen}
-    if faults := encoder_faults(tower, info, stages):
-        raise ValueError(f"the weights do not fill a '{config.model_type}' encoder: {faults}")
-    return tower.eval()
+    return weights
 
 
 def encoder_faults(tower: PreTrainedModel, info: Mapping[str, Any], stages: int | None = None) -> str:
@@ -257,9 +237,19 @@ def final_norm(tower: PreTrainedModel) -> nn.Module | None:
 
 
 def patch_tokens(vision_model: PreTrainedModel, pixel_values: Tensor, **kwargs: Any) -> tuple[Tensor, Any]:
-    """Patch tokens (B, P, width) after the backbone's final layer norm, without class and register tokens."""
+    """Patch tokens (B, P, width) after the backbone's final layer norm, without class and register tokens.
+
+    Position embeddings are interpolated for frames of another size than the backbone's own.
+    """
+    config, name = vision_model.config, "interpolate_pos_encoding"
+    is_own = config.image_size in (pixel_values.shape[-1], [*pixel_values.shape[-2:]], (*pixel_values.shape[-2:],))
+    if not is_own:
+        _reset_windows(vision_model)
+        kwargs |= {name: True} if name in inspect.signature(vision_model.forward).parameters else {}
     output = vision_model(pixel_values.to(vision_model.dtype), **(kwargs | {"return_dict": True}))
-    config, is_map = vision_model.config, output.last_hidden_state.ndim == 4
+    if not is_own:
+        _reset_windows(vision_model)
+    is_map = output.last_hidden_state.ndim == 4
     tokens = output.last_hidden_state.flatten(2).mT if is_map else output.last_hidden_state
     norm = final_norm(vision_model)
     tokens = tokens if norm is None else norm(tokens)
@@ -300,6 +290,18 @@ def filled(config: PreTrainedConfig, input_ids: Tensor, mask: Tensor, positions:
     return ids, torch.ones_like(ids)
 
 
+def sized_frames(config: Any, frames: Tensor, side: int) -> Tensor:
+    """Frames (B, C, H, W) at `side` x `side` px.
+
+    Raises:
+        ValueError: `side` is no multiple of what one of the model's patches spans.
+    """
+    span = config.image_side // config.grid_size
+    if side < span or side % span:
+        raise ValueError(f"image_size is {side}, expected a multiple of {span}: what a patch of the model spans")
+    return nn.functional.interpolate(frames.float(), (side, side), mode="bilinear", antialias=True)
+
+
 def selected_states(
     states: tuple[Tensor, ...], asked: bool | int | list[int] | None
 ) -> tuple[Tensor | None, ...] | None:
@@ -316,23 +318,30 @@ def entry_modules(tower: nn.Module) -> list[nn.Module]:
     return [next(module for module in tower.modules() if isinstance(module, kinds))]
 
 
+def _reset_windows(vision_model: Any) -> None:
+    """A Swin keeps the windows of the smallest frame that it has seen: back to those of its configuration."""
+    for blocks in (module for module in vision_model.modules() if isinstance(module, nn.ModuleList)):
+        for place, block in enumerate(blocks):
+            if hasattr(block, "set_shift_and_window_size"):
+                block.window_size = vision_model.config.window_size
+                block.shift_size = place % 2 * (block.window_size // 2)
+
+
 def _is_whole(config: PreTrainedConfig) -> bool:
     return all(isinstance(getattr(config, name, None), PreTrainedConfig) for name in HALVES.values())
 
 
-def _loaded(model_id: str, **settings: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
-    return cast(
-        tuple[PreTrainedModel, dict[str, Any]],
-        AutoModel.from_pretrained(
-            model_id,
-            dtype=torch.get_default_dtype(),
-            use_safetensors=True,
-            # misshapen tensors are named; an earlier stage has a layer norm of its own
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **settings,
-        ),
-    )
+def _whole(model_id: str) -> Any:
+    model, info = _loaded(model_id)
+    if faults := encoder_faults(model, info):
+        raise ValueError(f"{model_id}: the weights do not fill a '{model.config.model_type}': {faults}")
+    return model
+
+
+def _loaded(model_id: str, **settings: Any) -> Any:
+    # misshapen tensors are named; an earlier stage has a layer norm of its own
+    settings |= {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    return AutoModel.from_pretrained(model_id, dtype=torch.get_default_dtype(), **settings)
 
 
 def _misshapen(name: str, there: Any, here: Any) -> str:

@@ -58,8 +58,7 @@ class TrainingRun:
         check_statistics(model, settings, accelerator.num_processes)
         check_windows(model.config.vision_config, settings, accelerator.device)
         self.notes = objective_notes(settings, model.config, self.data.has_gaze)
-        lower = freeze_lower(model, settings.trained_blocks)
-        self.notes += [] if lower is None else [lower]
+        self.notes += freeze_lower(model, settings.trained_blocks)
         self.notes += frozen_notes(model, freeze_unreached(model, size["height"], size["width"]))
         # every process draws a dropout of its own
         torch.manual_seed(text_number(f"dropout {settings.seed} {accelerator.process_index}"))

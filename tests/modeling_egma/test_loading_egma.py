@@ -121,7 +121,6 @@ def test_auto_classes_find_the_installed_package(saved, local):
 def test_every_file_of_the_package_travels_with_the_weights(saved):
     travelled = {path.name for path in (saved / "egma").glob("*.py")}
     assert travelled == {
-        "checks_egma.py",
         "configuration_egma.py",
         "gaze_egma.py",
         "image_processing_egma.py",
