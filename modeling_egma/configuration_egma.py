@@ -43,8 +43,7 @@ class EgmaConfig(PreTrainedConfig):
         text_config: any BERT-like transformers text encoder; BERT-base when None.
         projection_dim: D, width of the shared embedding space.
         logit_scale_init_value: initial value of the learned logarithm of the logit scale.
-        pooling: how an encoder's tokens become one vector: `"mean"`, the paper's; `"tower"`, the encoder's own way, for
-            what starts from a whole CLIP (class token, end of the text) or SigLIP (attention pool, last token).
+        pooling: how tokens become one vector: `"mean"`, the paper's; `"tower"`, CLIP's or SigLIP's own, as they start.
         logit_bias: what is added to scores, which no term of the objective has (SigLIP).
         vision_stage: 1-based stage of a hierarchical backbone whose tokens are aligned; the last one when None.
         text_layers: how many of the last text layers are averaged (at most what there is), or which of the hidden

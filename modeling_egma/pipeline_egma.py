@@ -75,7 +75,10 @@ class EgmaGroundingPipeline(Pipeline):
         return sized, {}, {name: value for name, value in given.items() if name != "image_size"}
 
     def preprocess(self, inputs: dict[str, Any], image_size: int | None = None, **_: Any) -> dict[str, Any]:
-        sentences = _sentences(inputs["sentences"])
+        given = [inputs["sentences"]] if isinstance(inputs["sentences"], str) else list(inputs["sentences"])
+        sentences = [one["text"] if isinstance(one, dict) else one for one in given]  # a corpus' have times too
+        if not sentences or not all(isinstance(text, str) and text.strip() for text in sentences):
+            raise ValueError(f"expected a sentence or a list of them, none empty, got {given!r}")
         image = as_picture(inputs["image"])
         size = {} if image_size is None else {"size": {"height": image_size, "width": image_size}}
         pixels = self.processor(images=[image], **size)["pixel_values"]
@@ -140,15 +143,6 @@ STOCK_TASKS = {
     "image-classification": EgmaImageClassificationPipeline,
     "image-feature-extraction": EgmaImageFeatureExtractionPipeline,
 }
-
-
-def _sentences(given: Any) -> list[str]:
-    """A sentence, several, or a corpus' (with `text`)."""
-    listed = [given] if isinstance(given, str) else list(given)
-    sentences = [one["text"] if isinstance(one, dict) else one for one in listed]
-    if not sentences or not all(isinstance(text, str) and text.strip() for text in sentences):
-        raise ValueError(f"expected a sentence or a list of them, none empty, got {given!r}")
-    return sentences
 
 
 def _boxes(

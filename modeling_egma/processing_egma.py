@@ -72,8 +72,8 @@ class EgmaProcessor(ProcessorMixin):
         if tokenizer is not None:
             stated = tokenizer.init_kwargs.get("max_length")
             tokenizer.model_max_length = min(tokenizer.model_max_length, stated or UNLIMITED)
-            if "attention_mask" not in tokenizer.model_input_names:  # SigLIP's, which was trained without one
-                tokenizer.model_input_names = [*tokenizer.model_input_names, "attention_mask"]
+            # SigLIP's gives no mask
+            tokenizer.model_input_names = list(dict.fromkeys([*tokenizer.model_input_names, "attention_mask"]))
             _settle(tokenizer)
 
     @classmethod
@@ -113,10 +113,8 @@ class EgmaProcessor(ProcessorMixin):
                 f"{vocabulary} entries"
             )
         if config.pooling == "tower" and self.tokenizer.pad_token_id != config.text_config.pad_token_id:
-            raise ValueError(
-                f"the tokenizer pads with {self.tokenizer.pad_token_id}, expected {config.text_config.pad_token_id}, "
-                "the text_config's pad_token_id, with which the model itself fills sentences up"
-            )
+            own = f"{config.text_config.pad_token_id}, the text_config's, with which the model fills sentences up"
+            raise ValueError(f"the tokenizer pads with {self.tokenizer.pad_token_id}, expected {own}")
         size, side = self.image_processor.size, config.image_side
         height, width = size.get("height"), size.get("width")
         if (height, width, self.grid_size) != (side, side, config.grid_size):

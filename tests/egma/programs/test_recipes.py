@@ -16,7 +16,7 @@ BLOCKS = TOWER | {"num_hidden_layers": 5}
 def dry_run(recipe: str, data: Path, folder: Path, *start: str) -> int:
     configs = ",".join(str(ROOT / "configs" / name) for name in (recipe, "ablations/plus.yaml"))
     places = ["--config", configs, "--data", str(data), "--output_dir", str(folder / "run")]
-    small = ["--batch_size", "4", "--micro_batch_size", "2", "--tf32", "False", "--num_workers", "0"]
+    small = ["--batch_size", "4", "--micro_batch_size", "2", "--num_workers", "0"]
     return train_egma.main([*places, *start, *small, "--report_to", "none", "--dry_run", "True"])
 
 
