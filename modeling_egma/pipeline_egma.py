@@ -36,7 +36,7 @@ class EgmaGroundingPipeline(Pipeline):
     """
 
     _load_processor = True
-    _load_image_processor = True  # without one a pipeline makes no batches
+    _load_image_processor = False
     _load_feature_extractor = False
     _load_tokenizer = False
 
@@ -52,6 +52,7 @@ class EgmaGroundingPipeline(Pipeline):
         Raises:
             ValueError: no sentence, or an empty one; a parameter out of range; another number of lists than images.
         """
+        self.image_processor = self.processor.image_processor  # without one a pipeline makes no batches
         if sentences is None:
             rows = image if isinstance(image, list | dict) else (row for row in image)
         elif isinstance(image, list | tuple):

@@ -54,6 +54,8 @@ def test_many_images_are_grounded_as_each_alone(folder: Path, pictures: list[Ima
     rows = [{"image": one, "sentences": some} for one, some in zip(pictures, REPORTS, strict=True)]
     same(ground(rows, batch_size=2), expected)
     same([ground(rows[1])], expected[1:2])
+    model, processor = EgmaModel.from_pretrained(folder), EgmaProcessor.from_pretrained(folder)
+    same(pipeline("egma-grounding", model=model, processor=processor)(rows, batch_size=2), expected)
     same(list(ground((row for row in rows), batch_size=2)), expected)
 
 
