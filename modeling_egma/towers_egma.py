@@ -321,7 +321,7 @@ def entry_modules(tower: nn.Module) -> list[nn.Module]:
 def _reset_windows(vision_model: Any) -> None:
     """A Swin keeps the windows of the smallest frame that it has seen: back to those of its configuration."""
     for blocks in (module for module in vision_model.modules() if isinstance(module, nn.ModuleList)):
-        for place, block in enumerate(blocks):
+        for place, block in enumerate(cast(Any, blocks)):
             if hasattr(block, "set_shift_and_window_size"):
                 block.window_size = vision_model.config.window_size
                 block.shift_size = place % 2 * (block.window_size // 2)
