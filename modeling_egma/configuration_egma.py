@@ -13,6 +13,8 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
+# whose encoders have a pooling that was trained into a common space
+POOLING_FAMILIES = ("clip", "siglip")
 # written by transformers or the Hub, not by a person
 FOREIGN_FIELDS = {
     "architectures",
@@ -41,6 +43,8 @@ class EgmaConfig(PreTrainedConfig):
         text_config: any BERT-like transformers text encoder; BERT-base when None.
         projection_dim: D, width of the shared embedding space.
         logit_scale_init_value: initial value of the learned logarithm of the logit scale.
+        pooling: how tokens become one vector: `"mean"`, the paper's; `"tower"`, CLIP's or SigLIP's own, as they start.
+        logit_bias: what is added to scores, which no term of the objective has (SigLIP).
         vision_stage: 1-based stage of a hierarchical backbone whose tokens are aligned; the last one when None.
         text_layers: how many of the last text layers are averaged (at most what there is), or which of the hidden
             states, the embeddings being 0 (MedCLIP: [1, 2, -1]).
@@ -70,6 +74,8 @@ class EgmaConfig(PreTrainedConfig):
     text_config: PreTrainedConfig | dict | None = None  # type: ignore[type-arg]
     projection_dim: int = 512
     logit_scale_init_value: float | int = math.log(1 / 0.07)
+    pooling: Literal["mean", "tower"] = "mean"
+    logit_bias: float | int = 0.0
     vision_stage: int | None = None
     text_layers: int | list[int] = 4
     contrastive_weight: float | int = 1.0
@@ -108,8 +114,13 @@ class EgmaConfig(PreTrainedConfig):
             _check(math.isfinite(value) and value >= 0, name, value, "a finite number >= 0")
         for name in ("gaze_sentence_weight", "gaze_label_threshold", "mapping_threshold"):
             _check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")
-        scale = self.logit_scale_init_value
-        _check(math.isfinite(scale), "logit_scale_init_value", scale, "a finite number")
+        for name in ("logit_scale_init_value", "logit_bias"):
+            _check(math.isfinite(getattr(self, name)), name, getattr(self, name), "a finite number")
+        if self.pooling == "tower":
+            for half, tower in (("vision", self.vision_config), ("text", self.text_config)):
+                kind = getattr(tower, "model_type", None)
+                known = [f"{family}_{half}_model" for family in POOLING_FAMILIES]
+                _check(kind in known, f"the {half}_config of pooling 'tower'", kind, " or ".join(known))
         if self.vision_stage is not None:
             stages = len(getattr(self.vision_config, "depths", ()))
             expected = f"a stage from 1 to {stages}" if stages else "None: this vision backbone has no stages"
@@ -158,13 +169,7 @@ class EgmaConfig(PreTrainedConfig):
     @property
     def grid_size(self) -> int:
         """G, patches along each side of the square frame."""
-        tower = self.vision_tower_config
-        depths = getattr(tower, "depths", None)
-        cells = self.image_side // _side(tower, "patch_size")
-        # every stage after the first halves the resolution
-        for _ in range(len(depths) - 1 if depths else 0):
-            cells = (cells + 1) // 2
-        return cells
+        return cells_along(self.vision_tower_config, self.image_side)
 
 
 @strict
@@ -181,8 +186,17 @@ class EgmaTextConfig(EgmaConfig):
     model_type = "egma_text_model"
 
 
+def cells_along(tower: PreTrainedConfig, side: int) -> int:
+    """Patches of a vision backbone along a side of so many pixels."""
+    cells = side // _side(tower, "patch_size")
+    # every stage after the first halves the resolution
+    for _ in range(len(getattr(tower, "depths", None) or [0]) - 1):
+        cells = (cells + 1) // 2
+    return cells
+
+
 def _side(tower: Any, name: str) -> int:
-    """A length of the vision backbone along both axes; ResNet and PVT state none, and take it from their config."""
+    """A length of the vision backbone along both axes; ResNet and PVT state none (`towers_egma.tower_config`)."""
     size = getattr(tower, name, None)
     sides = {size} if isinstance(size, int) else set(size or ())
     known = len(sides) == 1 and all(isinstance(side, int) and side >= 1 for side in sides)

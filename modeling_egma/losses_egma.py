@@ -375,22 +375,23 @@ def _symmetric_info_nce(logits: Tensor) -> Tensor:
 
 
 class CappedScale(torch.autograd.Function):
-    """The logit scale of its learned logarithm, at most `MAX_LOGIT_SCALE`.
+    """The logit scale of its learned logarithm, at most `exp(cap)`.
 
     The logarithm is clamped; beyond the cap a gradient that leads back (one above 0) goes through, and no other.
     """
 
     @staticmethod
-    def forward(ctx: Any, log_scale: Tensor) -> Tensor:
-        scale = log_scale.clamp(max=math.log(MAX_LOGIT_SCALE)).exp()
+    def forward(ctx: Any, log_scale: Tensor, cap: float = math.log(MAX_LOGIT_SCALE)) -> Tensor:
+        scale = log_scale.clamp(max=cap).exp()
+        ctx.cap = cap
         ctx.save_for_backward(log_scale, scale)
         return scale
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         log_scale, scale = ctx.saved_tensors
-        return gradient * scale * ((log_scale < math.log(MAX_LOGIT_SCALE)) | (gradient > 0))
+        return gradient * scale * ((log_scale < ctx.cap) | (gradient > 0)), None
 
 
 def similarity_maps(patches: Tensor, sentences: Tensor) -> Tensor:

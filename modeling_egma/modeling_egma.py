@@ -1,6 +1,7 @@
 """EGMA models: two encoders, one embedding space, gaze-guided alignment of patches and sentences."""
 
 import copy
+import math
 from dataclasses import dataclass
 from inspect import Signature, signature
 from typing import Any, Self, cast
@@ -9,26 +10,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_egma import EgmaConfig, EgmaTextConfig, EgmaVisionConfig
 from .interaction_egma import ONE_PROCESS, OneProcess
-from .labels_egma import classification_labels
-from .losses_egma import CappedScale, alignment_objective, grid_of, similarity_maps
+from .labels_egma import check_gaze, checked_rows, classification_labels
+from .losses_egma import MAX_LOGIT_SCALE, CappedScale, alignment_objective, similarity_maps
 from .matching_egma import pooled_cosines
 from .towers_egma import (
     check_length,
     check_patches,
     entry_modules,
+    filled,
     patch_tokens,
+    pooled_alone,
+    projection,
     selected_states,
+    sized_frames,
     takes_token_types,
     text_positions,
+    tower_config,
     tower_from_config,
     tower_from_pretrained,
+    whole_parts,
     width,
 )
 
@@ -114,14 +121,16 @@ class EgmaModel(EgmaPreTrainedModel):
         self.text_model = tower_from_config(text_config)
         self.text_positions = text_positions(self.text_model)
         self.takes_token_types = takes_token_types(self.text_model)
-        self.visual_projection = nn.Linear(width(vision_config), config.projection_dim, bias=False)
-        self.text_projection = nn.Linear(width(text_config), config.projection_dim, bias=False)
+        self.visual_projection = projection(config, vision_config)
+        self.text_projection = projection(config, text_config)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         self.post_init()
 
     @classmethod
     def from_vision_text_pretrained(cls, vision_id: str, text_id: str, **config: Any) -> Self:
         """Start from two pretrained encoders, each a Hub id or a local folder with safetensors weights.
+
+        Of a whole model (CLIP, SigLIP) its encoder of images or of text is taken.
 
         As after `from_pretrained`, the model is in evaluation mode; its weights are in torch's default dtype.
 
@@ -131,11 +140,27 @@ class EgmaModel(EgmaPreTrainedModel):
         Raises:
             ValueError: weights that do not fill their encoder, or a vision encoder without a grid of patches.
         """
-        vision_config, text_config = AutoConfig.from_pretrained(vision_id), AutoConfig.from_pretrained(text_id)
+        vision_config, text_config = tower_config(vision_id, "vision"), tower_config(text_id, "text")
         egma_config = EgmaConfig(vision_config=vision_config, text_config=text_config, **config)
-        model = cls(egma_config)
-        model.vision_model = tower_from_pretrained(vision_id, egma_config.vision_tower_config, egma_config.vision_stage)
-        model.text_model = tower_from_pretrained(text_id, text_config)
+        model, stages = cls(egma_config), egma_config.vision_stage
+        model.vision_model = tower_from_pretrained(vision_id, egma_config.vision_tower_config, "vision", stages)
+        model.text_model = tower_from_pretrained(text_id, text_config, "text")
+        check_patches(model)
+        return model.eval()
+
+    @classmethod
+    def from_whole_pretrained(cls, model_id: str, **config: Any) -> Self:
+        """Start from a whole CLIP, SigLIP or SigLIP 2: before any training `logits_per_image` is what it gives.
+
+        A NaFlex SigLIP 2 becomes the SigLIP of the square of its `num_patches`.
+
+        Raises:
+            ValueError: another kind of model, or weights that do not fill it.
+        """
+        fields, parts = whole_parts(model_id)
+        model = cls(EgmaConfig(**fields, **config))
+        for name, weights in parts.items():
+            getattr(model, name).load_state_dict(weights)
         check_patches(model)
         return model.eval()
 
@@ -168,10 +193,11 @@ class EgmaModel(EgmaPreTrainedModel):
 
         Returns:
             `last_hidden_state` (B, P, width), the patch tokens before projection; `pooler_output` (B, D), the
-            projected mean token, not normalised.
+            projected mean token, or what `config.pooling` says, not normalised.
         """
         tokens, output = patch_tokens(self.vision_model, pixel_values, **kwargs)
-        return _with_pooling(tokens, self.visual_projection(tokens.mean(dim=1)), output)
+        pooled = output.pooler_output if self.config.pooling == "tower" else tokens.mean(dim=1)
+        return _with_pooling(tokens, self.visual_projection(pooled), output)
 
     @can_return_tuple
     def get_text_features(
@@ -188,7 +214,8 @@ class EgmaModel(EgmaPreTrainedModel):
 
         Returns:
             `last_hidden_state` (N, L, width), the mean of the last `config.text_layers` layers; `pooler_output`
-            (N, D), the projected mean over real tokens, not normalised; `hidden_states` when asked for.
+            (N, D), the projected mean over real tokens, not normalised; `hidden_states` when asked for. With
+            `config.pooling` `"tower"` both are as the encoder itself makes them.
         """
         check_length(input_ids, self.text_positions)
         # not `len`, which would fix the number of sentences in an exported graph
@@ -202,6 +229,12 @@ class EgmaModel(EgmaPreTrainedModel):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         kwargs |= {"return_dict": True, "output_hidden_states": True}
+        if self.config.pooling == "tower":
+            ids, mask = filled(self.config.text_config, input_ids, attention_mask, self.text_positions)
+            output = self.text_model(input_ids=ids, attention_mask=mask, **kwargs)
+            tokens = output.last_hidden_state[:, : input_ids.shape[1]]
+            output.hidden_states = selected_states(output.hidden_states, asked)
+            return _with_pooling(tokens, self.text_projection(output.pooler_output), output)
         output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         chosen, states = self.config.text_layers, output.hidden_states
         layers = states[1:][-chosen:] if isinstance(chosen, int) else [states[layer] for layer in chosen]
@@ -232,12 +265,19 @@ class EgmaModel(EgmaPreTrainedModel):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        image_size: int | None = None,
     ) -> Tensor:
         """Where every sentence looks in every image: cosines on the patch grid of the square frame, (B, N, G, G).
 
+        Args:
+            image_size: side of the frames that the encoder shall see, for a finer grid; its position embeddings are
+                interpolated, and frames of another size resized.
+
         Raises:
-            ValueError: a map is not finite; any place in it would be taken for its peak.
+            ValueError: a map is not finite (any place in it would be taken for its peak); no whole number of patches.
         """
+        if image_size is not None:
+            pixel_values = sized_frames(self.config, pixel_values, image_size)
         _, patches = self.encode_images(pixel_values)
         sentences = self.encode_text(input_ids, attention_mask, token_type_ids)
         return similarity_maps(patches, sentences)
@@ -276,8 +316,8 @@ class EgmaModel(EgmaPreTrainedModel):
         (image_embeds, patch_embeds), text_embeds = self._image_embeds(vision), _normalised(text.pooler_output)
         loss, components = None, None
         if return_loss or (return_loss is None and sentence_to_image is not None):
-            sentence_to_image = _checked_rows(sentence_to_image, patch_embeds, text_embeds)
-            _check_gaze(gaze_heatmaps, gaze_mask, patch_embeds, text_embeds)
+            sentence_to_image = checked_rows(sentence_to_image, patch_embeds, text_embeds)
+            check_gaze(gaze_heatmaps, gaze_mask, patch_embeds, text_embeds)
             loss, components = self.objective(patch_embeds, text_embeds, sentence_to_image, gaze_heatmaps, gaze_mask)
         logits_per_image = self._zero_shot_logits(image_embeds, patch_embeds, text_embeds)
         return EgmaOutput(
@@ -322,11 +362,14 @@ class EgmaModel(EgmaPreTrainedModel):
             return alignment_objective(self.config, *packed, *gaze, scale, report_ids, sentence_ids, join)
 
     def _image_embeds(self, features: BaseModelOutputWithPooling) -> tuple[Tensor, Tensor]:
-        patches = self.visual_projection(features.last_hidden_state)
+        tokens = cast(Tensor, features.last_hidden_state)
+        own = pooled_alone(self.vision_model, tokens) if self.config.pooling == "tower" else tokens
+        patches = self.visual_projection(own)
         return _normalised(cast(Tensor, features.pooler_output)), _normalised(patches)
 
     def _scale(self) -> Tensor:
-        return CappedScale.apply(self.logit_scale)
+        cap = max(math.log(MAX_LOGIT_SCALE), float(self.config.logit_scale_init_value))
+        return CappedScale.apply(self.logit_scale, cap)
 
     def _zero_shot_logits(self, image_embeds: Tensor, patch_embeds: Tensor, text_embeds: Tensor) -> Tensor:
         with torch.autocast(image_embeds.device.type, enabled=False):
@@ -336,7 +379,7 @@ class EgmaModel(EgmaPreTrainedModel):
                 cosines = pooled_cosines(patch_embeds, text_embeds, self._scale().to(patch_embeds.dtype))
             else:
                 cosines = (text_embeds @ patch_embeds.mT).amax(dim=-1)
-            return cosines * self._scale().to(cosines.dtype)
+            return cosines * self._scale().to(cosines.dtype) + self.config.logit_bias
 
 
 class EgmaVisionModel(EgmaPreTrainedModel):
@@ -349,7 +392,7 @@ class EgmaVisionModel(EgmaPreTrainedModel):
     def __init__(self, config: EgmaVisionConfig) -> None:
         super().__init__(config)
         self.vision_model = tower_from_config(config.vision_tower_config)
-        self.visual_projection = nn.Linear(width(config.vision_tower_config), config.projection_dim, bias=False)
+        self.visual_projection = projection(config, config.vision_tower_config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -372,7 +415,7 @@ class EgmaTextModel(EgmaPreTrainedModel):
         self.text_model = tower_from_config(config.text_config)
         self.text_positions = text_positions(self.text_model)
         self.takes_token_types = takes_token_types(self.text_model)
-        self.text_projection = nn.Linear(width(config.text_config), config.projection_dim, bias=False)
+        self.text_projection = projection(config, config.text_config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -444,37 +487,6 @@ def _with_pooling(tokens: Tensor, pooled: Tensor, output: Any) -> BaseModelOutpu
 
 def _normalised(embeds: Tensor) -> Tensor:
     return F.normalize(embeds.to(torch.promote_types(embeds.dtype, torch.float32)), dim=-1)
-
-
-def _checked_rows(sentence_to_image: Tensor | None, patches: Tensor, sentences: Tensor) -> Tensor:
-    images, count = len(patches), len(sentences)
-    if sentence_to_image is None:
-        if count != images:
-            raise ValueError(
-                f"the loss of flat prompts takes one sentence an image, got {count} sentences and {images} images; "
-                "pass sentence_to_image"
-            )
-        return torch.arange(images, device=patches.device)
-    if sentence_to_image.shape != (count,):
-        raise ValueError(f"sentence_to_image has shape {tuple(sentence_to_image.shape)}, expected ({count},)")
-    if count and not 0 <= int(sentence_to_image.min()) <= int(sentence_to_image.max()) < images:
-        raise ValueError(f"sentence_to_image refers to images outside 0 ... {images - 1}")
-    return sentence_to_image
-
-
-def _check_gaze(heatmaps: Tensor | None, mask: Tensor | None, patches: Tensor, sentences: Tensor) -> None:
-    if heatmaps is None and mask is None:
-        return
-    if heatmaps is None or mask is None:
-        raise ValueError("gaze_heatmaps and gaze_mask go together: pass both, or neither when no image has gaze")
-    grid = grid_of(patches)
-    if heatmaps.shape != (len(sentences), grid, grid):
-        raise ValueError(
-            f"gaze_heatmaps has shape {tuple(heatmaps.shape)}, expected {(len(sentences), grid, grid)}: one map a "
-            "sentence on the model's patch grid"
-        )
-    if mask.shape != (len(patches),):
-        raise ValueError(f"gaze_mask has shape {tuple(mask.shape)}, expected ({len(patches)},)")
 
 
 def _require_output_grads(module: nn.Module, inputs: Any, output: Tensor) -> None:

@@ -72,6 +72,8 @@ class EgmaProcessor(ProcessorMixin):
         if tokenizer is not None:
             stated = tokenizer.init_kwargs.get("max_length")
             tokenizer.model_max_length = min(tokenizer.model_max_length, stated or UNLIMITED)
+            # SigLIP's gives no mask
+            tokenizer.model_input_names = list(dict.fromkeys([*tokenizer.model_input_names, "attention_mask"]))
             _settle(tokenizer)
 
     @classmethod
@@ -110,6 +112,9 @@ class EgmaProcessor(ProcessorMixin):
                 f"the tokenizer counts to {largest}, expected at most {vocabulary - 1}: the text encoder knows "
                 f"{vocabulary} entries"
             )
+        if config.pooling == "tower" and self.tokenizer.pad_token_id != config.text_config.pad_token_id:
+            own = f"{config.text_config.pad_token_id}, the text_config's, with which the model fills sentences up"
+            raise ValueError(f"the tokenizer pads with {self.tokenizer.pad_token_id}, expected {own}")
         size, side = self.image_processor.size, config.image_side
         height, width = size.get("height"), size.get("width")
         if (height, width, self.grid_size) != (side, side, config.grid_size):

@@ -152,7 +152,7 @@ def doors(tiny_model: Any, processor: Any) -> dict[str, Any]:
         "image processor": lambda given: images(given, return_tensors="pt"),
         "opened by hand": lambda given: processor(images=[images.fetch_images(given)]),
         "evaluation": lambda given: {"pixel_values": Images(images, [{"image_id": "a", "image": given}]).pixels("a")},
-        "grounding": lambda given: ground.preprocess({"image": given, "sentences": ["clear"]}),
+        "grounding": lambda given: ground.preprocess({"image": given, "sentences": ["clear"]})["row"],
         "zero-shot": lambda given: stock.preprocess(given, candidate_labels=["clear"]),
         "classification": classify.preprocess,
         "features": features.preprocess,

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from dataset_scripts.schema import UserError
 from egma.inference.embeddings import inference
 from egma.inference.models import LOADING_ERRORS, reason_of, require_model
-from modeling_egma.towers_egma import encoder_faults, text_positions
+from modeling_egma.towers_egma import encoder_faults, patch_tokens, pooled_alone, text_positions
 
 # by the type of model, as trained: sentences of any length with a mask over what fills them up, or all of the longest
 # length without one. SigLIP 2 of one image size has SigLIP's type; a tokenizer does not say which of both it is for
@@ -29,9 +29,7 @@ TRIED_SIDES, TRIED_TEXTS = (40, 64), ("clear", "no pleural effusion is seen")
 class Peer(nn.Module):
     """One vector an image and one a sentence, in one space; patches where the model's own projection takes a token.
 
-    Of CLIP's vision transformers that is the patch token through the last norm and the visual projection, as the class
-    token goes; of SigLIP's the attention pool over one patch alone, so its value and output projections and what
-    follows (Zhou, Loy & Dai, "Extract Free Dense Labels from CLIP", ECCV 2022).
+    Patches go as an `EgmaModel` that starts from the same model lets them (`pooled_alone`).
     """
 
     def __init__(self, model: Any) -> None:
@@ -63,10 +61,9 @@ class Peer(nn.Module):
         is_clip = hasattr(self.model, "visual_projection") and hasattr(vision, "post_layernorm")
         if not (is_clip or hasattr(vision, "head")):
             return None
-        tokens = vision(pixel_values=pixel_values).last_hidden_state[:, int(is_clip) :]
-        if is_clip:
-            return normalize(self.model.visual_projection(vision.post_layernorm(tokens)).float(), dim=-1)
-        return normalize(vision.head(tokens.flatten(0, 1)[:, None]).unflatten(0, tokens.shape[:2]).float(), dim=-1)
+        tokens, _ = patch_tokens(vision, pixel_values)
+        patches = self.model.visual_projection(tokens) if is_clip else pooled_alone(vision, tokens)
+        return normalize(patches.float(), dim=-1)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         features = self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask)

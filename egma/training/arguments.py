@@ -16,13 +16,14 @@ from transformers import HfArgumentParser
 from dataset_scripts.schema import UserError
 from modeling_egma import EgmaConfig
 
+STARTS = ("model", "start_from", "vision_model", "text_model")
 POSITIVES = ("diagonal", "text_match")
 SCHEDULES = ("cosine", "constant_with_warmup")
 OBJECTIVE_WEIGHTS = ("contrastive_weight", "gaze_weight", "mapping_weight")
 # what a run that goes on may set anew; its start's content and the model's configuration are compared themselves
 _FREE = """output_dir config resume extend dry_run report_to push_to_hub log_steps num_workers prepared keep_on_device
-heat_map_cases data model vision_model text_model egma_config checkpoint_steps checkpoint_minutes evaluation_steps
-early_stopping_patience"""
+heat_map_cases data model start_from vision_model text_model egma_config checkpoint_steps checkpoint_minutes
+evaluation_steps early_stopping_patience"""
 FREE_SETTINGS = {*_FREE.split(), *OBJECTIVE_WEIGHTS}
 OBJECTIVE_KINDS = ("interaction", "gaze_target", "mapping")
 OBJECTIVE_FIELDS = (
@@ -33,7 +34,7 @@ OBJECTIVE_FIELDS = (
 
 @dataclass
 class TrainingSettings:
-    """Everything that decides a run. The model comes from `model`, from two towers, or from `egma_config` alone."""
+    """Everything that decides a run. The model comes from `model`, a whole other one, two towers, or `egma_config`."""
 
     data: str | None = field(
         default=None,
@@ -52,6 +53,10 @@ class TrainingSettings:
         metadata={"help": "YAML preset, or several: A,B, the later over the earlier; the command line overrides them"},
     )
     model: str | None = field(default=None, metadata={"help": "EGMA model to start from: Hub id or folder"})
+    start_from: str | None = field(
+        default=None,
+        metadata={"help": "whole CLIP, SigLIP or SigLIP 2 to start from: Hub id or folder"},
+    )
     vision_model: str | None = field(default=None, metadata={"help": "pretrained vision backbone: Hub id or folder"})
     text_model: str | None = field(default=None, metadata={"help": "pretrained text encoder: Hub id or folder"})
     egma_config: dict = field(  # type: ignore[type-arg]
@@ -62,6 +67,9 @@ class TrainingSettings:
     )
     gaze_weight: float | None = field(default=None, metadata={"help": "of the gaze term; 1 when not given"})
     mapping_weight: float | None = field(default=None, metadata={"help": "of the mapping term; 1 when not given"})
+    trained_blocks: int | None = field(
+        default=None, metadata={"help": "train so many last blocks of each encoder and what follows; without: all"}
+    )
     vocabulary_size: int = field(default=4000, metadata={"help": "WordPiece entries when the text encoder is new"})
     max_length: int = field(default=64, metadata={"help": "tokens a sentence; what is cut is counted"})
 
@@ -160,11 +168,12 @@ class TrainingSettings:
                 "micro_batch_size keeps the negatives of the whole batch and gradient_accumulation_steps gives them "
                 "up: name one of them"
             )
-        sources = [bool(self.model), bool(self.vision_model or self.text_model), "vision_config" in self.egma_config]
+        towers = bool(self.vision_model or self.text_model)
+        sources = [bool(self.model), bool(self.start_from), towers, "vision_config" in self.egma_config]
         if sum(sources) != 1:
             raise UserError(
-                "name one start for the model: --model, or --vision_model with --text_model, or a preset whose "
-                "egma_config holds vision_config and text_config"
+                "name one start for the model: --model, or --start_from, or --vision_model with --text_model, or a "
+                "preset whose egma_config holds vision_config and text_config"
             )
         if bool(self.vision_model) != bool(self.text_model):
             raise UserError("--vision_model and --text_model go together")
@@ -268,7 +277,7 @@ def _check_ranges(settings: TrainingSettings) -> None:
     shares = ("gaze_ratio", "warmup_fraction", "flip_probability", "brightness", "contrast", "shift_fraction")
     counts = (
         *("shuffle_buffer", "batch_size", "micro_batch_size", "gradient_accumulation_steps", "max_steps"),
-        *("early_stopping_patience", "evaluation_steps", "checkpoint_steps", "log_steps"),
+        *("trained_blocks", "early_stopping_patience", "evaluation_steps", "checkpoint_steps", "log_steps"),
     )
     amounts = ("heat_map_cases", "checkpoint_minutes", "num_workers", "learning_rate", "weight_decay")
     rules: dict[str, tuple[float, float]] = {

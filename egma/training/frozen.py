@@ -1,4 +1,6 @@
-"""What a run leaves as it is: parameters that no gradient reaches, and running statistics that a tower has learned."""
+"""What a run leaves as it is: lower blocks, parameters that no gradient reaches, and learned running statistics."""
+
+import itertools
 
 import torch
 from torch import nn
@@ -9,6 +11,37 @@ from egma.training.arguments import TrainingSettings
 from modeling_egma import EgmaModel
 
 NAMED = 3
+
+
+def freeze_lower(model: EgmaModel, trained_blocks: int | None) -> list[str]:
+    """Freeze each encoder up to its last blocks (None: nothing); what follows these, and projections, are trained.
+
+    Returns:
+        A sentence on it.
+
+    Raises:
+        UserError: an encoder has fewer blocks.
+    """
+    if trained_blocks is None:
+        return []
+    for name, tower in (("vision", model.vision_model), ("text", model.text_model)):
+        blocks = blocks_of(tower)
+        if trained_blocks > len(blocks):
+            raise UserError(f"trained_blocks is {trained_blocks}, expected at most the {name} encoder's {len(blocks)}")
+        first = next(blocks[-trained_blocks].parameters())
+        for parameter in itertools.takewhile(lambda one, first=first: one is not first, tower.parameters()):  # type: ignore[misc]
+            parameter.requires_grad_(False)
+    trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
+    return [f"the last {trained_blocks} blocks of each encoder and what follows are trained: {trained:,} parameters"]
+
+
+def blocks_of(tower: nn.Module) -> list[nn.Module]:
+    """An encoder's layers from the first to the last; those of its stages, where it has them."""
+    found: list[nn.Module] = []
+    for child in tower.children():
+        for block in child if isinstance(child, nn.ModuleList) else [child]:
+            found += blocks_of(block) or ([block] if block is not child and any(block.children()) else [])
+    return found
 
 
 def freeze_unreached(model: EgmaModel, height: int, width: int) -> list[str]:

@@ -18,7 +18,7 @@ from transformers import get_scheduler
 from dataset_scripts.identity import corpus_identity, model_identity
 from dataset_scripts.schema import UserError
 from egma.tools.processes import write_json
-from egma.training.arguments import FREE_SETTINGS, TrainingSettings
+from egma.training.arguments import FREE_SETTINGS, STARTS, TrainingSettings
 from egma.training.augmentation import text_number
 from egma.training.averaging import WeightAverage
 from egma.training.cached import cached_step, validation_objective
@@ -32,7 +32,7 @@ from egma.training.devices import (
     part_processes,
     prepare_sharding,
 )
-from egma.training.frozen import check_statistics, freeze_unreached, frozen_notes
+from egma.training.frozen import check_statistics, freeze_lower, freeze_unreached, frozen_notes
 from egma.training.interruption import Interrupted, Interruption
 from egma.training.objective import check_objective, objective_notes
 from egma.training.start import build_model
@@ -58,6 +58,7 @@ class TrainingRun:
         check_statistics(model, settings, accelerator.num_processes)
         check_windows(model.config.vision_config, settings, accelerator.device)
         self.notes = objective_notes(settings, model.config, self.data.has_gaze)
+        self.notes += freeze_lower(model, settings.trained_blocks)
         self.notes += frozen_notes(model, freeze_unreached(model, size["height"], size["width"]))
         # every process draws a dropout of its own
         torch.manual_seed(text_number(f"dropout {settings.seed} {accelerator.process_index}"))
@@ -88,7 +89,7 @@ class TrainingRun:
     @cached_property
     def origin(self) -> dict[str, Any]:
         """Identities of the corpora and of the models that the run starts from; all processes ask together."""
-        named = {field: getattr(self.settings, field) for field in ("model", "vision_model", "text_model")}
+        named = {field: getattr(self.settings, field) for field in STARTS}
 
         def ask() -> dict[str, Any]:
             models = {f"content of {field}": model_identity(name) or name for field, name in named.items() if name}

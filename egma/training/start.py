@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 from datasets import Dataset
 from tokenizers import normalizers, pre_tokenizers
-from transformers import AutoImageProcessor, AutoTokenizer, BertTokenizer, set_seed
+from transformers import AutoImageProcessor, AutoTokenizer, BaseImageProcessor, BertTokenizer, set_seed
 from transformers.utils import logging
 
 from dataset_scripts.schema import UserError
@@ -35,8 +35,8 @@ def build_model(settings: TrainingSettings, rows: Dataset) -> tuple[EgmaModel, A
     try:
         if settings.model:
             model, processor = _from_egma(settings)
-        elif settings.vision_model:
-            model, processor = _from_towers(settings)
+        elif settings.start_from or settings.vision_model:
+            model, processor = _from_others(settings)
         else:
             model, processor = _from_config(settings, rows)
     except UserError:
@@ -60,22 +60,37 @@ def _from_egma(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
     return model, processor
 
 
-def _from_towers(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
-    assert settings.vision_model and settings.text_model
-    require_findable(settings.vision_model)
-    require_findable(settings.text_model)
-    model = EgmaModel.from_vision_text_pretrained(settings.vision_model, settings.text_model, **settings.model_fields)
-    tokenizer = AutoTokenizer.from_pretrained(settings.text_model)
-    processor = EgmaProcessor.for_model(model.config, tokenizer, _gaze_kwargs(settings), settings.max_length)
-    try:
-        stock = AutoImageProcessor.from_pretrained(settings.vision_model)
-    except OSError:
-        logger.warning(f"{settings.vision_model} has no image processor; grey values are normalised to [-1, 1]")
+def _from_others(settings: TrainingSettings) -> tuple[EgmaModel, Any]:
+    """From a whole CLIP or SigLIP, or from two towers."""
+    vision, text = settings.start_from or settings.vision_model, settings.start_from or settings.text_model
+    assert vision and text
+    require_findable(vision)
+    require_findable(text)
+    tokenizer, fields = AutoTokenizer.from_pretrained(text), settings.model_fields
+    if settings.start_from:
+        model = EgmaModel.from_whole_pretrained(vision, **fields)
+        # SigLIP 2's configuration states SigLIP's
+        model.config.text_config.pad_token_id = tokenizer.pad_token_id
     else:
-        for name in TOWER_PREPROCESSING:
-            if getattr(stock, name, None) is not None:
-                setattr(processor.image_processor, name, getattr(stock, name))
+        model = EgmaModel.from_vision_text_pretrained(vision, text, **fields)
+    processor = EgmaProcessor.for_model(model.config, tokenizer, _gaze_kwargs(settings), settings.max_length)
+    _take_grey_values(processor.image_processor, vision)
     return model, processor
+
+
+def _take_grey_values(images: Any, name: str) -> None:
+    """What the vision encoder `name` was trained with, but for the frame."""
+    try:
+        stock = AutoImageProcessor.from_pretrained(name).to_dict()
+    except OSError:
+        logger.warning(f"{name} has no image processor; grey values are normalised to [-1, 1]")
+        return
+    except (ImportError, ValueError):
+        # one of torchvision's, as DINOv3's, or of a class that is gone: its file says it all the same
+        stock, _ = BaseImageProcessor.get_image_processor_dict(name)
+    for field in TOWER_PREPROCESSING:
+        if stock.get(field) is not None:
+            setattr(images, field, stock[field])
 
 
 def _from_config(settings: TrainingSettings, rows: Dataset) -> tuple[EgmaModel, Any]:

@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoTokenizer, pipeline
 
 from modeling_egma import EgmaModel, EgmaProcessor, EgmaTextModel, EgmaVisionModel
 from modeling_egma.losses_egma import similarity_maps
-from modeling_egma.pipeline_egma import _box
+from modeling_egma.pipeline_egma import _boxes
 
 from .test_loading_egma import BLOCKER
 
@@ -119,9 +119,9 @@ def test_the_box_bounds_the_patches_joined_to_the_best_one():
     grid = torch.zeros(4, 4)
     grid[1, 1], grid[1, 2], grid[3, 3] = 1.0, 0.8, 0.9
     # 200 wide, 100 high: the frame's side is 200, a patch 50 pixels, 50 pixels of padding above
-    assert _box(grid, (100, 200), 0.5) == (50, 0, 150, 50)
-    assert _box(grid, (100, 200), 1.0) == (50, 0, 100, 50)
-    assert _box(torch.zeros(4, 4), (200, 200), 0.5) == (0, 0, 200, 200)
+    assert _boxes(grid, (100, 200), 0.5, 1)[0] == (50, 0, 150, 50)
+    assert _boxes(grid, (100, 200), 1.0, 1)[0] == (50, 0, 100, 50)
+    assert _boxes(torch.zeros(4, 4), (200, 200), 0.5, 1)[0] == (0, 0, 200, 200)
 
 
 @pytest.mark.parametrize(

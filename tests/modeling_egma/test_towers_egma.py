@@ -15,6 +15,8 @@ from transformers import (
     MPNetConfig,
     PvtConfig,
     PvtModel,
+    PvtV2Config,
+    PvtV2Model,
     ResNetConfig,
     ResNetModel,
     RobertaConfig,
@@ -147,11 +149,15 @@ def test_a_frame_that_is_not_square_is_refused(towers):
         joined(towers)
 
 
-def test_convolutional_encoders_take_frame_and_patch_from_their_config(towers):
+def test_convolutional_encoders_take_frame_and_patch_from_their_config_or_ours(towers):
     resnet = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
     ResNetModel(resnet).save_pretrained(towers / "vision")
     with pytest.raises(ValueError, match=r"image_size of the vision backbone \('resnet'\) is None"):
-        joined(towers)
+        print(EgmaConfig(vision_config=resnet).grid_size)
+    supplied = joined(towers)
+    supplied.save_pretrained(towers / "both")
+    config = EgmaModel.from_pretrained(towers / "both").config
+    assert (config.image_side, config.grid_size) == (supplied.config.image_side, supplied.config.grid_size) == (224, 28)
     resnet.image_size, resnet.patch_size = 64, 4
     ResNetModel(resnet).save_pretrained(towers / "vision")
     assert joined(towers).config.grid_size == 8
@@ -161,11 +167,15 @@ def test_convolutional_encoders_take_frame_and_patch_from_their_config(towers):
         joined(towers)
 
 
-def test_a_pyramid_encoder_with_a_class_token_is_refused(towers):
-    pvt = PvtConfig(image_size=64, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 2, 2])
-    PvtModel(pvt).save_pretrained(towers / "vision")
-    with pytest.raises(ValueError, match=r"patch_size of the vision backbone \('pvt'\) is None"):
-        joined(towers)
+def test_a_pyramid_encoder_gives_its_patches_without_the_class_token(towers):
+    sizes = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2]}
+    pvt = PvtModel(PvtConfig(image_size=64, **sizes)).eval()
+    pvt.save_pretrained(towers / "vision")
+    pixels = torch.randn(2, 3, 64, 64)
+    tokens = joined(towers).get_image_features(pixels).last_hidden_state
+    assert torch.allclose(tokens, pvt(pixels).last_hidden_state[:, 1:], atol=1e-6) and tokens.shape == (2, 4, 16)
+    PvtV2Model(PvtV2Config(image_size=64, **sizes)).save_pretrained(towers / "vision")
+    assert joined(towers).get_image_features(pixels).last_hidden_state.shape == (2, 4, 16)
 
 
 @pytest.mark.parametrize("kind", [CLIPVisionConfig, ViTConfig])

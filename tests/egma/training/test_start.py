@@ -1,6 +1,7 @@
 """What a run starts from: grey statistics and vocabulary of the training split."""
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,14 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from transformers import (
     BertConfig,
     BertModel,
     BertTokenizer,
-    CLIPConfig,
-    CLIPModel,
-    ResNetConfig,
-    ResNetModel,
+    BlipConfig,
+    BlipModel,
     ViTConfig,
     ViTImageProcessorPil,
     ViTMAEConfig,
@@ -25,9 +25,11 @@ from transformers import (
 )
 
 from dataset_scripts.schema import UserError
+from egma.inference.models import load_whole_model
 from egma.programs import train as train_egma
 from egma.training.arguments import parse_settings
 from egma.training.start import build_model, grey_statistics, train_tokenizer
+from tests.modeling_egma.whole_models import save_whole
 
 
 def rows_of(images: list[np.ndarray], texts: list[str]) -> datasets.Dataset:
@@ -113,6 +115,40 @@ def test_two_towers_bring_their_preprocessing_and_the_smallest_limit(towers: Pat
     assert processor.max_length == 20 and model_of(towers, "--max_length", "12")[1].max_length == 12
 
 
+@pytest.mark.parametrize("kind", ["BitImageProcessor", "DINOv3ViTImageProcessorFast", "ViTFeatureExtractor"])
+def test_grey_values_of_a_processor_that_cannot_be_built_here(towers: Path, kind: str) -> None:
+    """DINOv3's needs torchvision, and older files name classes that are gone."""
+    path = towers / "vision" / "preprocessor_config.json"
+    path.write_text(json.dumps({"image_processor_type": kind, "image_mean": [0.4] * 3, "resample": 2}))
+    images = model_of(towers)[1].image_processor
+    assert (list(images.image_mean), images.resample) == ([0.4] * 3, 2)
+    assert images.size == {"height": 32, "width": 32}
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip2 of one size"])
+def test_a_run_starts_from_a_whole_model(
+    tmp_path: Path, phantom_data: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """With its grey values and its tokenizer, which need not pad as the configuration says."""
+    source = save_whole(tmp_path / "whole", kind)
+    places = ["--start_from", str(tmp_path / "whole"), "--data", str(phantom_data), "--output_dir"]
+    fast = ["--batch_size", "4", "--report_to", "none", "--heat_map_cases", "0", "--max_steps", "1"]
+    model, processor = build_model(parse_settings([*places, "unused"]), rows_of([], []))
+    assert list(processor.image_processor.image_mean) == [0.4] * 3 and processor.max_length == 24
+    pixels, text = torch.randn(1, 3, 32, 32), processor(text=["clear", "no pleural effusion"])
+    ids = text["input_ids"]
+    if kind != "clip":
+        ids = torch.nn.functional.pad(ids, (0, 24 - ids.shape[1]), value=0)
+    mask = text["attention_mask"] if kind == "clip" else None
+    expected = source(pixel_values=pixels, input_ids=ids, attention_mask=mask).logits_per_image
+    torch.testing.assert_close(model(pixels, **text).logits_per_image, expected, rtol=1e-5, atol=1e-4)
+    assert train_egma.main([*places, str(tmp_path / "run"), *fast, "--micro_batch_size", "2"]) == 0
+    assert train_egma.main([*places, str(tmp_path / "run"), *fast, "--micro_batch_size", "2", "--resume", "auto"]) == 0
+    assert "this run is finished" in capsys.readouterr().out
+    trained, _ = load_whole_model(tmp_path / "run")
+    assert trained.config.pooling == "tower"
+
+
 def _tokenizer(folder: Path) -> None:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{number}" for number in range(60))]
     BertTokenizer(vocab={word: place for place, word in enumerate(words)}).save_pretrained(folder / "text")
@@ -131,11 +167,10 @@ def _vision(model: Any) -> Callable[[Path], None]:
             "of 3 channels and",
         ),
         (_vision(lambda: ViTMAEModel(ViTMAEConfig(**BODY, image_size=32, patch_size=8))), "gives 5 tokens"),
-        (_vision(lambda: ResNetModel(ResNetConfig(hidden_sizes=[8, 16], depths=[1, 1]))), "image_size of the vision"),
         (_vision(lambda: ViTModel(ViTConfig(**BODY | {"num_hidden_layers": 1}, image_size=32, patch_size=8))), "lack"),
-        (_vision(lambda: CLIPModel(CLIPConfig(text_config=BODY, vision_config=BODY))), "states no"),
+        (_vision(lambda: BlipModel(BlipConfig(text_config=BODY, vision_config=BODY))), "is no encoder by itself"),
     ],
-    ids=["tokenizer", "one channel", "masking", "no size", "layers missing", "whole model"],
+    ids=["tokenizer", "one channel", "masking", "layers missing", "half of another kind"],
 )
 def test_what_does_not_fit_is_said_before_the_first_batch(
     towers: Path, phantom_data: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], None], said: str
