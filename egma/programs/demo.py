@@ -22,7 +22,7 @@ from egma.figures.example_sentences import gallery_rows
 from egma.figures.heat_maps import GalleryRow, heatmap_gallery
 from egma.figures.training_curves import training_curves
 from egma.inference.models import load_whole_model
-from egma.tools.processes import ROOT, Stage, evaluation, run_stages, training, write_json
+from egma.tools.processes import ROOT, Stage, conversion, evaluation, run_stages, training, write_json
 
 
 class Run(NamedTuple):
@@ -84,9 +84,9 @@ def run_demo(output: Path, readings: int, max_steps: int | None, seed: int, corp
     phantom = ("-m", "dataset_scripts.phantom", "--output", raw, "--readings", readings, "--seed", world)
     generator = program_identity(ROOT / "dataset_scripts")
     title = "generate the phantom corpus (MIMIC-EYE layout)"
-    build = ("-m", "dataset_scripts.build", "mimic_eye", "--source", raw, "--output", data, "--image-size", 128)
     run_stages(output, [Stage(title, (*phantom, "--num-proc", cores), raw, (generator,))])
-    run_stages(output, [Stage("convert it", (*build, "--num-proc", cores), data, (fingerprint(raw),))])
+    options = ("--image-size", 128, "--num-proc", cores)
+    run_stages(output, [conversion("convert it", "mimic_eye", raw, fingerprint(raw), data, *options)])
     run_stages(output, [_training(output, data, name, seed, max_steps) for name in RUNS])
     others = [word for name in OTHERS for word in ("--compare", output / name)]
     run_stages(output, [evaluation("evaluate them", output / "egma", data, output / "evaluation", *others)])

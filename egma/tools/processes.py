@@ -27,13 +27,15 @@ EVALUATION_SOURCES = (*_SHARED, ROOT / "egma/evaluation", ROOT / "egma/figures",
 class Stage(NamedTuple):
     """One program: what it is called, its command line after `python`, the folder that it makes, and of what.
 
-    `made_of` holds the identities of what it reads, as they are now.
+    `made_of` holds the identities of what it reads, as they are now; `going_on` the words by which the program goes on
+    with what an interruption left, None where it starts anew.
     """
 
     title: str
     command: tuple[object, ...]
     result: Path
     made_of: tuple[str | None, ...]
+    going_on: tuple[str, ...] | None = None
 
     @property
     def words(self) -> list[str]:
@@ -70,14 +72,20 @@ def training(
     launch += ("--config", ",".join(presets), "--data", data, "--output_dir", run)
     launch += ("--gaze_ratio", gaze_ratio, "--seed", seed, *(() if max_steps is None else ("--max_steps", max_steps)))
     made_of = program_identity(*TRAINING_SOURCES, *map(Path, presets)), corpus_identity(data)
-    return Stage(f"train {run.name}", launch, run, made_of)
+    return Stage(f"train {run.name}", launch, run, made_of, ("--resume", "auto"))
+
+
+def conversion(title: str, corpus: str, source: Path, made_of: str, data: Path, *options: object) -> Stage:
+    """A conversion of a raw corpus, whose fingerprint is `made_of`; it goes on by itself."""
+    command = ("-m", "dataset_scripts.build", corpus, "--source", source, "--output", data, *options)
+    return Stage(title, command, data, (made_of,), ())
 
 
 def evaluation(title: str, model: Path, data: Path, output: Path, *options: object) -> Stage:
     """An evaluation of a trained model."""
     command = (ROOT / "evaluate_egma.py", model, "--data", data, "--output", output, *options)
     made_of = program_identity(*EVALUATION_SOURCES), corpus_identity(data), model_identity(model)
-    return Stage(title, command, output, made_of)
+    return Stage(title, command, output, made_of, ())
 
 
 def run_stages(output: Path, stages: Sequence[Stage], workers: int | None = None, logs: Path | None = None) -> None:
@@ -137,10 +145,10 @@ def _is_done(stage: Stage, begun: dict[str, Any]) -> bool:
 def _start(
     stage: Stage, begun: dict[str, Any] | None, environment: dict[str, str], alone: bool, sink: IO[str] | None
 ) -> subprocess.Popen[str]:
-    resume = begun is not None and stage.is_begun(begun) and any(stage.result.glob("checkpoint-*"))
-    if not resume:
+    going_on = stage.going_on if begun is not None and stage.is_begun(begun) else None
+    if going_on is None:
         shutil.rmtree(stage.result, ignore_errors=True)
-    command = [sys.executable, *stage.words, *(["--resume", "auto"] if resume else [])]
+    command = [sys.executable, *stage.words, *(going_on or ())]
     changed = begun is not None and not stage.is_begun(begun)
     print(f"{stage.title}{': what it is made of has changed' if changed else ''} ...", flush=True)
     if sink is not None:
