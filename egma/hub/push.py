@@ -22,12 +22,16 @@ FIRST_FIGURE = "heat_maps.png"
 
 def require_pushable(repo_id: str) -> None:
     """Raise UserError when `push_model` could not be called later."""
+    _require_id(repo_id)
+    if get_token() is None:
+        raise UserError("no token for the Hub; log in with `hf auth login`")
+
+
+def _require_id(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise UserError(f"{repo_id}: {error}") from None
-    if get_token() is None:
-        raise UserError("no token for the Hub; log in with `hf auth login`")
 
 
 def push_model(
@@ -56,6 +60,7 @@ def stage_model(folder: Path, repo_id: str, results: Path | None, staged: Path) 
     Model and processor are loaded and saved, so that what goes up is known to load and brings today's code. Whatever
     else lies in the folder stays: checkpoints and logs hold paths and names of readings.
     """
+    _require_id(repo_id)
     model, processor = load_whole_model(folder, dtype="auto")
     broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
     if broken:

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 from datasets import disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
+from dataset_scripts.command_line import Parser, program
 from dataset_scripts.schema import GENERATED_PREFIX, UserError
 from egma.inference.models import load_model
 from egma.page.corpus import Corpus
@@ -29,9 +31,8 @@ from egma.page.page import build_page, launch_options
 from egma.page.safety import silence_readers
 from egma.page.session import PageModel
 from egma.page.views import SCORE_TITLES
-from egma.tools.processes import ROOT
 
-DEMO = ROOT / "runs" / "demo"
+DEMO = Path("runs/demo")
 ABOUT = """### What this is
 
 An EGMA model (eye-gaze guided multi-modal alignment, Ma et al., NeurIPS 2024) compares every patch of a chest
@@ -52,8 +53,9 @@ it is read. Logged are its size and a hash. No tag of a DICOM file is shown or k
 """
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@program
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
     parser.add_argument("--model", default=str(DEMO / "egma"), help="folder or Hub id; default: the demo's")
     parser.add_argument(
         "--data", type=Path, help="converted corpus of the examples and the gallery; default: the demo's"
@@ -75,15 +77,11 @@ def main(argv: list[str] | None = None) -> int:
         page.launch(**address, quiet=True, prevent_thread_lock=True, **launch_options())
         print(f"the page answers on http://{arguments.host}:{arguments.port} (Ctrl-C ends it)", flush=True)
         page.block_thread()
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         pass
     finally:
         del os.environ["GRADIO_TEMP_DIR"]
         shutil.rmtree(uploads, ignore_errors=True)
-    return 0
 
 
 def _port(text: str) -> int:
@@ -110,7 +108,7 @@ def make_page(name: str, data: Path | None) -> Any:
         UserError: no model, or no such corpus; says what to run.
     """
     if name == str(DEMO / "egma") and not Path(name).is_dir():
-        raise UserError("there is no demo model yet; run `make demo` first, or name a model with --model")
+        raise UserError("there is no demo model; run `make demo` first (without a clone: `egma demo`), or name one with --model")
     transformers_logging.set_verbosity_error()
     if data is None and (DEMO / "data").is_dir():
         data = DEMO / "data"

@@ -6,17 +6,17 @@ Weights, processor, code and a complete card go up; checkpoints, logs and settin
 `evaluate_egma.py --output` wrote for this very model) its figures stand in the card and in its `model-index`.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset_scripts.schema import UserError
+from dataset_scripts.command_line import Parser, program
 from egma.hub.push import push_model, stage_model
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@program
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
     parser.add_argument("folder", metavar="DIR", type=Path, help="output folder of train_egma.py")
     parser.add_argument("repo_id", metavar="ID", help="user/name")
     parser.add_argument("--results", type=Path, help="output folder of evaluate_egma.py")
@@ -26,19 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--dry-run", type=Path, metavar="OUT", help="write what would go up to the new folder OUT instead"
     )
     options = parser.parse_args(argv)
-    try:
-        if options.dry_run is not None:
-            print(stage_model(options.folder, options.repo_id, options.results, options.dry_run))
-            return 0
+    if options.dry_run is not None:
+        print(stage_model(options.folder, options.repo_id, options.results, options.dry_run))
+    else:
         kept = {"public": options.public, "overwrite": options.overwrite}
         print(push_model(options.folder, options.repo_id, options.results, **kept))
-    except FileExistsError:
-        print(f"error: {options.dry_run}: exists already; expected a new folder", file=sys.stderr)
-        return 2
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 if __name__ == "__main__":

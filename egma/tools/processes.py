@@ -16,7 +16,8 @@ from typing import IO, Any, NamedTuple
 from dataset_scripts.identity import corpus_identity, model_identity, program_identity
 from dataset_scripts.schema import UserError
 
-ROOT = Path(__file__).resolve().parents[2]  # of the clone
+ROOT = Path(__file__).resolve().parents[2]  # where the packages lie: the clone, or the installed ones
+CONFIGS = ROOT / "egma" / "configs"
 RECORD = "stages.json"
 POLL_SECONDS = 0.1
 _SHARED = [ROOT / name for name in ("dataset_scripts", "modeling_egma", "egma/inference", "egma/tools")]
@@ -53,6 +54,12 @@ class _Running(NamedTuple):
     started: float
 
 
+def preset_path(name: str) -> Path:
+    """A preset by its path, else the package's: `configs/phantom.yaml` is found from anywhere."""
+    shipped = CONFIGS.parent / name
+    return shipped if shipped.is_file() and not Path(name).exists() else Path(name)
+
+
 def training(
     data: Path, run: Path, presets: Sequence[str], gaze_ratio: float, seed: int, max_steps: int | None = None
 ) -> Stage:
@@ -66,7 +73,7 @@ def training(
         "--num_machines",
         1,
     )
-    launch += ("--mixed_precision", "no", "--dynamo_backend", "no", ROOT / "train_egma.py")
+    launch += ("--mixed_precision", "no", "--dynamo_backend", "no", "-m", "egma.programs.train")
     launch += ("--config", ",".join(presets), "--data", data, "--output_dir", run)
     launch += ("--gaze_ratio", gaze_ratio, "--seed", seed, *(() if max_steps is None else ("--max_steps", max_steps)))
     made_of = program_identity(*TRAINING_SOURCES, *map(Path, presets)), corpus_identity(data)
@@ -75,7 +82,7 @@ def training(
 
 def evaluation(title: str, model: Path, data: Path, output: Path, *options: object) -> Stage:
     """An evaluation of a trained model."""
-    command = (ROOT / "evaluate_egma.py", model, "--data", data, "--output", output, *options)
+    command = ("-m", "egma.programs.evaluate", model, "--data", data, "--output", output, *options)
     made_of = program_identity(*EVALUATION_SOURCES), corpus_identity(data), model_identity(model)
     return Stage(title, command, output, made_of)
 
