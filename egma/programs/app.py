@@ -108,7 +108,7 @@ def make_page(name: str, data: Path | None) -> Any:
         UserError: no model, or no such corpus; says what to run.
     """
     if name == str(DEMO / "egma") and not Path(name).is_dir():
-        raise UserError("there is no demo model; run `make demo` first (without a clone: `egma demo`), or name one with --model")
+        raise UserError("there is no demo model; run `make demo` first, or `egma demo`, or name a model with --model")
     transformers_logging.set_verbosity_error()
     if data is None and (DEMO / "data").is_dir():
         data = DEMO / "data"

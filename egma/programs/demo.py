@@ -8,7 +8,7 @@ What is there is reused.
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,9 @@ RUNS = {
     "published": Run("EGMA as published", "unified", 1.0, 5e-4),
     "egma": Run("EGMA+", "plus", 1.0),
 }
+PLAN = """A corpus of {readings} generated readings, {models} trainings, one evaluation, into {output}.
+At the default size some 10 to 20 minutes on two free cores, no GPU and 2 GB of disk. Ctrl-C is harmless: the same
+command goes on from there, and what is finished is reused."""
 OTHERS = [name for name in RUNS if name != "egma"]
 FIGURES = (
     ("zero_shot_auroc", "Zero-shot AUROC"),
@@ -79,11 +82,17 @@ def run_demo(output: Path, readings: int, max_steps: int | None, seed: int, corp
     generator = program_identity(ROOT / "dataset_scripts")
     title = "generate the phantom corpus (MIMIC-EYE layout)"
     build = ("-m", "dataset_scripts.build", "mimic_eye", "--source", raw, "--output", data, "--image-size", 128)
-    run_stages(output, [Stage(title, (*phantom, "--num-proc", cores), raw, (generator,))])
-    run_stages(output, [Stage("convert it", (*build, "--num-proc", cores), data, (fingerprint(raw),))])
-    run_stages(output, [_training(output, data, name, seed, max_steps) for name in RUNS])
     others = [word for name in OTHERS for word in ("--compare", output / name)]
-    run_stages(output, [evaluation("evaluate them", output / "egma", data, output / "evaluation", *others)])
+    steps: dict[int, Callable[[], list[Stage]]] = {  # by the share of the work that is done before, percent
+        0: lambda: [Stage(title, (*phantom, "--num-proc", cores), raw, (generator,))],
+        15: lambda: [Stage("convert it", (*build, "--num-proc", cores), data, (fingerprint(raw),))],
+        20: lambda: [_training(output, data, name, seed, max_steps) for name in RUNS],
+        90: lambda: [evaluation("evaluate them", output / "egma", data, output / "evaluation", *others)],
+    }
+    print(PLAN.format(readings=readings, models=len(RUNS), output=output), flush=True)
+    for place, (percent_done, stages) in enumerate(steps.items(), 1):
+        print(f"== step {place} of {len(steps)}, about {percent_done} % of the work is done", flush=True)
+        run_stages(output, stages())
     results = collect_results(output)
     print(write_report(output, data, results))
     print(f"\nreport   {output / 'report.md'}\nresults  {output / 'results.json'}")

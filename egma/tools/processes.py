@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]  # where the packages lie: the clone,
 CONFIGS = ROOT / "egma" / "configs"
 RECORD = "stages.json"
 POLL_SECONDS = 0.1
+# the bars of the libraries, one a file that is opened or written
+QUIET = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 _SHARED = [ROOT / name for name in ("dataset_scripts", "modeling_egma", "egma/inference", "egma/tools")]
 TRAINING_SOURCES = (*_SHARED, ROOT / "egma/training", ROOT / "egma/programs/train.py")
 EVALUATION_SOURCES = (*_SHARED, ROOT / "egma/evaluation", ROOT / "egma/figures", ROOT / "egma/programs/evaluate.py")
@@ -107,7 +109,7 @@ def run_stages(output: Path, stages: Sequence[Stage], workers: int | None = None
         print(f"{stage.title}: reused", flush=True)
     waiting = deque(stage for stage in stages if stage not in done)
     workers = max(1, min(workers or len(waiting), len(waiting)))
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
+    environment = os.environ | QUIET | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
     total, begun = len(waiting), time.monotonic()
     running: dict[Stage, _Running] = {}
     try:
