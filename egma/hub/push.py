@@ -6,12 +6,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 
 from dataset_scripts.identity import model_identity
 from dataset_scripts.schema import UserError
+from egma.evaluation.reporting.model_index import benchmark_results
 from egma.hub.card import model_card
 from egma.inference.models import load_whole_model
 
@@ -76,6 +78,10 @@ def stage_model(folder: Path, repo_id: str, results: Path | None, staged: Path) 
         found["model"]["identity"] = model_identity(staged)
         text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
         (staged / "results.json").write_text(text + "\n", encoding="utf-8")
+        if entries := benchmark_results(found):
+            (staged / ".eval_results").mkdir()
+            text = yaml.safe_dump(entries, sort_keys=False)
+            (staged / ".eval_results" / "egma.yaml").write_text(text, encoding="utf-8")
     return staged
 
 
