@@ -25,7 +25,7 @@ from egma.study.corpora import edited_copy, shuffled_sentences
 from egma.study.plots import bars
 from egma.study.pooled_gaze import PooledGaze
 from egma.study.runs import BOOTSTRAP_DRAWS, CONFIGS
-from egma.tools.processes import ROOT, TRAINING_SOURCES, Stage, evaluation, run_stages
+from egma.tools.processes import CONFIGS, ROOT, TRAINING_SOURCES, Stage, evaluation, run_stages
 
 EVIDENCE = ROOT / "docs" / "evidence"
 READINGS, IMAGE_SIZE = 5500, 128
