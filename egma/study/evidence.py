@@ -24,7 +24,7 @@ from egma.evaluation.statistics.seeds import Spread
 from egma.study.corpora import edited_copy, shuffled_sentences
 from egma.study.plots import bars
 from egma.study.pooled_gaze import PooledGaze
-from egma.study.runs import BOOTSTRAP_DRAWS, CONFIGS
+from egma.study.runs import BOOTSTRAP_DRAWS
 from egma.tools.processes import CONFIGS, ROOT, TRAINING_SOURCES, Stage, evaluation, run_stages
 
 EVIDENCE = ROOT / "docs" / "evidence"
