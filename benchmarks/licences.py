@@ -10,8 +10,6 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 
 EXTRAS = ("train", "eval", "app", "dicom", "export")
 GPL = re.compile(r"\b[AL]?GPL|General Public License", re.I)
-# of packages whose metadata say nothing, from the file that they ship; version by version
-READ: dict[str, str] = {}
 
 
 def licence(package: Distribution) -> str | None:
@@ -19,8 +17,7 @@ def licence(package: Distribution) -> str | None:
     about = package.metadata
     kinds = [kind.split(" :: ")[-1] for kind in about.get_all("Classifier") or () if kind.startswith("License ::")]
     old = (about.get("License") or "").strip().splitlines()
-    found = about.get("License-Expression") or " or ".join(kinds) or (old[0] if old else "")
-    return found or READ.get(f"{about['Name']} {package.version}")
+    return about.get("License-Expression") or " or ".join(kinds) or (old[0] if old else None)
 
 
 def needed(name: str, extras: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
