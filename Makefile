@@ -9,7 +9,7 @@ torch := $(shell sed -n '/^torch==/p' constraints.txt)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export GRADIO_ANALYTICS_ENABLED := False
 
-.PHONY: install demo test test-slow lint app clean
+.PHONY: install demo test test-slow lint app licences audit release clean
 install: $(VENV)/installed
 
 demo: $(VENV)/installed
@@ -29,8 +29,22 @@ lint: $(VENV)/installed-dev
 app: $(VENV)/installed-app
 	$(bin)/python app.py
 
+licences: $(VENV)/installed-dev
+	$(bin)/python -m benchmarks.licences
+
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/pip install -q pip-audit
+	$(VENV)-audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
+
+# what a tag publishes (CONTRIBUTING.md)
+release: test test-slow licences
+	rm -rf dist
+	$(bin)/pip install -q build
+	$(bin)/python -m build --outdir dist .
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(VENV)-audit runs
 
 $(VENV)/torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)

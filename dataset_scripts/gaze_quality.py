@@ -13,7 +13,6 @@ voice follows the eye by `--lead` seconds); without sentences, of the whole reco
   mean map can stand in for a reading's own gaze.
 """
 
-import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from tqdm import tqdm
 
+from dataset_scripts.command_line import Parser, program
 from dataset_scripts.schema import PRESENT, SPLITS, Box, Reading, Split, UserError, load_readings, sentence_span
 
 CELLS, SIGMA_FRACTION = 56, 0.05
@@ -207,17 +207,14 @@ def _text(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+@program
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; 2 for a mistake of the user."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("corpus", type=Path, help="a converted corpus")
     parser.add_argument("--lead", type=float, default=1.0, help="seconds by which the voice follows the eye")
     arguments = parser.parse_args(argv)
-    try:
-        found = gaze_quality(arguments.corpus, arguments.lead)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    found = gaze_quality(arguments.corpus, arguments.lead)
     print(f"{found.looks} looks at findings, {found.test_looks} of them in the test split")
     print(_table(found, REAL))
     return 0

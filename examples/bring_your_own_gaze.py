@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 import modeling_egma  # noqa: F401  or trust_remote_code=True below
+from dataset_scripts.command_line import run_example
 
 
 def main(model_id: str, image: str, fixations_file: str, sentences_file: str) -> None:
@@ -34,4 +35,4 @@ def main(model_id: str, image: str, fixations_file: str, sentences_file: str) ->
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(run_example(main, __doc__))

@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 from transformers import pipeline
 
 import modeling_egma  # noqa: F401  or trust_remote_code=True below
+from dataset_scripts.command_line import run_example
 
 
 def main(model: str, image: str, sentence: str, output: str) -> None:
@@ -28,4 +29,4 @@ def main(model: str, image: str, sentence: str, output: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(run_example(main, __doc__))

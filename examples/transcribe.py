@@ -12,6 +12,8 @@ from pathlib import Path
 from transformers import pipeline
 from transformers.pipelines.audio_utils import ffmpeg_read
 
+from dataset_scripts.command_line import run_example
+
 
 def main(audio: str, output: str, model: str = "openai/whisper-small") -> None:
     recognise = pipeline("automatic-speech-recognition", model=model)
@@ -25,4 +27,4 @@ def main(audio: str, output: str, model: str = "openai/whisper-small") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(run_example(main, __doc__))

@@ -5,6 +5,7 @@ import sys
 from transformers import pipeline
 
 import modeling_egma  # noqa: F401  or trust_remote_code=True below
+from dataset_scripts.command_line import run_example
 
 
 def main(model: str, image: str, *findings: str) -> None:
@@ -15,4 +16,4 @@ def main(model: str, image: str, *findings: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(run_example(main, __doc__))

@@ -54,7 +54,7 @@ SLOW = (
     *("egma/training/test_compile.py", "egma/training/test_data.py", "egma/training/test_frozen.py"),
     *("egma/training/test_gather.py", "egma/training/test_sharding.py", "dataset_scripts/output/test_resume.py"),
     *("dataset_scripts/test_phantom.py", "modeling_egma/test_transformers_mixins.py", "modeling_egma/test_trainer.py"),
-    *("test_examples.py", "test_real_input.py"),
+    *("test_examples.py", "test_real_input.py", "test_wheel.py", "test_docs.py"),
 )
 
 worst_differences: dict[str, float] = {}

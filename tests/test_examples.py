@@ -92,3 +92,20 @@ def test_notebook(model_folder: Path, phantom_data: Path, monkeypatch: pytest.Mo
     names: dict[str, object] = {}
     exec(compile(code, "egma.ipynb", "exec"), names)
     assert len(names["found"]) == len(names["sentences"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["zero_shot.py"], "missing a required argument: 'model'"),
+        (["heat_map.py", "m", "i", "s", "o", "more"], "too many positional arguments"),
+        (["bring_your_own_gaze.py", "m", "i", "no_such.csv", "s"], "no_such.csv: No such file or directory"),
+        (["zero_shot.py", "/no/such/model", "i", "edema"], "/no/such/model"),
+    ],
+)
+def test_a_typo_in_an_example_is_no_traceback(words: list[str], said: str) -> None:
+    command = [sys.executable, str(EXAMPLES / words[0]), *words[1:]]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert said in done.stderr

@@ -1,18 +1,17 @@
 """Command line of the phantom corpus."""
 
-import argparse
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dataset_scripts.command_line import Parser, program
 from dataset_scripts.phantom.corpus import LAYOUTS, write_phantom
 from dataset_scripts.phantom.world import FRAMINGS, GAZE_SHARES
-from dataset_scripts.schema import UserError
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m dataset_scripts.phantom", description="Write the phantom corpus.")
+def _parser() -> Parser:
+    parser = Parser("Write the phantom corpus.", "python -m dataset_scripts.phantom")
     parser.add_argument("--output", type=Path, required=True, help="folder to write; must not exist, or be empty")
     parser.add_argument("--readings", type=int, default=2000, help="number of readings (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: %(default)s)")
@@ -28,25 +27,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@program
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; 2 for a mistake of the user."""
     arguments = _parser().parse_args(argv)
-    try:
-        output = write_phantom(
-            arguments.output,
-            arguments.readings,
-            arguments.seed,
-            arguments.num_proc,
-            arguments.raw_samples,
-            arguments.layout,
-            **{name: getattr(arguments, name) for name in ("gaze", "places", "wording", "style")},
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing is written", file=sys.stderr)
-        return 130
+    output = write_phantom(
+        arguments.output,
+        arguments.readings,
+        arguments.seed,
+        arguments.num_proc,
+        arguments.raw_samples,
+        arguments.layout,
+        **{name: getattr(arguments, name) for name in ("gaze", "places", "wording", "style")},
+    )
     print(f"{output}: {arguments.readings} generated readings")
     return 0
 

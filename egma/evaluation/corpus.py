@@ -12,6 +12,7 @@ from egma.evaluation.protocols.blind_baselines import MeanMaps, mean_boxes
 from egma.evaluation.protocols.published import CorpusProtocol, protocol_of
 from egma.evaluation.statistics.bootstrap import patient
 from egma.inference.embeddings import Readings, records
+from egma.tools.corpora import hub_source
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ def _labelled(rows: Readings) -> list[Reading]:
 def describe_data(data: str | Path | Readings, readings: Sequence[Reading], split: Split) -> dict[str, Any]:
     """What was evaluated: counts, and the identity of the corpus, None of rows, by which two runs can be compared."""
     folder = Path(data).resolve() if isinstance(data, str | Path) else None
+    hub = None if folder is None else hub_source(folder)
     return {
-        "name": None if folder is None else folder.name,
+        "name": None if folder is None else hub["id"] if hub else folder.name,
+        **({"hub": hub} if hub else {}),
         "identity": None if folder is None else corpus_identity(folder),
         "split": split,
         "sources": sorted({reading["source"] for reading in readings}),

@@ -7,7 +7,6 @@ Every tensor of SOURCE is used, dropped by a rule with a name, or an error. A `.
 them.
 """
 
-import argparse
 import re
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, BertConfig, PreTrainedConfig, ResNetConfig, SwinConfig
 from transformers.image_utils import PILImageResampling
 
+from dataset_scripts.command_line import Parser, program
 from dataset_scripts.schema import UserError
 from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
 from modeling_egma.towers_egma import loading_faults
@@ -228,34 +228,29 @@ def _loaded(source: Path, tensors: dict[str, Tensor], config: EgmaConfig) -> Egm
     return model
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m egma.hub.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@program
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
     parser.add_argument("source", type=Path, help="a .bin, .pt, .pth or .safetensors file")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--tokenizer", default=TOKENIZER, help=f"Hub id or folder; default: {TOKENIZER}")
     parser.add_argument("--text-heads", type=int, help="attention heads of the text encoder; default: width / 64")
     options = parser.parse_args(argv)
+    if options.output.exists() and any(options.output.iterdir()):
+        raise UserError(f"{options.output}: is not empty")
+    options.output.mkdir(parents=True, exist_ok=True)
+    model, layout, dropped = convert(options.source, options.text_heads)
     try:
-        if options.output.exists() and any(options.output.iterdir()):
-            raise UserError(f"{options.output}: is not empty")
-        model, layout, dropped = convert(options.source, options.text_heads)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{options.tokenizer}: no tokenizer ({str(error).splitlines()[0]})") from None
-        processor = processor_of(layout, model.config, tokenizer)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{options.tokenizer}: no tokenizer ({str(error).splitlines()[0]})") from None
+    processor = processor_of(layout, model.config, tokenizer)
     model.save_pretrained(options.output)
     processor.save_pretrained(options.output)
     print(f"layout of {layout.name}: pictures and text are prepared as it does")
     for rule, names in dropped.items():
         print(f"dropped: {len(names)} tensors, {rule}")
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters in {options.output}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@
 `similarity.onnx` (all three -> maps); any number of images and sentences, any length of sentence.
 """
 
-import argparse
 import copy
 import sys
 import warnings
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from dataset_scripts.command_line import Parser, program
 from dataset_scripts.schema import UserError
 from egma.evaluation.evaluate import evaluate_model
 from egma.inference.models import load_whole_model
@@ -165,29 +165,23 @@ def int8_loss(model: EgmaModel, processor: Any, data: Path) -> dict[str, Any]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m egma.hub.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@program
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
     parser.add_argument("folder", metavar="DIR", help="a trained EGMA model, or its Hub id")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--int8-on", type=Path, metavar="CORPUS", help="measure int8's loss of AUROC on its test split")
     options = parser.parse_args(argv)
-    try:
-        model, processor = load_whole_model(options.folder)
-        for name, difference in export_onnx(model, options.output).items():
-            print(f"{options.output / name}.onnx: {difference:.2g} from the model")
-        if options.int8_on is not None:
-            loss = int8_loss(model, processor, options.int8_on)
-            low, high = loss["difference"]["interval"]
-            print(
-                f"int8: zero-shot AUROC {100 * loss['int8']:.1f}, float32 {100 * loss['float32']:.1f}; "
-                f"lost {100 * loss['difference']['value']:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
-            )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    model, processor = load_whole_model(options.folder)
+    for name, difference in export_onnx(model, options.output).items():
+        print(f"{options.output / name}.onnx: {difference:.2g} from the model")
+    if options.int8_on is not None:
+        loss = int8_loss(model, processor, options.int8_on)
+        low, high = loss["difference"]["interval"]
+        print(
+            f"int8: zero-shot AUROC {100 * loss['int8']:.1f}, float32 {100 * loss['float32']:.1f}; "
+            f"lost {100 * loss['difference']['value']:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+        )
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 
 from dataset_scripts.identity import model_identity
 from dataset_scripts.schema import UserError
+from egma.evaluation.reporting.model_index import benchmark_results
 from egma.hub.card import model_card
 from egma.inference.models import load_whole_model
 
@@ -22,12 +24,16 @@ FIRST_FIGURE = "heat_maps.png"
 
 def require_pushable(repo_id: str) -> None:
     """Raise UserError when `push_model` could not be called later."""
+    _require_id(repo_id)
+    if get_token() is None:
+        raise UserError("no token for the Hub; log in with `hf auth login`")
+
+
+def _require_id(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise UserError(f"{repo_id}: {error}") from None
-    if get_token() is None:
-        raise UserError("no token for the Hub; log in with `hf auth login`")
 
 
 def push_model(
@@ -56,6 +62,7 @@ def stage_model(folder: Path, repo_id: str, results: Path | None, staged: Path) 
     Model and processor are loaded and saved, so that what goes up is known to load and brings today's code. Whatever
     else lies in the folder stays: checkpoints and logs hold paths and names of readings.
     """
+    _require_id(repo_id)
     model, processor = load_whole_model(folder, dtype="auto")
     broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
     if broken:
@@ -71,6 +78,10 @@ def stage_model(folder: Path, repo_id: str, results: Path | None, staged: Path) 
         found["model"]["identity"] = model_identity(staged)
         text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
         (staged / "results.json").write_text(text + "\n", encoding="utf-8")
+        if entries := benchmark_results(found):
+            (staged / ".eval_results").mkdir()
+            text = yaml.safe_dump(entries, sort_keys=False)
+            (staged / ".eval_results" / "egma.yaml").write_text(text, encoding="utf-8")
     return staged
 
 

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 from datasets import disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
+from dataset_scripts.command_line import Parser, program
 from dataset_scripts.files.texts import read_text
 from dataset_scripts.ledger import Ledger
 from dataset_scripts.schema import GENERATED_PREFIX, UserError
@@ -33,9 +35,8 @@ from egma.page.safety import plain, silence_readers
 from egma.page.server import answering
 from egma.page.session import PageModel
 from egma.page.views import SCORE_TITLES
-from egma.tools.processes import ROOT
 
-DEMO = ROOT / "runs" / "demo"
+DEMO = Path("runs/demo")
 ABOUT = """### What this is
 
 An EGMA model (eye-gaze guided multi-modal alignment, Ma et al., NeurIPS 2024) compares every patch of a chest
@@ -56,8 +57,9 @@ it is read. Logged are its size and a hash. No tag of a DICOM file is shown or k
 """
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@program
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
     parser.add_argument("--model", default=str(DEMO / "egma"), help="folder or Hub id; default: the demo's")
     parser.add_argument(
         "--data", type=Path, help="converted corpus of the examples and the gallery; default: the demo's"
@@ -83,12 +85,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"the page answers on http://{arguments.host}:{arguments.port} (Ctrl-C ends it)", flush=True)
             while page.is_running:
                 time.sleep(0.1)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         pass
-    return 0
 
 
 def door_of(arguments: argparse.Namespace) -> Door:
@@ -141,7 +139,7 @@ def make_page(name: str, data: Path | None) -> Any:
         UserError: no model, or no such corpus; says what to run.
     """
     if name == str(DEMO / "egma") and not Path(name).is_dir():
-        raise UserError("there is no demo model yet; run `make demo` first, or name a model with --model")
+        raise UserError("there is no demo model; run `make demo` first, or `egma demo`, or name a model with --model")
     transformers_logging.set_verbosity_error()
     if data is None and (DEMO / "data").is_dir():
         data = DEMO / "data"

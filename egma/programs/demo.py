@@ -5,24 +5,25 @@ with the objective as published, with EGMA+), evaluates all, and writes `results
 What is there is reused.
 """
 
-import argparse
 import json
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import modeling_egma  # noqa: F401  registers the Auto classes
+from dataset_scripts.command_line import Parser, program
 from dataset_scripts.identity import program_identity
 from dataset_scripts.output.resume import fingerprint
-from dataset_scripts.schema import UserError, load_readings
+from dataset_scripts.schema import load_readings
 from egma.evaluation.reporting.report import FEW_MARK, blind_cell, percent, share_cell
 from egma.evaluation.reporting.tables import markdown_table
 from egma.figures.example_sentences import gallery_rows
 from egma.figures.heat_maps import GalleryRow, heatmap_gallery
 from egma.figures.training_curves import training_curves
 from egma.inference.models import load_whole_model
-from egma.tools.processes import ROOT, Stage, conversion, evaluation, run_stages, training, write_json
+from egma.tools.processes import CONFIGS, ROOT, Stage, conversion, evaluation, run_stages, training, write_json
 
 
 class Run(NamedTuple):
@@ -42,6 +43,9 @@ RUNS = {
     "published": Run("EGMA as published", "unified", 1.0, 5e-4),
     "egma": Run("EGMA+", "plus", 1.0),
 }
+PLAN = """A corpus of {readings} generated readings, {models} trainings, one evaluation, into {output}.
+At the default size some 10 to 20 minutes on two free cores, no GPU and 2 GB of disk. Ctrl-C is harmless: the same
+command goes on from there, and what is finished is reused."""
 OTHERS = [name for name in RUNS if name != "egma"]
 FIGURES = (
     ("zero_shot_auroc", "Zero-shot AUROC"),
@@ -51,23 +55,16 @@ FIGURES = (
 )
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "demo")
+@program
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="default: %(default)s")
     parser.add_argument("--readings", type=int, default=5500, help="size of the generated corpus")
     parser.add_argument("--max_steps", type=int, help="training steps; default: the preset's")
     parser.add_argument("--seed", type=int, default=0, help="of initialisation and order")
     parser.add_argument("--corpus-seed", type=int, help="of the generated world; default: --seed")
     arguments = parser.parse_args(argv)
-    try:
-        run_demo(arguments.output, arguments.readings, arguments.max_steps, arguments.seed, arguments.corpus_seed)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    run_demo(arguments.output, arguments.readings, arguments.max_steps, arguments.seed, arguments.corpus_seed)
 
 
 def run_demo(output: Path, readings: int, max_steps: int | None, seed: int, corpus_seed: int | None = None) -> None:
@@ -84,12 +81,18 @@ def run_demo(output: Path, readings: int, max_steps: int | None, seed: int, corp
     phantom = ("-m", "dataset_scripts.phantom", "--output", raw, "--readings", readings, "--seed", world)
     generator = program_identity(ROOT / "dataset_scripts")
     title = "generate the phantom corpus (MIMIC-EYE layout)"
-    run_stages(output, [Stage(title, (*phantom, "--num-proc", cores), raw, (generator,))])
     options = ("--image-size", 128, "--num-proc", cores)
-    run_stages(output, [conversion("convert it", "mimic_eye", raw, fingerprint(raw), data, *options)])
-    run_stages(output, [_training(output, data, name, seed, max_steps) for name in RUNS])
     others = [word for name in OTHERS for word in ("--compare", output / name)]
-    run_stages(output, [evaluation("evaluate them", output / "egma", data, output / "evaluation", *others)])
+    steps: dict[int, Callable[[], list[Stage]]] = {  # by the share of the work that is done before, percent
+        0: lambda: [Stage(title, (*phantom, "--num-proc", cores), raw, (generator,))],
+        15: lambda: [conversion("convert it", "mimic_eye", raw, fingerprint(raw), data, *options)],
+        20: lambda: [_training(output, data, name, seed, max_steps) for name in RUNS],
+        90: lambda: [evaluation("evaluate them", output / "egma", data, output / "evaluation", *others)],
+    }
+    print(PLAN.format(readings=readings, models=len(RUNS), output=output), flush=True)
+    for place, (percent_done, stages) in enumerate(steps.items(), 1):
+        print(f"== step {place} of {len(steps)}, about {percent_done} % of the work is done", flush=True)
+        run_stages(output, stages())
     results = collect_results(output)
     print(write_report(output, data, results))
     print(f"\nreport   {output / 'report.md'}\nresults  {output / 'results.json'}")
@@ -98,7 +101,7 @@ def run_demo(output: Path, readings: int, max_steps: int | None, seed: int, corp
 
 def _training(output: Path, data: Path, name: str, seed: int, max_steps: int | None) -> Stage:
     run = RUNS[name]
-    presets = [str(ROOT / "configs" / f"{preset}.yaml") for preset in ("phantom", f"ablations/{run.objective}")]
+    presets = [str(CONFIGS / f"{preset}.yaml") for preset in ("phantom", f"ablations/{run.objective}")]
     stage = training(data, output / name, presets, run.gaze_ratio, seed, max_steps)
     return stage._replace(command=(*stage.command, "--learning_rate", run.learning_rate))
 

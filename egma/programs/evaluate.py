@@ -24,6 +24,7 @@ from transformers import AutoConfig
 from transformers.utils import logging as transformers_logging
 
 import modeling_egma  # noqa: F401  registers the Auto classes
+from dataset_scripts.command_line import Parser, program
 from dataset_scripts.identity import corpus_identity, model_identity, program_identity
 from dataset_scripts.schema import UserError, is_generated
 from egma.evaluation.evaluate import evaluate_model
@@ -55,7 +56,7 @@ GIVEN = (
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("models", metavar="MODEL", nargs="+", help="folder or Hub id of an EGMA model")
     parser.add_argument("--seeds", action="store_true", help="the models are one, trained with several seeds")
     parser.add_argument(
@@ -148,35 +149,34 @@ def _caches(options: argparse.Namespace, model: Any, others: dict[str, tuple[Any
     return caches | {None: TaskCache(folder, shared | {"model": describe_model(options.models[0], model)})}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@program
+def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
     transformers_logging.set_verbosity_error()
     disable_progress_bars()
-    try:
-        options.data = corpus_folder(options.data)
-        prompts = None if options.prompts is None else load_prompts(options.prompts)
-        _check_names(options)
-        model, processor = load_model(options.models[0])
-        options.others += options.models[1:]
-        others = {_name(source): (load_model if options.seeds else load_other)(source) for source in options.others}
-        for name, (run, _) in others.items() if options.seeds else ():
-            if run.config.to_dict() | {"_name_or_path": None} != model.config.to_dict() | {"_name_or_path": None}:
-                raise UserError(f"{name}: another configuration than the first run's; expected runs of one setting")
-        caches = _caches(options, model, others)
-        results = evaluate_model(
-            model,
-            processor,
-            options.data,
-            options.tasks,
-            prompts=prompts,
-            **{name: getattr(options, name) for name in GIVEN},
-            others=others,
-            caches=caches,
-            figures=None if options.output is None or options.seeds else options.output / "figures",
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if options.output is not None:
+        options.output.mkdir(parents=True, exist_ok=True)  # before the work, so that a place that cannot be is named
+    options.data = corpus_folder(options.data)
+    prompts = None if options.prompts is None else load_prompts(options.prompts)
+    _check_names(options)
+    model, processor = load_model(options.models[0])
+    options.others += options.models[1:]
+    others = {_name(source): (load_model if options.seeds else load_other)(source) for source in options.others}
+    for name, (run, _) in others.items() if options.seeds else ():
+        if run.config.to_dict() | {"_name_or_path": None} != model.config.to_dict() | {"_name_or_path": None}:
+            raise UserError(f"{name}: another configuration than the first run's; expected runs of one setting")
+    caches = _caches(options, model, others)
+    results = evaluate_model(
+        model,
+        processor,
+        options.data,
+        options.tasks,
+        prompts=prompts,
+        **{name: getattr(options, name) for name in GIVEN},
+        others=others,
+        caches=caches,
+        figures=None if options.output is None or options.seeds else options.output / "figures",
+    )
     results = {"model": describe_model(options.models[0], model)} | results
     for name, source in zip(others, options.others, strict=True):
         results["baselines"][name]["model"] = describe_model(source, others[name][0])
@@ -191,7 +191,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             entries = eval_results_to_model_index(results["model"]["name"], eval_results(results))
             write_json(options.output / "model_index.json", entries)
         print(f"\nwritten: {options.output / 'results.json'}, {options.output / 'results.md'}")
-    return 0
 
 
 if __name__ == "__main__":

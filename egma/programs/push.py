@@ -7,18 +7,18 @@ Weights, processor, code and a complete card go up; checkpoints, logs and settin
 With --space nothing goes up: the page of the model ID is written as a Space, to be pushed with `hf upload`.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset_scripts.schema import UserError
+from dataset_scripts.command_line import Parser, program
 from egma.hub.push import push_model, stage_model
 from egma.hub.space import write_space
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@program
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
     parser.add_argument("folder", metavar="DIR", type=Path, help="output folder of train_egma.py")
     parser.add_argument("repo_id", metavar="ID", help="user/name")
     parser.add_argument("--results", type=Path, help="output folder of evaluate_egma.py")
@@ -29,22 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--space", type=Path, metavar="OUT", help="write a Space of ID's page to the new folder OUT")
     options = parser.parse_args(argv)
-    try:
-        if options.space is not None:
-            print(write_space(options.repo_id, options.space))
-            return 0
-        if options.dry_run is not None:
-            print(stage_model(options.folder, options.repo_id, options.results, options.dry_run))
-            return 0
+    if options.space is not None:
+        print(write_space(options.repo_id, options.space))
+    elif options.dry_run is not None:
+        print(stage_model(options.folder, options.repo_id, options.results, options.dry_run))
+    else:
         kept = {"public": options.public, "overwrite": options.overwrite}
         print(push_model(options.folder, options.repo_id, options.results, **kept))
-    except FileExistsError:
-        print(f"error: {options.space or options.dry_run}: exists already; expected a new folder", file=sys.stderr)
-        return 2
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The paper's tables from raw corpora.
 
-    python -m egma.programs.reproduce --mimic-eye DIR [--chexpert DIR ...] --output RUN [--dry-run]
+    egma reproduce --mimic-eye DIR [--chexpert DIR ...] --output RUN [--dry-run]
 
 Converts what is given, trains on MIMIC-EYE three times with the paper's settings (without gaze, with the objective as
 published, with EGMA+), evaluates all three by every protocol whose data are there, and writes `results.json`,
@@ -14,15 +14,17 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dataset_scripts.command_line import Parser, program
 from dataset_scripts.identity import corpus_identity, model_identity
 from dataset_scripts.output.resume import fingerprint
 from dataset_scripts.schema import UserError
 from egma.hub.card import model_card
-from egma.tools.processes import ROOT, Stage, conversion, evaluation, run_stages, training, write_json
+from egma.tools.processes import CONFIGS, Stage, conversion, evaluation, run_stages, training, write_json
 
 # the paper's: its text and image encoders start from MedCLIP's, which `egma.hub.convert` makes of the authors' file
 VISION_MODEL, TEXT_MODEL = "microsoft/swin-tiny-patch4-window7-224", "emilyalsentzer/Bio_ClinicalBERT"
@@ -63,28 +65,20 @@ SOURCES = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
-    options = parse_arguments(argv)
-    try:
-        reproduce(options)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+@program
+def main(argv: Sequence[str] | None = None) -> None:
+    reproduce(parse_arguments(argv))
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = Parser(__doc__)
     for name, title in SOURCES.items():
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=Path, required=name == "mimic_eye", metavar="DIR", help=title)
     parser.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder for all that is made")
     parser.add_argument("--vision-model", default=VISION_MODEL, help=f"folder or Hub id; default: {VISION_MODEL}")
     parser.add_argument("--text-model", default=TEXT_MODEL, help=f"folder or Hub id; default: {TEXT_MODEL}")
-    parser.add_argument("--preset", type=Path, default=ROOT / "configs" / "mimic_eye_paper.yaml", help="of trainings")
+    parser.add_argument("--preset", type=Path, default=CONFIGS / "mimic_eye_paper.yaml", help="of trainings")
     parser.add_argument("--seed", type=int, default=42, help="of initialisation, order and samples")
     parser.add_argument("--limit", type=int, help="rehearsal: the first so many readings of a corpus")
     parser.add_argument("--max-steps", type=int, help="rehearsal: so many steps of a training")
@@ -161,7 +155,7 @@ def _conversion(options: argparse.Namespace, name: str, source: Path, data: Path
 
 
 def _training(options: argparse.Namespace, data: Path, run: Path) -> Stage:
-    presets = [str(options.preset.resolve()), str(ROOT / "configs" / "ablations" / f"{MODELS[run.name]}.yaml")]
+    presets = [str(options.preset.resolve()), str(CONFIGS / "ablations" / f"{MODELS[run.name]}.yaml")]
     ratio = 0.0 if run.name == "no_gaze" else 1.0
     stage = training(data, run, presets, ratio, options.seed, options.max_steps)
     towers = ("--vision_model", options.vision_model, "--text_model", options.text_model)

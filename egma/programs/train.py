@@ -7,7 +7,9 @@ bit for bit on a CPU, and says when it is finished.
 """
 
 import sys
+from collections.abc import Sequence
 
+from dataset_scripts.command_line import program
 from dataset_scripts.schema import UserError
 from egma.hub.push import push_model, require_pushable
 from egma.tools.processes import write_json
@@ -75,13 +77,11 @@ def _describe(run: TrainingRun) -> None:
     on_first(run.accelerator, write)
 
 
-def main(argv: list[str] | None = None) -> int:
+@program
+def main(argv: Sequence[str] | None = None) -> int:
     leave_with_launcher()
     try:
-        train(parse_settings(sys.argv[1:] if argv is None else argv))
-    except (UserError, OSError) as error:  # the system refuses a file: a disk that is full, or gone
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        train(parse_settings(list(sys.argv[1:] if argv is None else argv)))
     except Interrupted as stop:
         print(f"{stop}; go on with --resume auto", file=sys.stderr)
         return stop.exit_code

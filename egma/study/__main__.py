@@ -8,27 +8,24 @@ seeds.
 NAME.md, NAME.tex, NAME.json and its plots.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import disable_progress_bars
 
+from dataset_scripts.command_line import Parser, program
 from dataset_scripts.schema import SPLITS, UserError, load_readings
 from egma.study.kinds import ablation, noise, shortcut
 from egma.study.runs import PRESETS, Study
-from egma.tools.processes import ROOT
+from egma.tools.processes import preset_path
 
 KINDS = ("ablation", "noise", "shortcut")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m egma.study",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+@program
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__, "python -m egma.study")
     parser.add_argument("--data", type=Path, required=True, help="corpus written by python -m dataset_scripts.build")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--kind", nargs="+", choices=KINDS, default=["ablation"])
@@ -40,29 +37,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--finding", help="of the shortcut; default: the one that most training readings mark")
     options = parser.parse_args(argv)
     disable_progress_bars()
-    try:
-        if not (ROOT / "train_egma.py").is_file():
-            raise UserError(f"{ROOT}: no train_egma.py; a study runs from a clone of the project")
-        if len(set(options.seeds)) != len(options.seeds):
-            raise UserError(f"seeds: expected each once, got {' '.join(map(str, options.seeds))}")
-        data = options.data.resolve()
-        for split in SPLITS:
-            load_readings(data, split)
-        study = Study(
-            options.output, [str(Path(one).resolve()) for one in options.preset], options.seeds, options.max_steps
-        )
-        for kind in options.kind:
-            if kind == "shortcut":
-                print(shortcut(study, data, options.finding))
-            else:
-                print({"ablation": ablation, "noise": noise}[kind](study, data))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    if len(set(options.seeds)) != len(options.seeds):
+        raise UserError(f"seeds: expected each once, got {' '.join(map(str, options.seeds))}")
+    data = options.data.resolve()
+    for split in SPLITS:
+        load_readings(data, split)
+    study = Study(
+        options.output, [str(preset_path(one).resolve()) for one in options.preset], options.seeds, options.max_steps
+    )
+    for kind in options.kind:
+        if kind == "shortcut":
+            print(shortcut(study, data, options.finding))
+        else:
+            print({"ablation": ablation, "noise": noise}[kind](study, data))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ A seed is a world, an initialisation and an order. Every evaluation is a line of
 tables and figures are made of these lines alone. The same command goes on after an interruption.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dataset_scripts.command_line import Parser, program
 from dataset_scripts.identity import corpus_identity, program_identity
 from dataset_scripts.schema import UserError
 from egma.evaluation.reporting.tables import markdown_table
@@ -24,8 +24,8 @@ from egma.evaluation.statistics.seeds import Spread
 from egma.study.corpora import edited_copy, shuffled_sentences
 from egma.study.plots import bars
 from egma.study.pooled_gaze import PooledGaze
-from egma.study.runs import BOOTSTRAP_DRAWS, CONFIGS
-from egma.tools.processes import ROOT, TRAINING_SOURCES, Stage, evaluation, run_stages
+from egma.study.runs import BOOTSTRAP_DRAWS
+from egma.tools.processes import CONFIGS, ROOT, TRAINING_SOURCES, Stage, evaluation, run_stages
 
 EVIDENCE = ROOT / "docs" / "evidence"
 READINGS, IMAGE_SIZE = 5500, 128
@@ -83,8 +83,9 @@ DIFFERENCES = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@program
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
     parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"of {', '.join(STUDIES)}")
     parser.add_argument("--seeds", nargs="+", type=int, help="default: 0 1 2; of trials: 100")
     parser.add_argument("--worlds", nargs="+", choices=tuple(WORLDS), default=["real"])
@@ -93,25 +94,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "evidence")
     parser.add_argument("--tables", action="store_true", help="make tables and figures of the lines that there are")
     options = parser.parse_args(argv)
-    try:
-        if not options.studies and not options.tables:
-            raise UserError(f"no study: expected of {', '.join(STUDIES)}, or --tables")
-        for study, arms in {study: _chosen(study, options.arms) for study in options.studies}.items():
-            for seed in options.seeds or (CONFIRMING if options.learning_rates is None else DEVELOPMENT):
-                for world in options.worlds:
-                    run_world(options.output.resolve(), study, world, seed, arms, options.learning_rates)
-        if options.tables:
-            found = [*filter(None, map(tables, STUDIES))]
-            if not found:
-                raise UserError(f"{EVIDENCE}: no line of an evaluation; expected STUDY.jsonl, of {', '.join(STUDIES)}")
-            print("\n\n".join(found))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    if not options.studies and not options.tables:
+        raise UserError(f"no study: expected of {', '.join(STUDIES)}, or --tables")
+    for study, arms in {study: _chosen(study, options.arms) for study in options.studies}.items():
+        for seed in options.seeds or (CONFIRMING if options.learning_rates is None else DEVELOPMENT):
+            for world in options.worlds:
+                run_world(options.output.resolve(), study, world, seed, arms, options.learning_rates)
+    if options.tables:
+        found = [*filter(None, map(tables, STUDIES))]
+        if not found:
+            raise UserError(f"{EVIDENCE}: no line of an evaluation; expected STUDY.jsonl, of {', '.join(STUDIES)}")
+        print("\n\n".join(found))
 
 
 def run_world(

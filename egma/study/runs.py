@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from egma.evaluation.statistics.seeds import Spread
-from egma.tools.processes import ROOT, Stage, evaluation, run_stages, training
+from egma.tools.processes import CONFIGS, Stage, evaluation, run_stages, training
 
-CONFIGS = ROOT / "configs"
 PRESETS = (str(CONFIGS / "phantom.yaml"), str(CONFIGS / "study.yaml"))
 BOOTSTRAP_DRAWS = 200
 

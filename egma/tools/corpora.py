@@ -8,6 +8,7 @@ from huggingface_hub import snapshot_download
 from dataset_scripts.schema import UserError
 
 HUB = re.compile(r"(?P<scheme>hf://datasets/)?(?P<name>[\w.-]+/[\w.-]+?)(@(?P<revision>[^@]+))?/?")
+CACHED = re.compile(r"datasets--(?P<user>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<revision>[0-9a-f]{40})")
 FILES = ["data/*.parquet", "conversion_report.json", "README.md"]
 
 
@@ -32,3 +33,9 @@ def corpus_folder(data: str | Path) -> Path:
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{data}: no such folder, and no dataset of the Hub that can be had ({reason})") from error
+
+
+def hub_source(folder: Path) -> dict[str, str] | None:
+    """`id` and `revision` (a commit) of a corpus that lies in the Hub's cache; None of any other folder."""
+    found = CACHED.fullmatch("/".join(folder.resolve().parts[-3:]))
+    return found and {"id": f"{found['user']}/{found['name']}", "revision": found["revision"]}

@@ -16,9 +16,12 @@ from typing import IO, Any, NamedTuple
 from dataset_scripts.identity import corpus_identity, model_identity, program_identity
 from dataset_scripts.schema import UserError
 
-ROOT = Path(__file__).resolve().parents[2]  # of the clone
+ROOT = Path(__file__).resolve().parents[2]  # where the packages lie: the clone, or the installed ones
+CONFIGS = ROOT / "egma" / "configs"
 RECORD = "stages.json"
 POLL_SECONDS = 0.1
+# the bars of the libraries, one a file that is opened or written
+QUIET = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 _SHARED = [ROOT / name for name in ("dataset_scripts", "modeling_egma", "egma/inference", "egma/tools")]
 TRAINING_SOURCES = (*_SHARED, ROOT / "egma/training", ROOT / "egma/programs/train.py")
 EVALUATION_SOURCES = (*_SHARED, ROOT / "egma/evaluation", ROOT / "egma/figures", ROOT / "egma/programs/evaluate.py")
@@ -55,6 +58,12 @@ class _Running(NamedTuple):
     started: float
 
 
+def preset_path(name: str) -> Path:
+    """A preset by its path, else the package's: `configs/phantom.yaml` is found from anywhere."""
+    shipped = CONFIGS.parent / name
+    return shipped if shipped.is_file() and not Path(name).exists() else Path(name)
+
+
 def training(
     data: Path, run: Path, presets: Sequence[str], gaze_ratio: float, seed: int, max_steps: int | None = None
 ) -> Stage:
@@ -68,7 +77,7 @@ def training(
         "--num_machines",
         1,
     )
-    launch += ("--mixed_precision", "no", "--dynamo_backend", "no", ROOT / "train_egma.py")
+    launch += ("--mixed_precision", "no", "--dynamo_backend", "no", "-m", "egma.programs.train")
     launch += ("--config", ",".join(presets), "--data", data, "--output_dir", run)
     launch += ("--gaze_ratio", gaze_ratio, "--seed", seed, *(() if max_steps is None else ("--max_steps", max_steps)))
     made_of = program_identity(*TRAINING_SOURCES, *map(Path, presets)), corpus_identity(data)
@@ -83,7 +92,7 @@ def conversion(title: str, corpus: str, source: Path, made_of: str, data: Path, 
 
 def evaluation(title: str, model: Path, data: Path, output: Path, *options: object) -> Stage:
     """An evaluation of a trained model."""
-    command = (ROOT / "evaluate_egma.py", model, "--data", data, "--output", output, *options)
+    command = ("-m", "egma.programs.evaluate", model, "--data", data, "--output", output, *options)
     made_of = program_identity(*EVALUATION_SOURCES), corpus_identity(data), model_identity(model)
     return Stage(title, command, output, made_of, ())
 
@@ -108,7 +117,7 @@ def run_stages(output: Path, stages: Sequence[Stage], workers: int | None = None
         print(f"{stage.title}: reused", flush=True)
     waiting = deque(stage for stage in stages if stage not in done)
     workers = max(1, min(workers or len(waiting), len(waiting)))
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
+    environment = os.environ | QUIET | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
     total, begun = len(waiting), time.monotonic()
     running: dict[Stage, _Running] = {}
     try:

@@ -14,6 +14,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from dataset_scripts.schema import UserError
+from egma.tools.processes import preset_path
 from modeling_egma import EgmaConfig
 
 STARTS = ("model", "start_from", "vision_model", "text_model")
@@ -203,7 +204,7 @@ def parse_settings(argv: list[str]) -> TrainingSettings:
     preset.add_argument("--config")
     paths = preset.parse_known_args(argv)[0].config
     for path in paths.split(",") if paths else ():
-        values = _read_preset(Path(path.strip()))
+        values = _read_preset(preset_path(path.strip()))
         _check_known(path, values, _names(TrainingSettings))
         _check_types(path, values, parser)
         fields = {"egma_config": parser.get_default("egma_config") | values.get("egma_config", {})}

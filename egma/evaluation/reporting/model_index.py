@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from huggingface_hub import EvalResult
+from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 
 from egma.evaluation.reporting.report import HEADLINE_LABELS
 
@@ -46,6 +46,25 @@ def eval_results(results: Mapping[str, Any]) -> list[EvalResult]:
         for key, label in HEADLINE_LABELS.items()
         if results.get(key) is not None
     ]
+
+
+def benchmark_results(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The headline as the Hub's `.eval_results/*.yaml` has it, which knows data sets of the Hub alone.
+
+    Source: https://huggingface.co/docs/hub/eval-results. A figure's key is the `task_id`.
+    """
+    hub = results["data"].get("hub")
+    if hub is None:
+        return []
+    keys = [key for key in HEADLINE_LABELS if results.get(key) is not None]
+    notes = {key: ", ".join(f"{name} {value}" for name, value in _arguments(results, key).items()) for key in keys}
+    made = "generated data, no patients; " if results["generated"] else ""
+    return eval_result_entries_to_yaml(
+        [
+            EvalResultEntry(hub["id"], key, results[key], dataset_revision=hub["revision"], notes=made + notes[key])
+            for key in keys
+        ]
+    )
 
 
 def _arguments(results: Mapping[str, Any], key: str) -> dict[str, Any]:

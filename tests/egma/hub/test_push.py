@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import ModelCard
+import yaml
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -19,6 +21,7 @@ from dataset_scripts.identity import model_identity
 from dataset_scripts.schema import UserError, load_readings
 from egma.evaluation.reporting.report import HEADLINE_LABELS
 from egma.hub.card import check_results
+from egma.hub.push import stage_model
 from egma.tools.processes import ROOT
 from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
 from tests.egma.hub.fake_hub import FakeHub, fake_hub
@@ -242,3 +245,27 @@ def test_what_must_not_happen_is_refused(hub: FakeHub, folder: Path, results: Pa
     assert wrong.returncode == 2 and "measured on the model 0000" in wrong.stderr
     assert ("models", "lab/wrong") not in hub.repositories
     assert "no good" in push(hub, home, folder, "no good/id").stderr
+
+
+def test_results_of_a_data_set_of_the_hub_go_up_as_its_evaluation_results(
+    folder: Path, results: Path, tmp_path: Path
+) -> None:
+    stage_model(folder, "lab/egma", results, tmp_path / "local")
+    assert not (tmp_path / "local" / ".eval_results").exists()  # the format knows data sets of the Hub alone
+    measured = json.loads((results / "results.json").read_text())
+    measured["data"]["hub"] = {"id": "lab/readings", "revision": "a" * 40}
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "results.json").write_text(json.dumps(measured))
+    staged = stage_model(folder, "lab/egma", tmp_path / "hub", tmp_path / "staged")
+    entries = parse_eval_result_entries(yaml.safe_load((staged / ".eval_results" / "egma.yaml").read_text()))
+    assert {entry.task_id: entry.value for entry in entries} == {
+        key: measured[key] for key in HEADLINE_LABELS if measured[key] is not None
+    }
+    assert {(entry.dataset_id, entry.dataset_revision) for entry in entries} == {("lab/readings", "a" * 40)}
+    assert all("generated data" in entry.notes and "confidence_interval" in entry.notes for entry in entries)
+
+
+def test_a_dry_run_wants_an_id_that_can_be(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape("not//an id")):
+        stage_model(folder, "not//an id", None, tmp_path / "staged")
+    assert not (tmp_path / "staged").exists()

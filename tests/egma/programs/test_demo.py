@@ -1,5 +1,6 @@
 """`make demo` in small: every stage through the programs, then nothing done twice."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -11,8 +12,19 @@ from egma.programs import demo
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "run"
-    assert demo.main(["--output", str(folder), "--readings", "64", "--max_steps", "2"]) == 0
+    with (folder.parent / "said").open("w") as said, contextlib.redirect_stdout(said):
+        assert demo.main(["--output", str(folder), "--readings", "64", "--max_steps", "2"]) == 0
     return folder
+
+
+def test_it_says_what_it_takes_and_where_it_stands(output: Path) -> None:
+    said = (output.parent / "said").read_text()
+    assert said.startswith("A corpus of 64 generated readings, 3 trainings") and "minutes on two free cores" in said
+    assert [line.split(",")[0] for line in said.splitlines() if line.startswith("== ")] == [
+        f"== step {place} of 4" for place in (1, 2, 3, 4)
+    ]
+    for noise in ("Generating", "Loading weights", "Writing model shards", "%|"):
+        assert noise not in said
 
 
 def test_results_name_every_figure_of_both_runs_and_chance(output: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from dataset_scripts.identity import corpus_identity
 from dataset_scripts.schema import UserError, load_readings
-from egma.tools.corpora import corpus_folder
+from egma.tools.corpora import corpus_folder, hub_source
 from egma.tools.processes import ROOT
 from tests.egma.hub.fake_hub import FakeHub, Repository, fake_hub
 
@@ -75,3 +75,10 @@ def test_a_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, p
     # a slip in a path is not asked for on the Hub
     with pytest.raises(UserError, match="runs/dta: no such folder"):
         load_readings(corpus_folder("runs/dta"), "train")
+
+
+def test_a_corpus_in_the_hubs_cache_is_known_by_id_and_commit(tmp_path: Path) -> None:
+    snapshot = tmp_path / "datasets--lab--my-read.ings" / "snapshots" / ("0a" * 20)
+    snapshot.mkdir(parents=True)
+    assert hub_source(snapshot) == {"id": "lab/my-read.ings", "revision": "0a" * 20}
+    assert hub_source(tmp_path) is hub_source(snapshot.parent) is None
