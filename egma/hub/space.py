@@ -6,6 +6,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from dataset_scripts.schema import UserError
 from egma.tools.processes import ROOT
 
 PACKAGES, EXTRAS = ("modeling_egma", "dataset_scripts", "egma"), ("", "train", "eval", "app", "dicom")
@@ -33,7 +34,9 @@ raise SystemExit(main(["--model", {model!r}, *OPEN, "--frame-ancestors", "https:
 
 
 def write_space(repo_id: str, folder: Path) -> Path:
-    """Write the Space of a model that is on the Hub; raises FileExistsError where the folder is there."""
+    """Write the Space of a model that is on the Hub; raises UserError where the folder is there."""
+    if folder.exists():
+        raise UserError(f"{folder}: exists already; expected a new folder")
     folder.mkdir(parents=True)
     for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
