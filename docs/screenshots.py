@@ -7,7 +7,8 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 IMAGES = Path(__file__).with_name("images")
-WIDTH, HEIGHT = 1280, 900
+WIDTH, HEIGHT = 1280, 1240
+PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "color_scheme": "dark"}
 
 
 def main(url: str = "http://127.0.0.1:7860/") -> None:
@@ -21,6 +22,12 @@ def main(url: str = "http://127.0.0.1:7860/") -> None:
             prepare(tab)
             tab.wait_for_timeout(700)
             tab.screenshot(path=IMAGES / f"page_{name}.png")
+        phone: Any = browser.new_page(**PHONE)
+        phone.goto(url)
+        phone.locator(".egma-lines button").nth(1).click()
+        phone.locator(".egma-viewer canvas").first.scroll_into_view_if_needed()
+        phone.wait_for_timeout(700)
+        phone.screenshot(path=IMAGES / "page_phone.png")
         browser.close()
 
 
