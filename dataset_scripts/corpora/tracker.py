@@ -11,10 +11,12 @@ would. One row a reading; docs/tracker.md tells a lab what to prepare. Paths are
     `findings`                               joined by a pipe: `Edema`, or `Edema=1`, `=0` absent, `=-1` uncertain
     `width`, `height`                        pixels that gaze refers to, if the image's file has another size
     `screen_left`, `screen_top`, `screen_right`, `screen_bottom`   the image's edges, if gaze refers to the screen
+    `screen`                                 instead, a table of these edges by time, for an image that moved
     `image_width_degrees`                    the visual angle of the image's width
     `generated`                              1 for a picture of no patient
 """
 
+import math
 import re
 from functools import partial
 from pathlib import Path
@@ -25,7 +27,7 @@ from dataset_scripts.corpora.splits import GAZE_SHARES, hashed_splits, named_spl
 from dataset_scripts.files.json_files import read_json
 from dataset_scripts.files.paths import inside, table_inside
 from dataset_scripts.files.tables import Row, flag, label_value, number, plain_row, read_table
-from dataset_scripts.gaze.tracker_columns import Frame, Pick, Source
+from dataset_scripts.gaze.tracker_columns import Frame, Pick, Shown, Source
 from dataset_scripts.gaze.tracker_exports import named_columns
 from dataset_scripts.gaze.tracker_gaze import MAX_JSON_BYTES, read_gaze
 from dataset_scripts.images.dicom import Person
@@ -49,7 +51,7 @@ from dataset_scripts.speech.transcripts import MAX_SECONDS, read_transcript
 TABLE, RECORDINGS = "readings.csv", "readings of the page"
 REQUIRED = ("reading_id", "image", "gaze")
 PART = ("image", "stimulus", "recording", "reader_id")
-IDS, FILES = ("reading_id", "study_id", "subject_id", "reader_id"), ("image", "gaze", "transcript")
+IDS, FILES = ("reading_id", "study_id", "subject_id", "reader_id"), ("image", "gaze", "transcript", "screen")
 RECORDED = (
     *("reading_id", "image", "study_id", "subject_id", "reader_id"),
     *("view", "license", "width", "height"),
@@ -156,7 +158,7 @@ def _reading(row: ReadingRow, source: Path, options: Options, ledger: Ledger) ->
         raise Dropped("duplicate_reading_id")
     findings = _findings(cells.get("findings", ""))
     image = encode_image(_file(source, cells["image"], "image"), options.image_size, ledger)
-    frame = _frame(cells, image, ledger)
+    frame = _frame(cells, image, source, ledger)
     fixations = _fixations(cells, source, frame, options, ledger)
     if fixations and row.earlier and _mean_the_same(row.earlier, cells, source, frame, options):
         ledger.note("recording_of_another_row", f"{reading_id}: {cells['gaze']}, as {row.earlier['reading_id']}")
@@ -184,7 +186,7 @@ def _reading(row: ReadingRow, source: Path, options: Options, ledger: Ledger) ->
     return row.split, schema_row(origin, image, recording, ledger, Path(cells["image"]).stem)
 
 
-def _frame(cells: Row, image: EncodedImage, ledger: Ledger) -> Frame:
+def _frame(cells: Row, image: EncodedImage, source: Path, ledger: Ledger) -> Frame:
     size = (image.width, image.height)
     if cells.get("width") or cells.get("height"):
         width, height = (side_pixels(cells.get(side, "")) for side in ("width", "height"))
@@ -195,10 +197,38 @@ def _frame(cells: Row, image: EncodedImage, ledger: Ledger) -> Frame:
     angle = _optional_number(cells, "image_width_degrees")
     if angle is not None and not 0 < angle < 180:
         raise UserError(f"image_width_degrees is {angle:g}; expected more than 0 and less than 180")
-    return Frame(*size, screen=_screen(cells), width_degrees=angle)
+    return Frame(*size, screen=_screen(cells, source, ledger), width_degrees=angle)
 
 
-def _screen(cells: Row) -> tuple[float, float, float, float] | None:
+def _screen(cells: Row, source: Path, ledger: Ledger) -> tuple[Shown, ...]:
+    edges = _edges(cells)
+    if not cells.get("screen"):
+        return () if edges is None else (Shown(-math.inf, edges),)
+    if edges is not None:
+        raise UserError(f"{', '.join(SCREEN_EDGES)}: expected there or in {cells['screen']}, not in both")
+    return _screen_table(_file(source, cells["screen"], "screen"), cells, ledger)
+
+
+def _screen_table(path: Path, cells: Row, ledger: Ledger) -> tuple[Shown, ...]:
+    """The places of the row's image; from the start of a row of another image, or of blank edges, it is not shown."""
+    places: list[Shown] = []
+    for row, told in enumerate(read_table(path, ("start_seconds", *SCREEN_EDGES), ledger, path.name), 1):
+        start = number(told["start_seconds"])
+        if start is None or (places and start <= places[-1].start_seconds):
+            raise UserError(
+                f"{path.name}: row {row}: start_seconds is {told['start_seconds']!r}; expected seconds that rise"
+            )
+        is_other = Path(told.get("image") or cells["image"]).stem != Path(cells["image"]).stem
+        try:
+            places.append(Shown(start, None if is_other else _edges(told)))
+        except UserError as error:
+            raise UserError(f"{path.name}: row {row}: {error}") from None
+    if all(place.edges is None for place in places):
+        raise UserError(f"{path.name}: {cells['image']} is never on the screen; expected a row with its edges")
+    return tuple(places)
+
+
+def _edges(cells: Row) -> tuple[float, float, float, float] | None:
     edges = [edge for name in SCREEN_EDGES if (edge := _optional_number(cells, name)) is not None]
     if not edges:
         return None

@@ -35,17 +35,33 @@ _POSSIBLE_STEPS = (0.02, 1000.0)  # the median step from start to start, in medi
 _CLOCK = re.compile(r"(?:(?:([0-9]+) days? )?([0-9]{1,4}):)?([0-5]?[0-9]):([0-5]?[0-9])([.,][0-9]{1,9})?")
 
 
+class Shown(NamedTuple):
+    """Where the image lay on the screen from `start_seconds` on, until the next place.
+
+    `edges` are its left, top, right and bottom in the unit of the positions, None while it was not shown.
+    """
+
+    start_seconds: float
+    edges: tuple[float, float, float, float] | None
+
+
 class Frame(NamedTuple):
     """The image that gaze lay on.
 
-    `width`, `height` in pixels; `screen` its left, top, right and bottom edge on the screen, in the unit of the
-    positions, when these refer to the screen; `width_degrees` the visual angle of its width, None where unknown.
+    `width`, `height` in pixels; `screen` its places in the order of time, none when positions refer to the image;
+    `width_degrees` the visual angle of its width where it was first shown, None where unknown.
     """
 
     width: int
     height: int
-    screen: tuple[float, float, float, float] | None
+    screen: tuple[Shown, ...]
     width_degrees: float | None
+
+    def edges_at(self, seconds: FloatArray) -> FloatArray:
+        """(R, 4) the image's edges on the screen at these times; NaN where it was not shown."""
+        edges = np.array([place.edges or (np.nan,) * 4 for place in self.screen])
+        place = np.searchsorted([place.start_seconds for place in self.screen], seconds, side="right") - 1
+        return np.where(place[:, None] < 0, np.nan, edges[place])
 
 
 class Column(NamedTuple):
@@ -211,30 +227,50 @@ def column_numbers(rows: list[Row], column: Column, source: Source) -> FloatArra
     return values
 
 
-def positions_on_image(
-    rows: list[Row], columns: dict[str, Column], kind: str, source: Source
-) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """(R,) each: x and y as fractions of the image, NaN where a cell holds no number, and whether the eye was lost.
+class Positions(NamedTuple):
+    """x and y (R,) as in the file, NaN where a cell holds no number, their unit, and whether the eye was lost (R,)."""
+
+    x: FloatArray
+    y: FloatArray
+    unit: str
+    lost: BoolArray
+
+
+def read_positions(rows: list[Row], columns: dict[str, Column], kind: str, source: Source) -> Positions:
+    """The columns of positions.
 
     Raises:
-        UserError: a decimal comma, a unit that nothing says, or edges on the screen that cannot be in that unit.
+        UserError: a decimal comma, or a unit that nothing says.
     """
     pair = [columns[name] for name in _POSITIONS]
     x, y = (column_numbers(rows, column, source) for column in pair)
     lost = lost_eye(x, y, kind, source.where, source.ledger)
-    unit = _position_unit(pair, [x[~lost], y[~lost]], source)
+    return Positions(x, y, _position_unit(pair, [x[~lost], y[~lost]], source), lost)
+
+
+def positions_on_image(found: Positions, seconds: FloatArray, source: Source) -> tuple[FloatArray, FloatArray]:
+    """(R,) x and y as fractions of the image; NaN, and noted, at `seconds` (R,) in which it was not on the screen.
+
+    Raises:
+        UserError: edges on the screen that cannot be in the unit of the positions.
+    """
+    x, y, unit, _ = found
     frame = source.frame
-    if frame.screen is None:
+    if not frame.screen:
         x, y = (x / frame.width, y / frame.height) if unit == "pixels" else (x, y)
-        return x, 1 - y if source.origin == "bottom-left" else y, lost
+        return x, 1 - y if source.origin == "bottom-left" else y
     if source.origin == "bottom-left":
         raise UserError(
             f"{source.path.name}: --origin bottom-left, but the export or screen_... of readings.csv tells the image's "
             "edges on the screen, from its top; expected top-left"
         )
-    left, top, right, bottom = frame.screen
-    if unit and (max(frame.screen) <= 1.5) != (unit == "fractions"):
+    edges = frame.edges_at(seconds)
+    shown = np.isfinite(edges).all(axis=1)
+    if hidden := int((np.isfinite(x) & ~shown).sum()):
+        source.ledger.note("image_not_on_the_screen", f"{source.where}: {hidden} of {len(x)} rows")
+    if unit and shown.any() and (edges[shown].max() <= 1.5) != (unit == "fractions"):
         raise UserError(
             f"{source.path.name}: positions are in {unit}; expected the image's edges on the screen in them"
         )
-    return (x - left) / (right - left), (y - top) / (bottom - top), lost
+    left, top, right, bottom = edges.T
+    return (x - left) / (right - left), (y - top) / (bottom - top)

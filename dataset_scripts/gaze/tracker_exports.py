@@ -1,6 +1,7 @@
 """A table of gaze -> the rows and columns of one reading, as `tracker_columns` reads them, by its row of FORMATS."""
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -11,7 +12,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from dataset_scripts.files.tables import Row, delimiter_hint, number, portable_path
-from dataset_scripts.gaze.tracker_columns import KINDS, UNITS, Column, Frame, Source
+from dataset_scripts.gaze.tracker_columns import KINDS, UNITS, Column, Frame, Shown, Source
 from dataset_scripts.gaze.tracker_files import read_cells
 from dataset_scripts.gaze.tracker_formats import BRACKETS, FORMATS, OWN, Format, Header, Place, header
 from dataset_scripts.ledger import Ledger
@@ -293,18 +294,18 @@ def _frame(table: Table, rows: list[int], source: Source) -> Frame:
     """The image as positions see it: without edges on the screen where they lie on the image."""
     frame = source.frame
     if table.place == "image":
-        if frame.screen is not None:
+        if frame.screen:
             source.ledger.note(
                 "screen_edges_not_used", f"{source.where}: {source.path.name} has positions on the image"
             )
-        return frame._replace(screen=None)
-    if table.place == "any" or frame.screen is not None:
+        return frame._replace(screen=())
+    if table.place == "any" or frame.screen:
         return frame
     for row in rows:
         edges = [number(table.cells[str(edge)][row]) for edge in range(4) if str(edge) in table.cells]
         if len(edges) == 4 and None not in edges:
             left, top, width, height = (edge or 0.0 for edge in edges)
-            return frame._replace(screen=(left, top, left + width, top + height))
+            return frame._replace(screen=(Shown(-math.inf, (left, top, left + width, top + height)),))
     raise UserError(
         f"{source.path.name}: positions are those of the screen, and nothing tells where on it the image was; expected "
         "screen_left, screen_top, screen_right and screen_bottom in readings.csv, in the unit of the positions"

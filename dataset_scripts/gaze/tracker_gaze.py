@@ -24,6 +24,7 @@ from dataset_scripts.gaze.tracker_columns import (
     Frame,
     Source,
     positions_on_image,
+    read_positions,
     require_possible_times,
     times_in_seconds,
 )
@@ -80,9 +81,12 @@ def _valid(
     note_suspicion(columns["x"], columns["y"], source.where, source.ledger)
     frame = source.frame
     if frame.width_degrees is not None:
-        sigma_x = 1 / frame.width_degrees
-        for name, sigma in (("sigma_x", sigma_x), ("sigma_y", sigma_x * frame.width / frame.height)):
-            columns[name] = np.full(len(columns["x"]), sigma)
+        sigma_x = np.full(len(columns["x"]), 1 / frame.width_degrees)
+        if len(frame.screen) > 1:  # enlarged, the same angle is less of the image
+            left, _, right, _ = frame.edges_at(columns["start"]).T
+            first = next(place.edges for place in frame.screen if place.edges)
+            sigma_x *= (first[2] - first[0]) / (right - left)
+        columns |= {"sigma_x": sigma_x, "sigma_y": sigma_x * frame.width / frame.height}
     return valid_fixations(columns, table, source.where, source.ledger, lost, marked)
 
 
@@ -145,16 +149,18 @@ def _json_numbers(values: object) -> FloatArray | None:
 def _fixation_columns(
     rows: list[Row], columns: dict[str, Column], source: Source
 ) -> tuple[dict[str, FloatArray], BoolArray]:
-    x, y, lost = positions_on_image(rows, columns, FIXATION_TABLE, source)
+    found = read_positions(rows, columns, FIXATION_TABLE, source)
     times = times_in_seconds(rows, columns, source)
+    x, y = positions_on_image(found, times["start"], source)
     duration = times["duration"] if "duration" in times else times["end"] - times["start"]
-    return {"x": x, "y": y, "start": times["start"], "duration": duration}, lost
+    return {"x": x, "y": y, "start": times["start"], "duration": duration}, found.lost
 
 
 def _detected(rows: list[Row], columns: dict[str, Column], source: Source) -> dict[str, FloatArray]:
     """Fixations found in samples; what a sample lacks is counted."""
-    x, y, lost = positions_on_image(rows, columns, SAMPLE_TABLE, source)
+    found = read_positions(rows, columns, SAMPLE_TABLE, source)
     time = times_in_seconds(rows, columns, source)["time"]
+    x, y = positions_on_image(found, time, source)
     timed = time[np.isfinite(time)]
     backwards = np.flatnonzero(np.diff(timed) < 0)
     if backwards.size:
@@ -164,7 +170,7 @@ def _detected(rows: list[Row], columns: dict[str, Column], source: Source) -> di
     if intervals.size:
         _require_one_unit(intervals, source)
         _note_detection(float(np.median(intervals)), source)
-    used = _used_samples(x, y, time, _marked(rows, columns, source), lost, source)
+    used = _used_samples(x, y, time, _marked(rows, columns, source), found.lost, source)
     return fixations_in_samples(x[used], y[used], time[used], source.frame)
 
 

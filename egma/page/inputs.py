@@ -212,7 +212,7 @@ def open_recording(gaze: Path, transcript: Path | None, picture: Picture) -> Ope
     for path in (gaze, transcript):
         if path is not None and path.suffix.lower() == ".json":
             require_flat(read_text(path, path.name, ledger), path.name, MAX_DEPTH, MAX_LISTS)
-    frame = Frame(picture.width, picture.height, screen=None, width_degrees=None)
+    frame = Frame(picture.width, picture.height, screen=(), width_degrees=None)
     with _named_alone(gaze):
         fixations = read_gaze(Source(gaze, "recording", frame, ledger))
     if fixations is None:

@@ -83,7 +83,7 @@ def _fixations(samples: object, picture: Picture) -> Fixations:
     if not len(x) == len(y) == len(time) <= MAX_SAMPLES:
         raise UserError(f"The trace's samples differ in length, or are more than {MAX_SAMPLES:,}.")
     kept = np.diff(time, prepend=-np.inf) > 0
-    frame = Frame(picture.width, picture.height, screen=None, width_degrees=None)
+    frame = Frame(picture.width, picture.height, screen=(), width_degrees=None)
     found = fixations_in_samples(x[kept], y[kept], time[kept], frame)
     fixations = valid_fixations(found, DETECTED_TABLE, "trace", Ledger())
     if fixations is None:

@@ -1,6 +1,7 @@
 """Whatever a lab's files hold: a reading, or a reason; no other exception, and every row accounted for."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dataset_scripts.corpora import tracker
-from dataset_scripts.gaze.tracker_columns import Frame, Source
+from dataset_scripts.gaze.tracker_columns import Frame, Shown, Source
 from dataset_scripts.gaze.tracker_gaze import read_gaze
 from dataset_scripts.ledger import Dropped, Ledger
 from dataset_scripts.plan import Options
@@ -45,11 +46,13 @@ ROWS = ["reading_id,image,gaze", "reading_id,image,gaze,transcript,split,subject
         "reading_id,image,gaze,transcript,audio_start_seconds,findings"]  # fmt: skip
 units = st.tuples(st.sampled_from([None, "pixels", "fractions"]), st.sampled_from([None, "seconds", "milliseconds"]))
 options = units.map(lambda given: Options(8, 0, False, coordinates=given[0], time_unit=given[1]))
+EDGES = (0.1, 0.2, 0.9, 0.8), (10.0, 20.0, 900.0, 800.0)
+MOVED = (Shown(0.0, EDGES[1]), Shown(0.2, None), Shown(0.3, (-500.0, 0.0, 5000.0, 800.0)))
 frames = st.builds(
     Frame,
     width=st.integers(1, 5000),
     height=st.integers(1, 5000),
-    screen=st.sampled_from([None, (0.1, 0.2, 0.9, 0.8), (10.0, 20.0, 900.0, 800.0)]),
+    screen=st.sampled_from([(), *((Shown(-math.inf, edges),) for edges in EDGES), MOVED]),
     width_degrees=st.sampled_from([None, 0.001, 25.0, 179.0]),
 )
 places = st.sampled_from([100, 100, 100, 101, 300, 900, -5])
@@ -114,10 +117,10 @@ def folder(tmp_path_factory):
 )
 @example(
     (b"x_fraction,y_fraction,time_s\n1e308,-1e308,0\n1e308,1e308,1e308\n0,0,1.7e308\n", ".csv"),
-    Frame(5000, 1, None, None),
+    Frame(5000, 1, (), None),
     (None, None),
 )
-@example((b"x_px,y_px,start_s,end_s\n1,1,-1.7e308,1.7e308\n", ".csv"), Frame(8, 4, None, None), (None, None))
+@example((b"x_px,y_px,start_s,end_s\n1,1,-1.7e308,1.7e308\n", ".csv"), Frame(8, 4, (), None), (None, None))
 def test_gaze_file(folder, file, frame, units):
     content, suffix = file
     path, ledger = folder / f"gaze{suffix}", Ledger()
