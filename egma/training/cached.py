@@ -37,8 +37,6 @@ def cached_step(
             states.append(random_states(accelerator.device))
             cached.append(module(to_device(part, accelerator.device), stage="embeddings"))
     loss, terms, pulls = _objective_and_pulls(training, compared(batch, accelerator.device), cached)
-    if not torch.isfinite(loss):
-        return loss, terms
     for number, (part, state, pull) in enumerate(zip(parts, states, pulls, strict=True)):
         restore_random_states(state, accelerator.device)
         with synchronised(accelerator, module, number == len(parts) - 1):
