@@ -44,7 +44,7 @@ RUNS = {
     "egma": Run("EGMA+", "plus", 1.0),
 }
 PLAN = """A corpus of {readings} generated readings, {models} trainings, one evaluation, into {output}.
-At the default size some 8 minutes on two free cores, no GPU and 2 GB of disk. Ctrl-C is harmless: the same
+At the default size some 8 minutes on two free cores, no GPU and 1 GB of disk. Ctrl-C is harmless: the same
 command goes on from there, and what is finished is reused."""
 OTHERS = [name for name in RUNS if name != "egma"]
 FIGURES = (

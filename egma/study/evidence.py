@@ -218,8 +218,10 @@ def tables(study: str) -> str:
             [title, str(len(rows[title])), *(of_arm[key].percent() for key in FIGURES)]
             for title, of_arm in spreads.items()
         ]
+        confirmed = {title: spreads[title] for title in spreads if rows[title][0]["arm"] in STUDIES[study]} or spreads
         panels = {
-            FIGURES[key]: {title: of_arm[key] for title, of_arm in spreads.items()} for key in ("auroc", "above_blind")
+            FIGURES[key]: {title: of_arm[key] for title, of_arm in confirmed.items()}
+            for key in ("auroc", "above_blind")
         }
         bars(panels, EVIDENCE / f"{study}-{world}.png", f"Generated data, no patients. World: {world}.")
         parts += [f"World: {world}", markdown_table(["trained on", "seeds", *FIGURES.values()], cells)]

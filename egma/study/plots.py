@@ -12,15 +12,18 @@ Panels = Mapping[str, Mapping[str, Spread]]  # of each figure: row -> spread
 
 
 def bars(panels: Panels, path: Path, note: str) -> None:
-    """One panel a figure, one bar a row, mean with a dot a seed, in percent."""
-    figure = Figure(figsize=(3.6 * len(panels), 3.2), layout="constrained")
-    for axes, (title, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for place, (_, spread) in enumerate(rows.items()):
-            axes.bar(place, 100 * spread.mean, color=LINE_COLORS[0], alpha=0.45, width=0.65)
-            axes.plot([place] * len(spread.values), [100 * v for v in spread.values], "o", color="black", markersize=3)
-        axes.set_xticks(range(len(rows)), list(rows), rotation=35, ha="right", fontsize=8)
+    """One panel a figure side by side, one bar a row from above, mean with a dot a seed, in percent."""
+    most = max(map(len, panels.values()))
+    figure = Figure(figsize=(2.0 + 3.0 * len(panels), 0.9 + 0.34 * most), layout="constrained")
+    subplots = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axes, (title, rows) in zip(subplots, panels.items(), strict=True):
+        for place, spread in enumerate(rows.values()):
+            axes.barh(place, 100 * spread.mean, color=LINE_COLORS[0], alpha=0.45, height=0.65)
+            axes.plot([100 * v for v in spread.values], [place] * len(spread.values), "o", color="black", markersize=3)
+        axes.set_yticks(range(len(rows)), list(rows), fontsize=8)
         axes.set_title(title, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
+    subplots[0].invert_yaxis()
     figure.supxlabel(note, fontsize=8, color="#555555")
     figure.savefig(path, dpi=150)
 
