@@ -24,7 +24,7 @@ from dataset_scripts.identity import corpus_identity, model_identity
 from dataset_scripts.output.resume import fingerprint
 from dataset_scripts.schema import UserError
 from egma.hub.card import model_card
-from egma.tools.processes import CONFIGS, Stage, conversion, evaluation, run_stages, training, write_json
+from egma.tools.processes import CONFIGS, Stage, conversion, evaluation, preset_path, run_stages, training, write_json
 
 # the paper's: its text and image encoders start from MedCLIP's, which `egma.hub.convert` makes of the authors' file
 VISION_MODEL, TEXT_MODEL = "microsoft/swin-tiny-patch4-window7-224", "emilyalsentzer/Bio_ClinicalBERT"
@@ -78,7 +78,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder for all that is made")
     parser.add_argument("--vision-model", default=VISION_MODEL, help=f"folder or Hub id; default: {VISION_MODEL}")
     parser.add_argument("--text-model", default=TEXT_MODEL, help=f"folder or Hub id; default: {TEXT_MODEL}")
-    parser.add_argument("--preset", type=Path, default=CONFIGS / "mimic_eye_paper.yaml", help="of trainings")
+    parser.add_argument("--preset", default="configs/mimic_eye_paper.yaml", help="of trainings")
     parser.add_argument("--seed", type=int, default=42, help="of initialisation, order and samples")
     parser.add_argument("--limit", type=int, help="rehearsal: the first so many readings of a corpus")
     parser.add_argument("--max-steps", type=int, help="rehearsal: so many steps of a training")
@@ -155,11 +155,16 @@ def _conversion(options: argparse.Namespace, name: str, source: Path, data: Path
 
 
 def _training(options: argparse.Namespace, data: Path, run: Path) -> Stage:
-    presets = [str(options.preset.resolve()), str(CONFIGS / "ablations" / f"{MODELS[run.name]}.yaml")]
+    presets = [str(preset_path(options.preset).resolve()), str(CONFIGS / "ablations" / f"{MODELS[run.name]}.yaml")]
     ratio = 0.0 if run.name == "no_gaze" else 1.0
     stage = training(data, run, presets, ratio, options.seed, options.max_steps)
-    towers = ("--vision_model", options.vision_model, "--text_model", options.text_model)
+    towers = ("--vision_model", _from_here(options.vision_model), "--text_model", _from_here(options.text_model))
     return stage._replace(command=(*stage.command, "--batch_size", NEGATIVES, *towers))
+
+
+def _from_here(model: str) -> str:
+    """A folder as seen from where the command was given; the programs run elsewhere."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def _evaluation(name: str, protocol: Protocol, data: Path, output: Path) -> Stage:
