@@ -70,6 +70,7 @@ def canvas(tab: Any, kind: str = "viewer", place: int = 0) -> Any:
 
 
 def choose_picture(tab: Any, path: Path, report: str) -> None:
+    settle(tab)
     tab.locator("#report textarea").fill(report)
     tab.locator("#radiograph input[type=file]").set_input_files(path)
     tab.wait_for_function("() => document.querySelectorAll('.egma-lines button').length > 0")
