@@ -5,13 +5,16 @@ from typing import Any
 
 import gradio as gr
 
-from dataset_scripts.schema import Recording, UserError
+from dataset_scripts.schema import Reading, Recording, UserError
+from egma.evaluation.protocols.retrieval import report_sentences
 from egma.page.corpus import Corpus, Gallery, centre_of, example_recording
 from egma.page.inputs import open_picture, open_recording, picture_of, typed_prompts, typed_sentences
 from egma.page.recorder import reading_of_trace
 from egma.page.safety import taken, warn
 from egma.page.session import PageModel, Session, Sessions
 from egma.page.views import Json, align_view, classify_view, gaze_view, picture_id, picture_view
+
+ALIGN = "align"  # the id of its tab
 
 
 class Handlers:
@@ -42,11 +45,17 @@ class Handlers:
 
     def _example(self, place: int, request: gr.Request) -> tuple[Any, ...]:
         assert self.corpus is not None
-        reading, session = self.corpus.examples[place], self._session(request)
+        reading = self.corpus.examples[place]
+        return self._reading(reading, [sentence["text"] for sentence in reading["sentences"]], request)
+
+    def _reading(self, reading: Reading, report: list[str], request: gr.Request) -> tuple[Any, ...]:
+        """A corpus' picture and recording with a report."""
+        assert self.corpus is not None
+        session = self._session(request)
         session.show(picture_of(reading, self.corpus.generated), example_recording(reading))
-        session.report = [sentence["text"] for sentence in reading["sentences"]]
-        report = session.given_report = "\n".join(session.report)
-        return picture_view(session.picture), report, *self._views(session), self._empty_recorder(session)
+        session.report, session.given_report = report, "\n".join(report)
+        given = picture_view(session.picture), session.given_report
+        return *given, *self._views(session), self._empty_recorder(session)
 
     def align(self, image: str | None, report: str, request: gr.Request) -> tuple[Any, ...]:
         """Another picture: itself, its report, lines, playback and recorder.
@@ -120,6 +129,23 @@ class Handlers:
         session = self._session(request)
         self.model.image_bank(session)
         return self._gallery(progress).find_reports(self.model, session)
+
+    def choose_result(
+        self,
+        request: gr.Request,
+        event: gr.EventData,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> tuple[Any, ...]:
+        """What a result of a search stands for: the tab, picture, report, lines, playback, recorder.
+
+        An image that was found for a text comes with that text; a report, for the picture that is shown.
+        """
+        asked = event._data if isinstance(event._data, dict) else {}
+        reading, tab = self._gallery(progress).reading(asked.get("place")), gr.Tabs(selected=ALIGN)
+        if asked.get("query") is not None:
+            return tab, *self._reading(reading, typed_sentences(asked["query"]), request)
+        report = self._session(request).given_report = "\n".join(report_sentences(reading))
+        return tab, gr.skip(), report, *self.read(report, request), gr.skip()
 
     def _gallery(self, progress: gr.Progress) -> Gallery:
         if self.corpus is None:

@@ -13,6 +13,9 @@ from transformers import pipeline
 
 from dataset_scripts import build
 from dataset_scripts.schema import load_readings
+from egma.page.inputs import picture_of
+from egma.page.session import Session
+from egma.page.views import picture_id
 from tests.egma.page.browsing import canvas, choose_picture, go, needs_chromium, pixels, settle, upload, write_image
 from tests.egma.page.conftest import Served
 
@@ -298,6 +301,32 @@ def test_images_for_a_text_and_reports_for_the_image(tab: Any, page: Served) -> 
     assert "generated: no patient exists" in tab.locator(".egma-results").inner_text()
     tab.get_by_role("button", name="Find reports that fit the radiograph").click()
     tab.get_by_text("late interaction").first.wait_for()
+
+
+def test_a_result_opens_in_align_with_what_it_was_found_for(tab: Any, page: Served) -> None:
+    go(tab, "Retrieve")
+    tab.locator("#query textarea, #query input").fill("there is a pneumothorax.")
+    tab.get_by_role("button", name="Find images that fit the text").click()
+    result = tab.locator(".egma-found button")
+    result.nth(1).focus()
+    tab.keyboard.press("Enter")
+    tab.wait_for_function("() => document.querySelectorAll('.egma-lines button').length === 1")
+    assert tab.get_by_role("tab", name="Align").get_attribute("aria-selected") == "true"
+    assert tab.locator("#report textarea").input_value() == "there is a pneumothorax."
+    found = page.corpus.gallery(page.model, lambda batches, desc: batches).find_images(
+        page.model, Session(), ["there is a pneumothorax."]
+    )
+    shown = picture_of(page.corpus.gallery(page.model, lambda *_: []).reading(found["items"][1]["place"]))
+    assert tab.evaluate("id => egma.isShown(id)", arg=picture_id(shown))
+    assert np.ptp(pixels(canvas(tab)), axis=2)[8:-8, 8:-8].max() > 50  # its map in colour
+    go(tab, "Retrieve")
+    tab.get_by_role("button", name="Find reports that fit the radiograph").click()
+    tab.get_by_text("late interaction").first.wait_for()
+    report = result.nth(0).locator("span > span").last.inner_text()
+    result.nth(0).click()
+    tab.wait_for_function("() => document.querySelector('#report textarea').value !== 'there is a pneumothorax.'")
+    assert " ".join(tab.locator("#report textarea").input_value().splitlines()) == report
+    assert tab.evaluate("id => egma.isShown(id)", arg=picture_id(shown))
 
 
 # --- record ---

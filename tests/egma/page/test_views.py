@@ -263,6 +263,14 @@ def test_images_for_a_text_come_by_their_score(model: PageModel, phantom_data: P
     assert all(one["src"].startswith("data:image/jpeg;base64,") for one in shown)
 
 
+@pytest.mark.parametrize("place", [-1, 10**9, True, "0", None, 0.0])
+def test_a_result_that_is_none_is_refused(model: PageModel, phantom_data: Path, place: object) -> None:
+    gallery = Gallery(phantom_data, "validation", model, untracked)
+    with pytest.raises(UserError, match="no such result"):
+        gallery.reading(place)
+    assert gallery.reading(0)["reading_id"] == gallery.readings[0]["reading_id"]
+
+
 def test_progress_of_the_index_goes_from_nothing_to_all(model: PageModel, phantom_data: Path) -> None:
     steps: dict[str, list[int]] = {}
 
