@@ -7,6 +7,7 @@ import gradio as gr
 
 from dataset_scripts.schema import Reading, Recording, UserError
 from egma.evaluation.protocols.retrieval import report_sentences
+from egma.inference.embeddings import TextBank
 from egma.page.corpus import Corpus, Gallery, centre_of, example_recording
 from egma.page.inputs import open_picture, open_recording, picture_of, typed_prompts, typed_sentences
 from egma.page.recorder import reading_of_trace
@@ -86,8 +87,10 @@ class Handlers:
         return self._lines(session), gr.skip() if spoken else self._playback(session)
 
     def _lines(self, session: Session) -> Json:
-        references = self.corpus.references(self.model) if self.corpus is not None and session.report else None
-        return align_view(self.model, session, references)
+        return align_view(self.model, session, self._references() if session.report else None)
+
+    def _references(self) -> TextBank | None:
+        return None if self.corpus is None else self.corpus.references(self.model)
 
     def _views(self, session: Session) -> tuple[Json, Json]:
         return self._lines(session), self._playback(session)
@@ -117,7 +120,7 @@ class Handlers:
 
     def classify(self, prompts: str, request: gr.Request) -> Json:
         """Findings of the session's picture by prompts that the user edits."""
-        return classify_view(self.model, self._session(request), typed_prompts(prompts))
+        return classify_view(self.model, self._session(request), typed_prompts(prompts), self._references())
 
     def find_images(self, query: str, request: gr.Request, progress: gr.Progress = gr.Progress()) -> Json:  # noqa: B008
         """Pictures of the gallery that fit a text."""

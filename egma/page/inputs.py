@@ -19,7 +19,7 @@ from dataset_scripts.gaze.tracker_gaze import read_gaze
 from dataset_scripts.images.dicom import is_dicom
 from dataset_scripts.images.pictures import FORMATS, encode_image
 from dataset_scripts.ledger import Dropped, Impossible, Ledger
-from dataset_scripts.schema import Box, Reading, Recording, Sentence, UserError
+from dataset_scripts.schema import Box, Finding, Reading, Recording, Sentence, UserError
 from dataset_scripts.speech.sentences import split_sentences
 from dataset_scripts.speech.transcripts import read_transcript
 from egma.page.safety import require_flat
@@ -41,7 +41,7 @@ class Picture:
     """A radiograph as the page shows it, at most SHOWN_SIDE pixels; `width`, `height` are those of its source.
 
     `chest` is the lungs' frame (x_min, y_min, x_max, y_max), fractions of the image, where the corpus has one;
-    `generated` says that no patient exists.
+    `generated` says that no patient exists; `findings` are those that the corpus' labels name.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Picture:
     height: int
     chest: tuple[float, float, float, float] | None = None
     generated: bool = False
+    findings: tuple[Finding, ...] = ()
 
     @property
     def image(self) -> Image.Image:
@@ -110,7 +111,8 @@ def picture_of(reading: Reading, generated: bool = False) -> Picture:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     name, chest = _plain_name(reading["image_id"]), _chest(reading["boxes"])
-    return Picture(name, buffer.getvalue(), reading["width"], reading["height"], chest, generated)
+    findings = tuple(reading["findings"])
+    return Picture(name, buffer.getvalue(), reading["width"], reading["height"], chest, generated, findings)
 
 
 def _chest(boxes: Sequence[Box]) -> tuple[float, float, float, float] | None:
