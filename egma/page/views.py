@@ -22,7 +22,7 @@ from egma.evaluation.protocols.gaze_agreement import (
 from egma.inference.embeddings import TextBank
 from egma.inference.geometry import image_maps
 from egma.inference.scores import sentence_scores
-from egma.page.inputs import Picture
+from egma.page.inputs import Picture, png_address
 from egma.page.session import PageModel, Session, reading_of
 from egma.tools.arrays import Array
 from modeling_egma.gaze_egma import gaze_matrix, sentence_windows, square_frame, transform_fixations
@@ -41,7 +41,8 @@ def picture_view(picture: Picture | None) -> Json | None:
         return None
     return {
         "id": picture_id(picture),
-        "src": picture.src,
+        "src": png_address(picture.png),
+        "depth": picture.depth and picture.depth._asdict() | {"png": png_address(picture.depth.png)},
         "width": picture.width,
         "height": picture.height,
         "chest": picture.chest,

@@ -137,6 +137,33 @@ def test_greys_by_key_drag_and_preset(tab: Any) -> None:
     assert brightness(tab) < first - 20
 
 
+def test_a_narrow_window_tells_apart_what_8_bits_do_not(tab: Any, tmp_path: Path) -> None:
+    values = np.full((160, 320), 30000, dtype=np.uint16)
+    values[:, 160:] = 30040
+    values[0, 0], values[0, 1] = 0, 65535
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    choose_picture(tab, tmp_path / "deep.png", "no effusion")
+    bare(tab)
+
+    def halves() -> tuple[float, float]:
+        seen = pixels(canvas(tab))[20:-20]
+        return seen[:, 20 : seen.shape[1] // 2 - 20].mean(), seen[:, seen.shape[1] // 2 + 20 : -20].mean()
+
+    assert halves() == (117, 117)
+    assert tab.get_by_label("Greys").first.input_value() == "given"
+    tab.get_by_label("Greys").first.select_option("contrast")
+    assert halves() == (0, 255)
+    tab.get_by_role("button", name="Invert").first.click()
+    assert halves() == (255, 0)
+    tab.get_by_role("button", name="Reset").first.click()
+    assert halves() == (117, 117)
+    over(tab, 0.5, 0.5)
+    tab.mouse.down(button="right")
+    over(tab, 0.45, 0.5)
+    tab.mouse.up(button="right")
+    assert halves()[0] == halves()[1]  # 95 % of the range is no narrow window
+
+
 def test_a_picture_that_looks_inverted_has_a_hint(tab: Any, page: Served, tmp_path: Path) -> None:
     hint = tab.locator(".egma-hint").first
     assert not hint.is_visible()
