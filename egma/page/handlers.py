@@ -81,7 +81,9 @@ class Handlers:
 
     def read(self, report: str, request: gr.Request) -> tuple[Json, Any]:
         """Another report of the same picture: lines, and playback unless the recording has sentences of its own."""
-        session = self._session(request)
+        return self._read(self._session(request), report)
+
+    def _read(self, session: Session, report: str) -> tuple[Json, Any]:
         session.report = typed_sentences(report)
         spoken = session.recording is not None and session.recording.sentences
         return self._lines(session), gr.skip() if spoken else self._playback(session)
@@ -133,22 +135,31 @@ class Handlers:
         self.model.image_bank(session)
         return self._gallery(progress).find_reports(self.model, session)
 
-    def choose_result(
+    def choose_image(
         self,
         request: gr.Request,
         event: gr.EventData,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> tuple[Any, ...]:
-        """What a result of a search stands for: the tab, picture, report, lines, playback, recorder.
+        """An image that was found for a text, with that text: tab, picture, report, lines, playback, recorder."""
+        reading = self._result(event, progress)
+        return gr.Tabs(selected=ALIGN), *self._reading(reading, typed_sentences(event._data.get("query")), request)
 
-        An image that was found for a text comes with that text; a report, for the picture that is shown.
-        """
-        asked = event._data if isinstance(event._data, dict) else {}
-        reading, tab = self._gallery(progress).reading(asked.get("place")), gr.Tabs(selected=ALIGN)
-        if asked.get("query") is not None:
-            return tab, *self._reading(reading, typed_sentences(asked["query"]), request)
-        report = self._session(request).given_report = "\n".join(report_sentences(reading))
-        return tab, gr.skip(), report, *self.read(report, request), gr.skip()
+    def choose_report(
+        self,
+        request: gr.Request,
+        event: gr.EventData,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> tuple[Any, ...]:
+        """A report that was found for the picture that is shown: tab, report, lines, playback."""
+        session, report = self._session(request), "\n".join(report_sentences(self._result(event, progress)))
+        read = self._read(session, report)
+        session.given_report = report
+        return gr.Tabs(selected=ALIGN), report, *read
+
+    def _result(self, event: gr.EventData, progress: gr.Progress) -> Reading:
+        place = event._data.get("place") if isinstance(event._data, dict) else None
+        return self._gallery(progress).reading(place)
 
     def _gallery(self, progress: gr.Progress) -> Gallery:
         if self.corpus is None:

@@ -109,7 +109,7 @@ def _lay_out(handlers: Handlers, about: str) -> Parts:
                 with gr.Row():
                     parts["to_images"] = gr.Button("Find images that fit the text", variant="primary")
                     parts["to_reports"] = gr.Button("Find reports that fit the radiograph")
-                parts["results"] = _component("results", events=["choose"])
+                parts["results"] = _component("results", events=["image", "report"])
             with gr.Tab("Record"):
                 parts["recorder"] = _component("recorder", events=["finish"])
             with gr.Tab("About"):
@@ -149,7 +149,8 @@ def _connect(page: gr.Blocks, on: Parts, handlers: Handlers) -> None:
     reports = on.to_reports.click(find_reports, None, on.results, api_name="find_reports", **ONE_AT_A_TIME)
     for asked, shown_there in ((scored, on.findings), (images, on.results), (reports, on.results)):
         asked.failure(lambda: None, None, shown_there, api_visibility="private", **silent)  # nothing of before stays
-    on.results.choose(friendly(handlers.choose_result), None, [on.tabs, *shown], **inner)
+    on.results.image(friendly(handlers.choose_image), None, [on.tabs, *shown], **inner)
+    on.results.report(friendly(handlers.choose_report), None, [on.tabs, on.report, *views], **inner)
     on.recorder.finish(friendly(handlers.finish_recording), None, [on.recorder, on.report, *views], **inner)
     page.unload(_forgetting(page, handlers))
 

@@ -28,7 +28,7 @@ egma.kinds.results = (root, { picture, trigger }) => (value) => {
   }
   // An image comes with the text that it was found for, a report to the picture that is shown.
   const { query } = value;
-  const open = ({ place }) => (query === undefined || egma.mayChange()) && trigger("choose", { place, query });
+  const open = ({ place }) => (query === undefined ? trigger("report", { place }) : egma.mayChange() && trigger("image", { place, query }));
   root.replaceChildren(make("p", { class: "egma-note" }, `${value.note}. Choose one to see it in Align.`),
     make("ol", { class: "egma-found" }, ...value.items.map((item, place) => make("li", {},
       make("button", { type: "button", onclick: () => open(item) },
