@@ -23,10 +23,11 @@ class Handlers:
 
     Args:
         corpus: of the examples and the gallery; None: the page opens empty.
+        second: a model whose maps are shown beside the first's.
     """
 
-    def __init__(self, model: PageModel, corpus: Corpus | None) -> None:
-        self.model, self.corpus, self.sessions = model, corpus, Sessions()
+    def __init__(self, model: PageModel, corpus: Corpus | None, second: PageModel | None = None) -> None:
+        self.model, self.corpus, self.second, self.sessions = model, corpus, second, Sessions()
 
     def _session(self, request: gr.Request) -> Session:
         return self.sessions.of(request.session_hash)
@@ -89,7 +90,15 @@ class Handlers:
         return self._lines(session), gr.skip() if spoken else self._playback(session)
 
     def _lines(self, session: Session) -> Json:
-        return align_view(self.model, session, self._references() if session.report else None)
+        shown = align_view(self.model, session, self._references() if session.report else None)
+        return shown if self.second is None else shown | {"second": self._second_lines(self.second, session)}
+
+    def _second_lines(self, model: PageModel, session: Session) -> Json:
+        twin = session.twin = session.twin or Session()
+        if session.picture is not None and twin.picture is not session.picture:
+            twin.show(session.picture)
+        twin.report = session.report
+        return align_view(model, twin)
 
     def _references(self) -> TextBank | None:
         return None if self.corpus is None else self.corpus.references(self.model)

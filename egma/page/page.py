@@ -73,7 +73,7 @@ def build_page(handlers: Handlers, about: str) -> gr.Blocks:
 
 
 def _lay_out(handlers: Handlers, about: str) -> Parts:
-    banner = _banner(handlers.model, handlers.corpus)
+    banner = _banner(handlers.model, handlers.corpus, handlers.second)
     gr.Markdown(f"# EGMA: where does each sentence look?\n{banner}", elem_classes="egma-banner")
     parts: dict[str, Any] = {"picture": _component("picture")}
     with gr.Row(elem_classes="egma-page"):
@@ -182,9 +182,10 @@ def _component(kind: str, value: Any = None, events: Sequence[str] = (), **words
     )
 
 
-def _banner(model: PageModel, corpus: Corpus | None) -> str:
+def _banner(model: PageModel, corpus: Corpus | None, second: PageModel | None = None) -> str:
     shown = "" if corpus is None else "; examples: generated data" if corpus.generated else "; examples: corpus data"
-    return f"**Research software, no medical device.** Model: {plain(model.name)}, {model.trained_on}{shown}."
+    beside = "" if second is None else f"; beside it in Align: {plain(second.name)}, {second.trained_on}"
+    return f"**Research software, no medical device.** Model: {plain(model.name)}, {model.trained_on}{beside}{shown}."
 
 
 def default_prompts() -> str:
