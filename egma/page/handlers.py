@@ -144,31 +144,21 @@ class Handlers:
         self.model.image_bank(session)
         return self._gallery(progress).find_reports(self.model, session)
 
-    def choose_image(
-        self,
-        request: gr.Request,
-        event: gr.EventData,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> tuple[Any, ...]:
+    def choose_image(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         """An image that was found for a text, with that text: tab, picture, report, lines, playback, recorder."""
-        reading = self._result(event, progress)
+        reading = self._result(event)
         return gr.Tabs(selected=ALIGN), *self._reading(reading, typed_sentences(event._data.get("query")), request)
 
-    def choose_report(
-        self,
-        request: gr.Request,
-        event: gr.EventData,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> tuple[Any, ...]:
+    def choose_report(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         """A report that was found for the picture that is shown: tab, report, lines, playback."""
-        session, report = self._session(request), "\n".join(report_sentences(self._result(event, progress)))
+        session, report = self._session(request), "\n".join(report_sentences(self._result(event)))
         read = self._read(session, report)
         session.given_report = report
         return gr.Tabs(selected=ALIGN), report, *read
 
-    def _result(self, event: gr.EventData, progress: gr.Progress) -> Reading:
+    def _result(self, event: gr.EventData) -> Reading:
         place = event._data.get("place") if isinstance(event._data, dict) else None
-        return self._gallery(progress).reading(place)
+        return self._gallery(gr.Progress()).reading(place)
 
     def _gallery(self, progress: gr.Progress) -> Gallery:
         if self.corpus is None:

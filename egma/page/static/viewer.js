@@ -121,7 +121,7 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
     const shown = picture();
     if (!state.value || !shown) return;
     for (const one of models) if (one.valueOf()) one.render(shown);
-    lines.mark(state.chosen);
+    lines.mark(state.chosen, state.hovered ?? state.chosen);
     back.hidden = !state.probe;
   }
 

@@ -4,16 +4,19 @@ egma.linesAndMaps = (label, { choose, preview }) => {
   const { make } = egma;
   const SMALL_SIDE = 132; // pixels of a small multiple
   const MARKS = { present: "\u2713", absent: "\u2717", uncertain: "?" };
-  const list = make("ol", { class: "egma-lines", "aria-label": `${label}: arrow keys move, Enter chooses`, onkeydown: move });
-  const strip = make("div", { class: "egma-strip", role: "group", "aria-label": `All maps: ${label}`, onkeydown: move });
+  const list = make("ol", { class: "egma-lines", "aria-label": `${label}: up and down move, left and right go to the map, Enter chooses`, onkeydown: move });
+  const strip = make("div", { class: "egma-strip", role: "group", "aria-label": `All maps: ${label}; left and right move, up and down go to the line`, onkeydown: move });
 
-  // The arrow keys, along the lines or along the maps.
+  // Up and down along the lines, left and right along the maps; across, from a line to its map and back.
   function move(event) {
     const step = { ArrowUp: -1, ArrowDown: 1, ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!step) return;
     event.preventDefault();
-    const buttons = [...event.currentTarget.querySelectorAll("button")];
-    buttons[buttons.indexOf(event.target) + step]?.focus();
+    const along = (event.currentTarget === list) === /Up|Down/.test(event.key);
+    const group = along ? event.currentTarget : event.currentTarget === list ? strip : list;
+    const buttons = [...group.querySelectorAll("button")];
+    const place = buttons.findIndex((one) => one.dataset.place === event.target.dataset.place);
+    buttons[along ? place + step : place]?.focus();
   }
 
   function button(place, attributes, ...children) {
@@ -61,10 +64,11 @@ egma.linesAndMaps = (label, { choose, preview }) => {
     }));
   }
 
-  // The chosen line is where the Tab key enters.
-  function mark(chosen) {
+  // The chosen line is where the Tab key enters; of the one whose map is shown line and small map stand out.
+  function mark(chosen, shown) {
     for (const one of [list, strip].flatMap((group) => [...group.querySelectorAll("button")])) {
       const isChosen = Number(one.dataset.place) === chosen;
+      one.toggleAttribute("data-shown", Number(one.dataset.place) === shown);
       one.setAttribute("aria-pressed", String(isChosen));
       one.tabIndex = isChosen && list.contains(one) ? 0 : -1;
     }

@@ -18,7 +18,7 @@ from egma.page.session import PageModel, Session
 from egma.page.views import align_view
 from egma.programs import app
 from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
-from tests.egma.page.browsing import canvas, choose_picture, go, needs_chromium, pixels, settle, write_image
+from tests.egma.page.browsing import axe_faults, canvas, choose_picture, go, needs_chromium, pixels, settle, write_image
 from tests.egma.page.hostile import encoded, noise
 from tests.egma.page.serving import page_model, served
 from tests.egma.page.test_browser import WIDE, brightest
@@ -88,11 +88,18 @@ def test_both_maps_of_the_chosen_sentence_are_seen(
         tab.get_by_role("button", name="Score the findings").click()
         tab.locator(".egma-viewer:visible .egma-lines button").nth(3).wait_for()
         assert tab.locator(".egma-viewer:visible .egma-stage:visible").count() == 1
-        tab.set_viewport_size({"width": 390, "height": 844})
         go(tab, "Align")
+        tab.set_viewport_size({"width": 390, "height": 844})
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390
         assert tab.locator(".egma-viewer:visible .egma-stage:visible").count() == 2
         tab.close()
+        for scheme in ("light", "dark"):
+            tab = chromium.new_page(color_scheme=scheme, reduced_motion="reduce")
+            tab.goto(f"{page.local_url}?__theme={scheme}")
+            tab.wait_for_selector(".egma-lines button")
+            tab.wait_for_timeout(500)
+            assert axe_faults(tab) == []
+            tab.close()
     assert faults == []
 
 

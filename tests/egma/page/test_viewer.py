@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from egma.page.session import Session
 from egma.page.views import align_view
-from tests.egma.page.browsing import canvas, choose_picture, go, needs_chromium, pixels, settle, write_image
+from tests.egma.page.browsing import axe_faults, canvas, choose_picture, go, needs_chromium, pixels, settle, write_image
 from tests.egma.page.conftest import Served
 
 pytestmark = needs_chromium
@@ -308,6 +308,30 @@ def test_lines_and_maps_are_one_stop_for_the_tab_key(tab: Any) -> None:
     assert lines.nth(2).get_attribute("aria-pressed") == "true"
 
 
+def test_a_line_and_its_map_lead_to_each_other(tab: Any) -> None:
+    lines, maps = (tab.locator(f".egma-viewer:visible .egma-{group} button") for group in ("lines", "strip"))
+
+    def focused(group: Any, place: int) -> bool:
+        return bool(group.nth(place).evaluate("one => one === document.activeElement"))
+
+    lines.nth(1).focus()
+    tab.keyboard.press("ArrowRight")
+    assert focused(maps, 1)
+    for key in ("ArrowRight", "Enter"):
+        tab.keyboard.press(key)
+    assert focused(maps, 2) and lines.nth(2).get_attribute("aria-pressed") == "true"
+    for key in ("ArrowUp", "ArrowUp"):
+        tab.keyboard.press(key)
+    assert focused(lines, 1)
+    tab.keyboard.press("Enter")
+    assert maps.nth(1).get_attribute("aria-pressed") == "true"
+    lines.nth(3).hover()
+    tab.mouse.move(5, 5)
+    maps.nth(3).hover()
+    shown = tab.locator(".egma-viewer:visible [data-shown]").evaluate_all("all => all.map((one) => one.dataset.place)")
+    assert shown == ["3", "3"]
+
+
 def test_the_image_takes_most_of_a_wide_screen(chromium: Any, page: Served) -> None:
     tab = chromium.new_page(viewport={"width": 1440, "height": 900})
     tab.goto(page.url)
@@ -322,11 +346,9 @@ def test_the_image_takes_most_of_a_wide_screen(chromium: Any, page: Served) -> N
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_fault(chromium: Any, page: Served, scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
     tab = chromium.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
     tab.goto(f"{page.url}?__theme={scheme}")
     tab.wait_for_selector(".egma-lines button")
-    levels = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "resultTypes": ["violations"]}
     found = []
     for name in ("Align", "Gaze", "Classify", "Retrieve", "Record", "About"):
         go(tab, name)
@@ -337,10 +359,7 @@ def test_axe_finds_no_fault(chromium: Any, page: Served, scheme: str) -> None:
             tab.get_by_role("button", name="Find images that fit the text").click()
             tab.locator(".egma-found li").first.wait_for()
         tab.wait_for_timeout(500)  # what is being computed is pale until it is done
-        found += [
-            (name, fault["id"], [node["html"][:150] for node in fault["nodes"]])
-            for fault in axe.run(tab, options=levels).response["violations"]
-        ]
+        found += [(name, *fault) for fault in axe_faults(tab)]
     tab.close()
     assert found == []
 
