@@ -58,6 +58,7 @@ egma.pictureControls = (root, keys = []) => {
 
   const invert = () => see({ level: { ...display.level, inverted: !display.level.inverted } });
   const preset = (name) => see({ level: { ...display.presets[name], inverted: display.level.inverted } });
+  const level = (...way) => see({ level: egmaOptics.dragged(display.level, ...way, display.level, display.isDeep) });
   const zoom = (factor) => see({ view: egmaOptics.zoomed(display.view, factor, [0.5, 0.5]) });
   const wide = () => document.documentElement.toggleAttribute("data-egma-wide");
   const reset = () => {
@@ -71,6 +72,8 @@ egma.pictureControls = (root, keys = []) => {
     ["0", "the whole picture, its greys as they came", reset],
     ["i", "invert the greys", invert],
     ...names.map((name, place) => [String(place + 1), `greys: ${GREYS[name]}`, () => preset(name)]),
+    ["[", "greys: a narrower window", () => level(-0.2, 0)], ["]", "greys: a wider window", () => level(0.25, 0)],
+    [",", "darker", () => level(0, -0.1)], [".", "brighter", () => level(0, 0.1)],
     ["h", "hold: without the maps", () => see({ hidden: true }), () => see({ hidden: false })],
     ["o", "maps on or off", () => see({ maps: !display.maps })],
     ["b", "left column on or off", wide], ...keys, ["?", "this list", () => help.showModal()],

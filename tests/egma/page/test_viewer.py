@@ -135,6 +135,10 @@ def test_greys_by_key_drag_and_preset(tab: Any) -> None:
     canvas(tab).focus()
     tab.keyboard.press("4")
     assert brightness(tab) < first - 20
+    tab.keyboard.press("0")
+    for key, low, high in (("[", 25.5, 229.5), ("]", 0, 255), (",", 25.5, 280.5), (".", 0, 255)):
+        tab.keyboard.press(key)
+        assert tab.evaluate("[egma.display.level.low, egma.display.level.high]") == pytest.approx([low, high])
 
 
 def test_a_narrow_window_tells_apart_what_8_bits_do_not(tab: Any, tmp_path: Path) -> None:
@@ -288,7 +292,7 @@ def test_keys_are_listed(tab: Any) -> None:
     canvas(tab).focus()
     tab.keyboard.press("?")
     listed = tab.locator("dialog[open] kbd").all_inner_texts()
-    assert {"+", "-", "0", "i", "1", "h", "o", "b", "c", "m", "?"} <= set(listed)
+    assert {"+", "-", "0", "i", "1", "[", "]", ",", ".", "h", "o", "b", "c", "m", "?"} <= set(listed)
     tab.keyboard.press("Escape")
     assert tab.locator("dialog[open]").count() == 0
     tab.locator("#report textarea").focus()
