@@ -149,8 +149,10 @@ def _connect(page: gr.Blocks, on: Parts, handlers: Handlers) -> None:
     reports = on.to_reports.click(find_reports, None, on.results, api_name="find_reports", **ONE_AT_A_TIME)
     for asked, shown_there in ((scored, on.findings), (images, on.results), (reports, on.results)):
         asked.failure(lambda: None, None, shown_there, api_visibility="private", **silent)  # nothing of before stays
-    on.results.image(friendly(handlers.choose_image), None, [on.tabs, *shown], **inner)
-    on.results.report(friendly(handlers.choose_report), None, [on.tabs, on.report, *views], **inner)
+    image = on.results.image(friendly(handlers.choose_image), None, [on.tabs, *shown], **inner)
+    report = on.results.report(friendly(handlers.choose_report), None, [on.tabs, on.report, *views], **inner)
+    for opened in (image, report):  # where the focus was is no longer seen
+        opened.success(None, js="() => void requestAnimationFrame(egma.focusPicture)", api_visibility="private")
     on.recorder.finish(friendly(handlers.finish_recording), None, [on.recorder, on.report, *views], **inner)
     page.unload(_forgetting(page, handlers))
 

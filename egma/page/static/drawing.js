@@ -83,6 +83,7 @@ const egma = (() => {
     image.getContext("2d").putImageData(pixels, 0, 0);
   }
 
+  const focusPicture = () => document.querySelector(".egma-viewer canvas").focus();
   const isShown = (id) => picturesById.has(id);
 
   // Whether a recording that was not downloaded may be lost.
@@ -264,7 +265,7 @@ const egma = (() => {
   kinds.picture = () => (value) => void publish(value);
 
   return {
-    kinds, start, hand, isShown, mayLose, mayChange, make, percent, seconds, scoreText, display, see, mapsSeen,
+    kinds, start, hand, focusPicture, isShown, mayLose, mayChange, make, percent, seconds, scoreText, display, see, mapsSeen,
     sized, colored, drawLayer, twice, peakInWords, overlay, legend, Stage,
   };
 })();

@@ -85,6 +85,7 @@ def test_a_result_opens_in_align_with_what_it_was_found_for(tab: Any, page: Serv
     )
     shown = picture_of(page.corpus.gallery(page.model, lambda *_: []).reading(found["items"][1]["place"]))
     assert tab.evaluate("id => egma.isShown(id)", arg=picture_id(shown))
+    tab.wait_for_function("() => document.activeElement.matches('.egma-probed')")
     assert np.ptp(pixels(canvas(tab)), axis=2)[8:-8, 8:-8].max() > 50  # its map in colour
     go(tab, "Retrieve")
     tab.get_by_role("button", name="Find reports that fit the radiograph").click()
