@@ -56,8 +56,7 @@ class Handlers:
         session = self._session(request)
         session.show(picture_of(reading, self.corpus.generated), example_recording(reading))
         session.report, session.given_report = report, "\n".join(report)
-        given = picture_view(session.picture), session.given_report
-        return *given, *self._views(session), self._empty_recorder(session)
+        return picture_view(session.picture), session.given_report, *self._views(session), self._empty_recorder(session)
 
     def align(self, image: str | None, report: str, request: gr.Request) -> tuple[Any, ...]:
         """Another picture: itself, its report, lines, playback and recorder.

@@ -152,7 +152,7 @@ def _connect(page: gr.Blocks, on: Parts, handlers: Handlers) -> None:
     image = on.results.image(friendly(handlers.choose_image), None, [on.tabs, *shown], **inner)
     report = on.results.report(friendly(handlers.choose_report), None, [on.tabs, on.report, *views], **inner)
     for opened in (image, report):  # where the focus was is no longer seen
-        opened.success(None, js="() => void requestAnimationFrame(egma.focusPicture)", api_visibility="private")
+        opened.success(None, js="() => egma.focusPicture()", api_visibility="private")
     on.recorder.finish(friendly(handlers.finish_recording), None, [on.recorder, on.report, *views], **inner)
     page.unload(_forgetting(page, handlers))
 

@@ -123,8 +123,7 @@ def classify_view(
 def bar_shares(values: Array, references: Array) -> Array:
     """How far each value lies above the median of `references`, 0 to 1: of the way to the highest of both."""
     start, end = np.median(references), max(references.max(), values.max())
-    shares: Array = np.clip((values - start) / (end - start if end > start else 1), 0, 1)
-    return shares
+    return np.asarray(np.clip((values - start) / (end - start if end > start else 1), 0, 1))
 
 
 def _lines(

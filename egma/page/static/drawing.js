@@ -83,7 +83,12 @@ const egma = (() => {
     image.getContext("2d").putImageData(pixels, 0, 0);
   }
 
-  const focusPicture = () => document.querySelector(".egma-viewer canvas").focus();
+  // The first view's picture, as soon as its tab is shown.
+  function focusPicture(frames = 120) {
+    const canvas = document.querySelector(".egma-viewer canvas");
+    canvas.focus();
+    if (document.activeElement !== canvas && frames) requestAnimationFrame(() => focusPicture(frames - 1));
+  }
   const isShown = (id) => picturesById.has(id);
 
   // Whether a recording that was not downloaded may be lost.

@@ -52,8 +52,7 @@ egma.handle = (stage, { tap = () => {}, again = () => {} } = {}) => {
 egma.pictureControls = (root, keys = []) => {
   const { make, display, see } = egma;
   const ARROWS = { ArrowLeft: [0.1, 0], ArrowRight: [-0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] };
-  const GREYS = { full: "full range", contrast: "2 to 98 %", dark: "dark half (lungs)", bright: "bright half (bones)",
-    given: "as it came" };
+  const GREYS = { full: "full range", contrast: "2 to 98 %", dark: "dark half (lungs)", bright: "bright half (bones)", given: "as it came" };
   const names = Object.keys(GREYS);
 
   const invert = () => see({ level: { ...display.level, inverted: !display.level.inverted } });
