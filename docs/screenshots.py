@@ -1,4 +1,7 @@
-"""Takes the pictures of docs/page.md again: `python app.py` in one shell, `python docs/screenshots.py` in another."""
+"""Takes the pictures of docs/page.md again: `python app.py` in one shell, `python docs/screenshots.py` in another.
+
+Of a page with `--compare` it takes that of two models alone.
+"""
 
 import sys
 from pathlib import Path
@@ -17,18 +20,24 @@ def main(url: str = "http://127.0.0.1:7860/") -> None:
         tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         tab.goto(url)
         tab.wait_for_selector(".egma-lines button")
-        for name, prepare in VIEWS.items():
-            tab.get_by_role("tab", name=name.capitalize()).click()
+        compared = tab.locator(".egma-two").count() > 0
+        for name, prepare in {"compare": align}.items() if compared else VIEWS.items():
+            tab.get_by_role("tab", name="Align" if compared else name.capitalize()).click()
             prepare(tab)
             tab.wait_for_timeout(700)
             tab.screenshot(path=IMAGES / f"page_{name}.png")
-        phone: Any = browser.new_page(**PHONE)
-        phone.goto(url)
-        phone.locator(".egma-lines button").nth(1).click()
-        phone.locator(".egma-viewer canvas").first.scroll_into_view_if_needed()
-        phone.wait_for_timeout(700)
-        phone.screenshot(path=IMAGES / "page_phone.png")
+        if not compared:
+            phone(browser, url)
         browser.close()
+
+
+def phone(browser: Any, url: str) -> None:
+    tab = browser.new_page(**PHONE)
+    tab.goto(url)
+    tab.locator(".egma-lines button").nth(1).click()
+    tab.locator(".egma-viewer canvas").first.scroll_into_view_if_needed()
+    tab.wait_for_timeout(700)
+    tab.screenshot(path=IMAGES / "page_phone.png")
 
 
 def align(tab: Any) -> None:

@@ -49,6 +49,7 @@ GRID = 7
 # a browser, several processes, kills, whole programs, other people's tests: `make test-slow`
 SLOW = (
     *("egma/hub/test_push.py", "egma/hub/test_export.py", "egma/page/test_browser.py", "egma/page/test_hostile.py"),
+    *("egma/page/test_findings.py", "egma/page/test_compare.py"),
     *("egma/page/test_recorder.py", "egma/page/test_requests.py", "egma/programs", "egma/study"),
     *("egma/hub/test_space.py", "egma/page/test_crowd.py", "egma/training/test_checkpoint_kills.py"),
     *("egma/training/test_compile.py", "egma/training/test_data.py", "egma/training/test_frozen.py"),

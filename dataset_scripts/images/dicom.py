@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dataset_scripts.images.depth import Depth, depth_of
 from dataset_scripts.ledger import Dropped, Impossible, Ledger
 
 if TYPE_CHECKING:
@@ -92,8 +93,10 @@ def person_in(path: Path) -> Person:
             raise Dropped("patient_not_readable", f"{path.name}: {type(error).__name__}") from None
 
 
-def read_dicom(path: Path, max_pixels: int, ledger: Ledger) -> Image.Image:
-    """The picture in a DICOM file, mode L or RGB.
+def read_dicom(
+    path: Path, max_pixels: int, ledger: Ledger, with_depth: bool = False
+) -> tuple[Image.Image, Depth | None]:
+    """The picture in a DICOM file, mode L or RGB, and if asked for its depth, where that is more than 8 bits of grey.
 
     Raises:
         Dropped: without a picture, several frames, too large, or of a kind that is not shown (palettes, more than
@@ -111,10 +114,10 @@ def read_dicom(path: Path, max_pixels: int, ledger: Ledger) -> Image.Image:
         raise Dropped("image_too_large", f"{path.name}, more than {MAX_FILE_BYTES} bytes")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about what pydicom tolerates
-        return _picture(path, max_pixels, ledger)
+        return _picture(path, max_pixels, ledger, with_depth)
 
 
-def _picture(path: Path, max_pixels: int, ledger: Ledger) -> Image.Image:
+def _picture(path: Path, max_pixels: int, ledger: Ledger, with_depth: bool) -> tuple[Image.Image, Depth | None]:
     from pydicom.pixels.utils import pixel_array
 
     header = _parse(path)
@@ -123,14 +126,20 @@ def _picture(path: Path, max_pixels: int, ledger: Ledger) -> Image.Image:
     plugin = _decoder(header, path.name)
     decoded = pixel_array(header, decoding_plugin=plugin, correct_unused_bits=not is_grey)
     if not is_grey:
-        return Image.fromarray(decoded)
+        return Image.fromarray(decoded), None
     stored, is_padding = _stored(header, decoded.astype(np.int64), path.name, ledger)
     if is_padding.all():
         raise Dropped("image_of_one_grey_level", f"{path.name}: padding only")
     low, high = int(stored[~is_padding].min()), int(stored[~is_padding].max())
-    shown = _shown(header, np.arange(low, high + 1, dtype=np.int64), path.name, ledger)
-    table = np.round(255 * (1 - shown if header.PhotometricInterpretation == "MONOCHROME1" else shown)).astype(np.uint8)
-    return Image.fromarray(np.where(is_padding, 0, table[np.clip(stored, low, high) - low]).astype(np.uint8))
+    levels, places = np.arange(low, high + 1, dtype=np.int64), np.clip(stored, low, high) - low
+    shown = _shown(header, levels, path.name, ledger)
+    shown = 1 - shown if header.PhotometricInterpretation == "MONOCHROME1" else shown
+    table = np.round(255 * shown).astype(np.uint8)
+    picture = Image.fromarray(np.where(is_padding, 0, table[places]).astype(np.uint8))
+    if not with_depth or high - low < 2**8:
+        return picture, None
+    depth = depth_of(_modality(header, levels, path.name, Ledger()), shown)
+    return picture, depth._replace(values=np.where(is_padding, 0, depth.values[places]).astype(np.uint16))
 
 
 def _parse(path: Path) -> "Dataset":

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from dataset_scripts.images.depth import HIGHEST, Depth, sixteen_bits
 from dataset_scripts.images.dicom import is_dicom, read_dicom
 from dataset_scripts.ledger import Dropped, Impossible, Ledger
 
@@ -21,14 +22,20 @@ _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
 class EncodedImage(NamedTuple):
-    """PNG bytes, and width and height in pixels of the picture that they were made from."""
+    """PNG bytes, and width and height in pixels of the picture that they were made from.
+
+    `depth` is of the PNG's size.
+    """
 
     png: bytes
     width: int
     height: int
+    depth: Depth | None = None
 
 
-def encode_image(path: Path, long_side: int, ledger: Ledger, max_pixels: int | None = None) -> EncodedImage:
+def encode_image(
+    path: Path, long_side: int, ledger: Ledger, max_pixels: int | None = None, with_depth: bool = False
+) -> EncodedImage:
     """Decode a JPEG, PNG or DICOM, shrink it to `long_side` pixels at most (never enlarge), encode it as PNG.
 
     A JPEG of four times that size or more is decoded at a half, a quarter or an eighth, never below twice the final
@@ -38,6 +45,7 @@ def encode_image(path: Path, long_side: int, ledger: Ledger, max_pixels: int | N
 
     Args:
         max_pixels: refuse a larger picture before it is decoded; None: MAX_PIXELS.
+        with_depth: keep what greys of more than 8 bits are, too.
 
     Raises:
         Dropped: missing, no JPEG, PNG or DICOM, too large, truncated, in another mode (CMYK, YCbCr, 16 bits a channel,
@@ -55,9 +63,9 @@ def encode_image(path: Path, long_side: int, ledger: Ledger, max_pixels: int | N
         raise Dropped("image_missing", path.name[:80]) from None
     try:
         if is_dicom(path):
-            picture = _whole(read_dicom(path, max_pixels, ledger))
+            picture = _whole(*read_dicom(path, max_pixels, ledger, with_depth))
         else:
-            picture = _read_picture(path, long_side, ledger, max_pixels)
+            picture = _read_picture(path, long_side, ledger, max_pixels, with_depth)
     except (Dropped, Impossible, MemoryError):
         raise
     except Exception as error:  # a damaged file makes the decoders fail in any way
@@ -67,7 +75,11 @@ def encode_image(path: Path, long_side: int, ledger: Ledger, max_pixels: int | N
     bands = np.atleast_2d(picture.image.getextrema())
     if (bands[:, 0] == bands[:, 1]).all():
         raise Dropped("image_of_one_grey_level", path.name)
-    return EncodedImage(_png(picture, long_side), picture.width, picture.height)
+    depth = picture.depth
+    if depth is not None:
+        values = _sized(Image.fromarray(depth.values.astype(np.float32)), picture, long_side)
+        depth = depth._replace(values=np.clip(np.round(np.asarray(values)), 0, HIGHEST).astype(np.uint16))
+    return EncodedImage(_png(picture, long_side), picture.width, picture.height, depth)
 
 
 class _Picture(NamedTuple):
@@ -77,13 +89,14 @@ class _Picture(NamedTuple):
     box: tuple[float, float, float, float]
     width: int
     height: int
+    depth: Depth | None = None
 
 
-def _whole(image: Image.Image) -> _Picture:
-    return _Picture(image, (0, 0, image.width, image.height), image.width, image.height)
+def _whole(image: Image.Image, depth: Depth | None = None) -> _Picture:
+    return _Picture(image, (0, 0, image.width, image.height), image.width, image.height, depth)
 
 
-def _read_picture(path: Path, long_side: int, ledger: Ledger, max_pixels: int) -> _Picture:
+def _read_picture(path: Path, long_side: int, ledger: Ledger, max_pixels: int, with_depth: bool) -> _Picture:
     with Image.open(path, formats=FORMATS) as picture:
         width, height = picture.size
         if width * height > max_pixels:
@@ -95,9 +108,12 @@ def _read_picture(path: Path, long_side: int, ledger: Ledger, max_pixels: int) -
         if scale < 1 and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
             drafted = picture.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))  # None of a PNG
         picture.load()
-        image = _eight_bit(ImageOps.exif_transpose(picture), path, ledger)
-    # an edge that is no multiple of the scale ends within the last decoded pixel
-    return _whole(image) if drafted is None else _Picture(image, drafted[1], width, height)
+        upright = ImageOps.exif_transpose(picture)
+        image = _eight_bit(upright, path, ledger)
+    if drafted is not None:  # an edge that is no multiple of the scale ends within the last decoded pixel
+        return _Picture(image, drafted[1], width, height)
+    is_deep = with_depth and upright.mode in _SIXTEEN_BIT and np.ptp(upright.getextrema()) >= 2**8
+    return _whole(image, Depth(sixteen_bits(np.asarray(upright, dtype=np.float64))) if is_deep else None)
 
 
 def _eight_bit(image: Image.Image, path: Path, ledger: Ledger) -> Image.Image:
@@ -127,12 +143,13 @@ def _own_range(image: Image.Image) -> Image.Image:
 
 
 def _png(picture: _Picture, long_side: int) -> bytes:
+    return _encoded(_sized(picture.image, picture, long_side))
+
+
+def _sized(image: Image.Image, picture: _Picture, long_side: int) -> Image.Image:
     scale = min(1, long_side / max(picture.width, picture.height))
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    image = picture.image
-    if image.size != size:
-        image = image.resize(size, Image.Resampling.LANCZOS, box=picture.box)
-    return _encoded(image)
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS, box=picture.box)
 
 
 def _encoded(image: Image.Image) -> bytes:

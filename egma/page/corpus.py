@@ -142,9 +142,8 @@ class Gallery:
         """The pictures that fit a text best, best first; of several sentences the mean counts."""
         scores = sentence_scores(self.images, model.text_bank(session, sentences), sentences)
         places = self.images.places(self.readings)
-        return self._results(
-            model, {kind: values[places].mean(axis=1) for kind, values in scores.items()}, SCORE_TITLES
-        )
+        means = {kind: values[places].mean(axis=1) for kind, values in scores.items()}
+        return self._results(model, means, SCORE_TITLES) | {"query": "\n".join(sentences)}
 
     def find_reports(self, model: PageModel, session: Session) -> Json:
         """The reports that fit the session's picture best, best first."""
@@ -153,6 +152,12 @@ class Gallery:
         scores = embedding_scores(image.pooled, image.patches, reports)
         found = self._results(model, {kind: values[0] for kind, values in scores.items()}, REPORT_TITLES)
         return found | {"picture": picture_id(session.picture)}
+
+    def reading(self, place: object) -> Reading:
+        """The reading of a result by its `place`, with its image; raises UserError where there is none."""
+        if type(place) is not int or not 0 <= place < len(self.places):
+            raise UserError("There is no such result.")
+        return cast(Reading, self.rows[self.places[place]])
 
     def _results(self, model: PageModel, scores: dict[str, Array], titles: dict[str, str]) -> Json:
         order = np.argsort(-scores[model.score], kind="stable")[:RESULTS]
@@ -169,6 +174,7 @@ class Gallery:
     def _item(self, place: int) -> Json:
         reading = self.readings[place]
         return {
+            "place": place,
             "src": thumbnail(self.rows[self.places[place]]["image"]),
             "report": " ".join(report_sentences(reading)),
             "findings": [finding["name"] for finding in reading["findings"] if finding["value"] == PRESENT],

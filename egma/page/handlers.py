@@ -5,7 +5,9 @@ from typing import Any
 
 import gradio as gr
 
-from dataset_scripts.schema import Recording, UserError
+from dataset_scripts.schema import Reading, Recording, UserError
+from egma.evaluation.protocols.retrieval import report_sentences
+from egma.inference.embeddings import TextBank
 from egma.page.corpus import Corpus, Gallery, centre_of, example_recording
 from egma.page.inputs import open_picture, open_recording, picture_of, typed_prompts, typed_sentences
 from egma.page.recorder import reading_of_trace
@@ -13,16 +15,19 @@ from egma.page.safety import taken, warn
 from egma.page.session import PageModel, Session, Sessions
 from egma.page.views import Json, align_view, classify_view, gaze_view, picture_id, picture_view
 
+ALIGN = "align"  # the id of its tab
+
 
 class Handlers:
     """What the page's events do. Every open page has a session of its own.
 
     Args:
         corpus: of the examples and the gallery; None: the page opens empty.
+        second: a model whose maps are shown beside the first's.
     """
 
-    def __init__(self, model: PageModel, corpus: Corpus | None) -> None:
-        self.model, self.corpus, self.sessions = model, corpus, Sessions()
+    def __init__(self, model: PageModel, corpus: Corpus | None, second: PageModel | None = None) -> None:
+        self.model, self.corpus, self.second, self.sessions = model, corpus, second, Sessions()
 
     def _session(self, request: gr.Request) -> Session:
         return self.sessions.of(request.session_hash)
@@ -42,11 +47,16 @@ class Handlers:
 
     def _example(self, place: int, request: gr.Request) -> tuple[Any, ...]:
         assert self.corpus is not None
-        reading, session = self.corpus.examples[place], self._session(request)
+        reading = self.corpus.examples[place]
+        return self._reading(reading, [sentence["text"] for sentence in reading["sentences"]], request)
+
+    def _reading(self, reading: Reading, report: list[str], request: gr.Request) -> tuple[Any, ...]:
+        """A corpus' picture and recording with a report."""
+        assert self.corpus is not None
+        session = self._session(request)
         session.show(picture_of(reading, self.corpus.generated), example_recording(reading))
-        session.report = [sentence["text"] for sentence in reading["sentences"]]
-        report = session.given_report = "\n".join(session.report)
-        return picture_view(session.picture), report, *self._views(session), self._empty_recorder(session)
+        session.report, session.given_report = report, "\n".join(report)
+        return picture_view(session.picture), session.given_report, *self._views(session), self._empty_recorder(session)
 
     def align(self, image: str | None, report: str, request: gr.Request) -> tuple[Any, ...]:
         """Another picture: itself, its report, lines, playback and recorder.
@@ -71,14 +81,26 @@ class Handlers:
 
     def read(self, report: str, request: gr.Request) -> tuple[Json, Any]:
         """Another report of the same picture: lines, and playback unless the recording has sentences of its own."""
-        session = self._session(request)
+        return self._read(self._session(request), report)
+
+    def _read(self, session: Session, report: str) -> tuple[Json, Any]:
         session.report = typed_sentences(report)
         spoken = session.recording is not None and session.recording.sentences
         return self._lines(session), gr.skip() if spoken else self._playback(session)
 
     def _lines(self, session: Session) -> Json:
-        references = self.corpus.references(self.model) if self.corpus is not None and session.report else None
-        return align_view(self.model, session, references)
+        shown = align_view(self.model, session, self._references() if session.report else None)
+        return shown if self.second is None else shown | {"second": self._second_lines(self.second, session)}
+
+    def _second_lines(self, model: PageModel, session: Session) -> Json:
+        twin = session.twin = session.twin or Session()
+        if session.picture is not None and twin.picture is not session.picture:
+            twin.show(session.picture)
+        twin.report = session.report
+        return align_view(model, twin)
+
+    def _references(self) -> TextBank | None:
+        return None if self.corpus is None else self.corpus.references(self.model)
 
     def _views(self, session: Session) -> tuple[Json, Json]:
         return self._lines(session), self._playback(session)
@@ -108,7 +130,7 @@ class Handlers:
 
     def classify(self, prompts: str, request: gr.Request) -> Json:
         """Findings of the session's picture by prompts that the user edits."""
-        return classify_view(self.model, self._session(request), typed_prompts(prompts))
+        return classify_view(self.model, self._session(request), typed_prompts(prompts), self._references())
 
     def find_images(self, query: str, request: gr.Request, progress: gr.Progress = gr.Progress()) -> Json:  # noqa: B008
         """Pictures of the gallery that fit a text."""
@@ -120,6 +142,22 @@ class Handlers:
         session = self._session(request)
         self.model.image_bank(session)
         return self._gallery(progress).find_reports(self.model, session)
+
+    def choose_image(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
+        """An image that was found for a text, with that text: tab, picture, report, lines, playback, recorder."""
+        reading = self._result(event)
+        return gr.Tabs(selected=ALIGN), *self._reading(reading, typed_sentences(event._data.get("query")), request)
+
+    def choose_report(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
+        """A report that was found for the picture that is shown: tab, report, lines, playback."""
+        session, report = self._session(request), "\n".join(report_sentences(self._result(event)))
+        read = self._read(session, report)
+        session.given_report = report
+        return gr.Tabs(selected=ALIGN), report, *read
+
+    def _result(self, event: gr.EventData) -> Reading:
+        place = event._data.get("place") if isinstance(event._data, dict) else None
+        return self._gallery(gr.Progress()).reading(place)
 
     def _gallery(self, progress: gr.Progress) -> Gallery:
         if self.corpus is None:

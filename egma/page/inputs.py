@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from dataset_scripts.corpora.reflacx_tables import CHEST_LABEL
@@ -16,16 +17,18 @@ from dataset_scripts.files.json_files import read_json
 from dataset_scripts.files.texts import read_text
 from dataset_scripts.gaze.tracker_columns import Frame, Source
 from dataset_scripts.gaze.tracker_gaze import read_gaze
+from dataset_scripts.images.depth import HIGHEST, Depth
 from dataset_scripts.images.dicom import is_dicom
 from dataset_scripts.images.pictures import FORMATS, encode_image
 from dataset_scripts.ledger import Dropped, Impossible, Ledger
-from dataset_scripts.schema import Box, Reading, Recording, Sentence, UserError
+from dataset_scripts.schema import Box, Finding, Reading, Recording, Sentence, UserError
 from dataset_scripts.speech.sentences import split_sentences
 from dataset_scripts.speech.transcripts import read_transcript
 from egma.page.safety import require_flat
 from modeling_egma.pictures_egma import as_picture
 
 MAX_PIXELS, MAX_PIXEL_BYTES = 32_000_000, 96_000_000
+UNITS = HIGHEST / 255  # 16-bit greys in one of 8 bits
 SHOWN_SIDE = 1024  # pixels of the long side, as shown and as encoded
 MAX_SENTENCES, MAX_SENTENCE_CHARACTERS = 24, 400
 MAX_REPORT_CHARACTERS = MAX_SENTENCES * MAX_SENTENCE_CHARACTERS
@@ -36,12 +39,24 @@ PROMPT_SEPARATOR = "|"
 MOUSE_SOURCE = "tracker/mouse"
 
 
+class DeepPicture(NamedTuple):
+    """A radiograph's greys of 16 bits as PNG, their higher half red, the lower green.
+
+    `low` and `high` are those that the 8-bit picture shows black and white, in steps of 1 / 255 of the range.
+    """
+
+    png: bytes
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class Picture:
     """A radiograph as the page shows it, at most SHOWN_SIDE pixels; `width`, `height` are those of its source.
 
     `chest` is the lungs' frame (x_min, y_min, x_max, y_max), fractions of the image, where the corpus has one;
-    `generated` says that no patient exists.
+    `generated` says that no patient exists; `findings` are those that the corpus' labels name;
+    `depth` is there where the source has more than 8 bits.
     """
 
     name: str
@@ -50,15 +65,17 @@ class Picture:
     height: int
     chest: tuple[float, float, float, float] | None = None
     generated: bool = False
+    findings: tuple[Finding, ...] = ()
+    depth: DeepPicture | None = None
 
     @property
     def image(self) -> Image.Image:
         return Image.open(io.BytesIO(self.png), formats=("PNG",))
 
-    @property
-    def src(self) -> str:
-        """The picture as a data address: no file is served."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+def png_address(png: bytes) -> str:
+    """A picture as a data address: no file is served."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def open_picture(path: Path) -> Picture:
@@ -70,10 +87,18 @@ def open_picture(path: Path) -> Picture:
     if not is_dicom(path):
         _check_header(path)
     try:
-        encoded = encode_image(path, SHOWN_SIDE, Ledger(), MAX_PIXELS)
+        encoded = encode_image(path, SHOWN_SIDE, Ledger(), MAX_PIXELS, with_depth=True)
     except Impossible:  # its message names a path, and is for the command line
         raise UserError("DICOM cannot be read here: pydicom is missing (pip install -e '.[dicom]').") from None
-    return Picture(_plain_name(path.name), encoded.png, encoded.width, encoded.height)
+    depth = None if encoded.depth is None else _deep_picture(encoded.depth)
+    return Picture(_plain_name(path.name), encoded.png, encoded.width, encoded.height, depth=depth)
+
+
+def _deep_picture(depth: Depth) -> DeepPicture:
+    halves = [depth.values >> 8, depth.values & 255, np.zeros_like(depth.values)]
+    buffer = io.BytesIO()
+    Image.fromarray(np.stack(halves, axis=-1).astype(np.uint8)).save(buffer, "PNG", compress_level=1)
+    return DeepPicture(buffer.getvalue(), depth.low / UNITS, depth.high / UNITS)
 
 
 def _check_header(path: Path) -> None:
@@ -110,7 +135,8 @@ def picture_of(reading: Reading, generated: bool = False) -> Picture:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     name, chest = _plain_name(reading["image_id"]), _chest(reading["boxes"])
-    return Picture(name, buffer.getvalue(), reading["width"], reading["height"], chest, generated)
+    findings = tuple(reading["findings"])
+    return Picture(name, buffer.getvalue(), reading["width"], reading["height"], chest, generated, findings)
 
 
 def _chest(boxes: Sequence[Box]) -> tuple[float, float, float, float] | None:

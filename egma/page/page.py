@@ -11,7 +11,7 @@ import numpy as np
 
 from egma.inference.prompts import PROMPT_FOLDER, read_prompt_file
 from egma.page.corpus import Corpus, examples_view
-from egma.page.handlers import Handlers
+from egma.page.handlers import ALIGN, Handlers
 from egma.page.inputs import PROMPT_SEPARATOR
 from egma.page.safety import friendly, friendly_process, plain, upload
 from egma.page.session import PageModel
@@ -40,6 +40,7 @@ class Parts(NamedTuple):
 
     picture: gr.HTML
     examples: gr.HTML
+    tabs: gr.Tabs
     image: gr.File
     report: gr.Textbox
     show: gr.Button
@@ -72,7 +73,7 @@ def build_page(handlers: Handlers, about: str) -> gr.Blocks:
 
 
 def _lay_out(handlers: Handlers, about: str) -> Parts:
-    banner = _banner(handlers.model, handlers.corpus)
+    banner = _banner(handlers.model, handlers.corpus, handlers.second)
     gr.Markdown(f"# EGMA: where does each sentence look?\n{banner}", elem_classes="egma-banner")
     parts: dict[str, Any] = {"picture": _component("picture")}
     with gr.Row(elem_classes="egma-page"):
@@ -87,8 +88,8 @@ def _lay_out(handlers: Handlers, about: str) -> Parts:
                 elem_id="report",
             )
             parts["show"] = gr.Button("Show where each sentence looks", variant="primary")
-        with gr.Column(scale=5, min_width=320), gr.Tabs():
-            with gr.Tab("Align"):
+        with gr.Column(scale=5, min_width=320), gr.Tabs() as parts["tabs"]:
+            with gr.Tab("Align", id=ALIGN):
                 parts["lines"] = _component("viewer", label="Sentences", hint="Choose an image and type a report.")
             with gr.Tab("Gaze"):
                 parts["playback"] = _component("player")
@@ -108,7 +109,7 @@ def _lay_out(handlers: Handlers, about: str) -> Parts:
                 with gr.Row():
                     parts["to_images"] = gr.Button("Find images that fit the text", variant="primary")
                     parts["to_reports"] = gr.Button("Find reports that fit the radiograph")
-                parts["results"] = _component("results")
+                parts["results"] = _component("results", events=["image", "report"])
             with gr.Tab("Record"):
                 parts["recorder"] = _component("recorder", events=["finish"])
             with gr.Tab("About"):
@@ -148,6 +149,10 @@ def _connect(page: gr.Blocks, on: Parts, handlers: Handlers) -> None:
     reports = on.to_reports.click(find_reports, None, on.results, api_name="find_reports", **ONE_AT_A_TIME)
     for asked, shown_there in ((scored, on.findings), (images, on.results), (reports, on.results)):
         asked.failure(lambda: None, None, shown_there, api_visibility="private", **silent)  # nothing of before stays
+    image = on.results.image(friendly(handlers.choose_image), None, [on.tabs, *shown], **inner)
+    report = on.results.report(friendly(handlers.choose_report), None, [on.tabs, on.report, *views], **inner)
+    for opened in (image, report):  # where the focus was is no longer seen
+        opened.success(None, js="() => egma.focusPicture()", api_visibility="private")
     on.recorder.finish(friendly(handlers.finish_recording), None, [on.recorder, on.report, *views], **inner)
     page.unload(_forgetting(page, handlers))
 
@@ -179,9 +184,10 @@ def _component(kind: str, value: Any = None, events: Sequence[str] = (), **words
     )
 
 
-def _banner(model: PageModel, corpus: Corpus | None) -> str:
+def _banner(model: PageModel, corpus: Corpus | None, second: PageModel | None = None) -> str:
     shown = "" if corpus is None else "; examples: generated data" if corpus.generated else "; examples: corpus data"
-    return f"**Research software, no medical device.** Model: {plain(model.name)}, {model.trained_on}{shown}."
+    beside = "" if second is None else f"; beside it in Align: {plain(second.name)}, {second.trained_on}"
+    return f"**Research software, no medical device.** Model: {plain(model.name)}, {model.trained_on}{beside}{shown}."
 
 
 def default_prompts() -> str:

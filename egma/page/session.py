@@ -35,6 +35,7 @@ class Session:
 
     picture: Picture | None = None
     image: ImageBank | None = None
+    twin: "Session | None" = None  # the same for a second model, beside the first
     sentences: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
     report: list[str] = field(default_factory=list)
     given_report: str | None = None  # that came with an example or a recording

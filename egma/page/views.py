@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataset_scripts.schema import Fixations, Reading, Sentence, sentence_span
+from dataset_scripts.schema import ABSENT, PRESENT, UNCERTAIN, Fixations, Reading, Sentence, sentence_span
 from egma.evaluation.protocols.gaze_agreement import (
     GAZE_CELLS,
     Columns,
@@ -22,13 +22,14 @@ from egma.evaluation.protocols.gaze_agreement import (
 from egma.inference.embeddings import TextBank
 from egma.inference.geometry import image_maps
 from egma.inference.scores import sentence_scores
-from egma.page.inputs import Picture
+from egma.page.inputs import Picture, png_address
 from egma.page.session import PageModel, Session, reading_of
 from egma.tools.arrays import Array
 from modeling_egma.gaze_egma import gaze_matrix, sentence_windows, square_frame, transform_fixations
 
 MAP_DECIMALS, SCORE_DECIMALS = 4, 3
 SCORE_TITLES = {"pooled": "whole image", "late_interaction": "best patch", "cabs": "patches that the sentence weighs"}
+MARKED: dict[int | None, str] = {PRESENT: "present", ABSENT: "absent", UNCERTAIN: "uncertain"}
 SHOWN_METRICS = ("nss", "cc")
 
 Json = dict[str, Any]
@@ -40,7 +41,8 @@ def picture_view(picture: Picture | None) -> Json | None:
         return None
     return {
         "id": picture_id(picture),
-        "src": picture.src,
+        "src": png_address(picture.png),
+        "depth": picture.depth and picture.depth._asdict() | {"png": png_address(picture.depth.png)},
         "width": picture.width,
         "height": picture.height,
         "chest": picture.chest,
@@ -78,36 +80,50 @@ def _rank(own: float, text: str, others: dict[str, float]) -> Json:
     return {"place": 1 + int(sum(higher)), "of": 1 + len(higher)}
 
 
-def classify_view(model: PageModel, session: Session, prompts: dict[str, list[str]]) -> Json:
+def classify_view(
+    model: PageModel, session: Session, prompts: dict[str, list[str]], references: TextBank | None = None
+) -> Json:
     """Every finding with the score of its best prompt, of either kind, best finding first.
 
-    A line's `text` is the finding, `detail` the prompt that won by the model's own score, `map` that prompt's; `bars`
-    says that the scores are drawn, on a common scale.
+    A line's `text` is the finding, `detail` the prompt that won by the model's own score, `map` that prompt's, `marked`
+    what the corpus' labels say of it on this picture, `bar` what `bar_shares` makes of the model's own score.
+
+    Args:
+        references: sentences of a corpus, whose scores on this picture are the bars' reference; None: the findings'.
     """
     texts = list(dict.fromkeys(prompt for of_finding in prompts.values() for prompt in of_finding))
     images, bank = model.image_bank(session), model.text_bank(session, texts)
     scores = {kind: dict(zip(texts, row[0], strict=True)) for kind, row in sentence_scores(images, bank, texts).items()}
     best = {name: max(of_finding, key=scores[model.score].__getitem__) for name, of_finding in prompts.items()}
     maps = dict(zip(best, model.maps(session, list(best.values())), strict=True))
+    own = np.array([scores[model.score][prompt] for prompt in best.values()])
+    others = sentence_scores(images, references, list(references.place))[model.score][0] if references else own
+    said = {} if session.picture is None else {one["name"].lower(): one["value"] for one in session.picture.findings}
     lines: list[Json] = [
         {
             "text": name,
             "detail": f"{best[name]} (won of {len(of_finding)})" if len(of_finding) > 1 else best[name],
+            "marked": MARKED.get(said.get(name.lower())),
             "scores": ordered_scores(
                 model, {kind: max(map(values.__getitem__, of_finding)) for kind, values in scores.items()}
             ),
+            "bar": round(float(bar), SCORE_DECIMALS),
             "map": rounded_map(maps[name]),
         }
-        for name, of_finding in prompts.items()
+        for (name, of_finding), bar in zip(prompts.items(), bar_shares(own, others), strict=True)
     ]
     lines.sort(key=lambda line: -line["scores"][0]["value"])
-    counts = {len(of_finding) for of_finding in prompts.values()}
-    note = (
-        "Findings with more prompts have more chances: a class scores as its best prompt does."
-        if len(counts) > 1
-        else ""
-    )
+    among = "these findings" if references is None else f"{len(references.place)} sentences of the corpus"
+    note = f"A bar begins at the median score of {among} on this image; what scores less has none."
+    if len({len(of_finding) for of_finding in prompts.values()}) > 1:
+        note += " Findings with more prompts have more chances: a class scores as its best prompt does."
     return _shown(model, session) | {"lines": lines, "note": note, "bars": True}
+
+
+def bar_shares(values: Array, references: Array) -> Array:
+    """How far each value lies above the median of `references`, 0 to 1: of the way to the highest of both."""
+    start, end = np.median(references), max(references.max(), values.max())
+    return np.asarray(np.clip((values - start) / (end - start if end > start else 1), 0, 1))
 
 
 def _lines(

@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--data", type=Path, help="converted corpus of the examples and the gallery; default: the demo's"
     )
+    parser.add_argument("--compare", metavar="MODEL", help="a second model, whose maps Align shows beside the first's")
     parser.add_argument("--host", default="127.0.0.1", help="address to answer on; default: this machine alone")
     parser.add_argument("--port", type=_port, default=7860)
     parser.add_argument("--auth", type=Path, metavar="FILE", help="who may use the page: a line user:password for each")
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         door = door_of(arguments)
         check_address(arguments.host, arguments.port)
-        page = make_page(arguments.model, arguments.data)
+        page = make_page(arguments.model, arguments.data, arguments.compare)
         with answering(page, arguments.host, arguments.port, door, UPLOADS):
             print(f"the page answers on http://{arguments.host}:{arguments.port} (Ctrl-C ends it)", flush=True)
             while page.is_running:
@@ -132,8 +133,8 @@ def check_address(host: str, port: int) -> None:
         ) from None
 
 
-def make_page(name: str, data: Path | None) -> Any:
-    """The page of a model, by its folder or Hub id, and a corpus.
+def make_page(name: str, data: Path | None, compared: str | None = None) -> Any:
+    """The page of a model, by its folder or Hub id, and a corpus; and of a second model.
 
     Raises:
         UserError: no model, or no such corpus; says what to run.
@@ -147,9 +148,16 @@ def make_page(name: str, data: Path | None) -> Any:
     if corpus is not None:
         disable_progress_bars()
         _ = corpus.examples  # a folder that is no corpus is named before the model is loaded
-    model, processor = load_model(name)
-    shown = PageModel(model, processor, Path(name).name if Path(name).is_dir() else name, trained_on(Path(name)))
-    return build_page(Handlers(shown, corpus), about(shown, corpus))
+    shown = page_model(name)
+    second = None if compared is None else page_model(compared)
+    if second is not None and second.name == shown.name:  # of two folders: with the folder that each lies in
+        shown.name, second.name = ("/".join(Path(one).absolute().parts[-2:]) for one in (name, compared or ""))
+    return build_page(Handlers(shown, corpus, second), about(shown, corpus))
+
+
+def page_model(name: str) -> PageModel:
+    """A model by its folder or Hub id; raises UserError where there is none."""
+    return PageModel(*load_model(name), Path(name).name if Path(name).is_dir() else name, trained_on(Path(name)))
 
 
 def trained_on(folder: Path) -> str:

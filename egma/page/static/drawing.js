@@ -28,18 +28,24 @@ const egma = (() => {
 
   async function publish(picture) {
     if (!picture) return;
+    const { canvas, source } = await decoded(picture.src);
+    const deep = picture.depth && egmaOptics.sixteenBits((await decoded(picture.depth.png)).source.data);
+    const presets = egmaOptics.presets(deep ?? egmaOptics.eightBits(source.data), picture.depth ?? egmaOptics.FULL);
+    picturesById.clear();
+    see({ view: egmaOptics.WHOLE, level: { ...presets.given, inverted: false }, presets, isDeep: Boolean(deep),
+      maps: !display.lookFirst, inverted: egmaOptics.looksInverted(source.data, canvas.width, canvas.height) });
+    picturesById.set(picture.id, { ...picture, image: canvas, source, deep });
+    for (const redraw of [...waiting]) redraw();
+  }
+
+  async function decoded(src) {
     const image = new Image();
-    image.src = picture.src;
+    image.src = src;
     await image.decode();
     const canvas = make("canvas", { width: image.naturalWidth, height: image.naturalHeight });
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.drawImage(image, 0, 0);
-    const source = context.getImageData(0, 0, canvas.width, canvas.height);
-    picturesById.clear();
-    see({ view: egmaOptics.WHOLE, level: egmaOptics.FULL, presets: egmaOptics.presets(source.data), maps: !display.lookFirst,
-      inverted: egmaOptics.looksInverted(source.data, canvas.width, canvas.height) });
-    picturesById.set(picture.id, { ...picture, image: canvas, source });
-    for (const redraw of [...waiting]) redraw();
+    return { canvas, source: context.getImageData(0, 0, canvas.width, canvas.height) };
   }
 
   // Gradio calls every place for files the same: its own label goes before what is written there.
@@ -51,7 +57,7 @@ const egma = (() => {
 
   // --- how the picture is seen, the same in every view ---
 
-  const display = { view: egmaOptics.WHOLE, level: egmaOptics.FULL, presets: null, inverted: false, maps: true, hidden: false,
+  const display = { view: egmaOptics.WHOLE, level: egmaOptics.FULL, presets: null, isDeep: false, inverted: false, maps: true, hidden: false,
     lookFirst: document.cookie.includes("egma_look_first=true") };
   const stages = new Set();
 
@@ -64,14 +70,25 @@ const egma = (() => {
     for (const stage of stages) if (shown.includes(stage.picture)) stage.render();
   }
 
-  function relevel({ image, source }) {
-    const [greys, pixels] = [egmaOptics.greys(display.level), new ImageData(source.data.slice(), source.width)];
+  // As it came, the 8-bit picture; through another window the source's own greys, where there are more.
+  function relevel({ image, source, deep }) {
+    const { level, presets: { given } } = display;
+    const asGiven = level.low === given.low && level.high === given.high;
+    const values = asGiven ? null : deep;
+    const greys = egmaOptics.greys(asGiven ? { ...egmaOptics.FULL, inverted: level.inverted } : level, Boolean(values));
+    const pixels = new ImageData(source.data.slice(), source.width);
     source.data.forEach((value, place) => {
-      if (place % 4 < 3) pixels.data[place] = greys[value]; // not the opacity
+      if (place % 4 < 3) pixels.data[place] = greys[values ? values[place >> 2] : value]; // not the opacity
     });
     image.getContext("2d").putImageData(pixels, 0, 0);
   }
 
+  // The first view's picture, as soon as its tab is shown.
+  function focusPicture(frames = 120) {
+    const canvas = document.querySelector(".egma-viewer canvas");
+    canvas.focus();
+    if (document.activeElement !== canvas && frames) requestAnimationFrame(() => focusPicture(frames - 1));
+  }
   const isShown = (id) => picturesById.has(id);
 
   // Whether a recording that was not downloaded may be lost.
@@ -253,7 +270,7 @@ const egma = (() => {
   kinds.picture = () => (value) => void publish(value);
 
   return {
-    kinds, start, hand, isShown, mayLose, mayChange, make, percent, seconds, scoreText, display, see, mapsSeen,
+    kinds, start, hand, focusPicture, isShown, mayLose, mayChange, make, percent, seconds, scoreText, display, see, mapsSeen,
     sized, colored, drawLayer, twice, peakInWords, overlay, legend, Stage,
   };
 })();

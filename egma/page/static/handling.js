@@ -10,7 +10,7 @@ egma.handle = (stage, { tap = () => {}, again = () => {} } = {}) => {
   let [drag, moved] = [null, false];
 
   const pan = (...way) => see({ view: egmaOptics.panned(display.view, ...way) });
-  const level = (...way) => see({ level: egmaOptics.dragged(display.level, ...way) });
+  const level = (...way) => see({ level: egmaOptics.dragged(display.level, ...way, display.presets.given, display.isDeep) });
 
   canvas.addEventListener("pointerdown", (event) => {
     held.set(event.pointerId, { from: [event.clientX, event.clientY], at: stage.onCanvas(event) });
@@ -52,24 +52,27 @@ egma.handle = (stage, { tap = () => {}, again = () => {} } = {}) => {
 egma.pictureControls = (root, keys = []) => {
   const { make, display, see } = egma;
   const ARROWS = { ArrowLeft: [0.1, 0], ArrowRight: [-0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] };
-  const GREYS = { full: "full range", contrast: "2 to 98 %", dark: "dark half (lungs)", bright: "bright half (bones)" };
+  const GREYS = { full: "full range", contrast: "2 to 98 %", dark: "dark half (lungs)", bright: "bright half (bones)", given: "as it came" };
   const names = Object.keys(GREYS);
 
   const invert = () => see({ level: { ...display.level, inverted: !display.level.inverted } });
   const preset = (name) => see({ level: { ...display.presets[name], inverted: display.level.inverted } });
+  const level = (...way) => see({ level: egmaOptics.dragged(display.level, ...way, display.level, display.isDeep) });
   const zoom = (factor) => see({ view: egmaOptics.zoomed(display.view, factor, [0.5, 0.5]) });
   const wide = () => document.documentElement.toggleAttribute("data-egma-wide");
   const reset = () => {
-    greys.value = "full";
-    see({ level: egmaOptics.FULL, view: egmaOptics.WHOLE });
+    greys.value = "given";
+    see({ level: { ...display.presets.given, inverted: false }, view: egmaOptics.WHOLE });
   };
 
   // key, what it does in words, what it does, what letting it go does
   const table = [
     ["+", "nearer", () => zoom(1.25)], ["-", "farther", () => zoom(0.8)],
-    ["0", "the whole picture, its full grey range", reset],
+    ["0", "the whole picture, its greys as they came", reset],
     ["i", "invert the greys", invert],
     ...names.map((name, place) => [String(place + 1), `greys: ${GREYS[name]}`, () => preset(name)]),
+    ["[", "greys: a narrower window", () => level(-0.2, 0)], ["]", "greys: a wider window", () => level(0.25, 0)],
+    [",", "darker", () => level(0, -0.1)], [".", "brighter", () => level(0, 0.1)],
     ["h", "hold: without the maps", () => see({ hidden: true }), () => see({ hidden: false })],
     ["o", "maps on or off", () => see({ maps: !display.maps })],
     ["b", "left column on or off", wide], ...keys, ["?", "this list", () => help.showModal()],
@@ -93,7 +96,7 @@ egma.pictureControls = (root, keys = []) => {
   root.addEventListener("focusout", () => display.hidden && see({ hidden: false }));
 
   const greys = make("select", { onchange: (event) => preset(event.target.value),
-    title: "Windows of the picture's 8-bit greys, as the page has it; by hand: drag with the right button, or with Shift" },
+    title: "Windows by the picture's own greys, all that the file has; by hand: drag with the right button, or with Shift" },
   ...names.map((name) => make("option", { value: name }, GREYS[name])));
   const lookFirst = make("input", { type: "checkbox", checked: display.lookFirst, onchange: ({ target }) => {
     document.cookie = `egma_look_first=${target.checked}; max-age=31536000; SameSite=Lax`; // a wish of this browser
@@ -106,6 +109,6 @@ egma.pictureControls = (root, keys = []) => {
     button("Invert", invert), make("label", {}, "Greys ", greys), button("Reset", reset), button("Left column", wide, { class: "egma-column" }),
     make("label", { title: "A picture comes without the maps; ask for them when you have looked" }, lookFirst, " I look first"),
     button("Keys (?)", () => help.showModal()), hint, help);
-  const refresh = () => ([hint.hidden, lookFirst.checked, greys.value] = [!display.inverted, display.lookFirst, "full"]);
+  const refresh = () => ([hint.hidden, lookFirst.checked, greys.value] = [!display.inverted, display.lookFirst, "given"]);
   return { element, refresh };
 };

@@ -20,15 +20,19 @@ egma.kinds.examples = (root, { trigger }) => {
   };
 };
 
-egma.kinds.results = (root, { picture }) => (value) => {
+egma.kinds.results = (root, { picture, trigger }) => (value) => {
   const { make } = egma;
   if (!value || (value.picture && !picture())) { // reports were found for a picture that is no longer shown
     root.replaceChildren();
     return;
   }
-  root.replaceChildren(make("p", { class: "egma-note" }, value.note),
+  // An image comes with the text that it was found for, a report to the picture that is shown.
+  const { query } = value;
+  const open = ({ place }) => (query === undefined ? trigger("report", { place }) : egma.mayChange() && trigger("image", { place, query }));
+  root.replaceChildren(make("p", { class: "egma-note" }, `${value.note}. Choose one to see it in Align.`),
     make("ol", { class: "egma-found" }, ...value.items.map((item, place) => make("li", {},
-      make("img", { src: item.src, alt: `Result ${place + 1}: ${item.findings.join(", ") || "no finding marked"}` }),
-      make("div", {}, make("strong", {}, `${place + 1}. ${item.findings.join(", ") || "no finding marked"}`),
-        make("span", { class: "egma-scores" }, egma.scoreText(item.scores)), make("p", {}, item.report))))));
+      make("button", { type: "button", onclick: () => open(item) },
+        make("img", { src: item.src, alt: `Result ${place + 1}` }),
+        make("span", {}, make("strong", {}, `${place + 1}. ${item.findings.join(", ") || "no finding marked"}`),
+          make("span", { class: "egma-scores" }, egma.scoreText(item.scores)), make("span", {}, item.report)))))));
 };

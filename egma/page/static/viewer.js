@@ -8,10 +8,9 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
   // what is shown, the line that was chosen, the one under the pointer, the patch that was asked for, the picture's id,
   // the frame of its lungs that a person took
   const state = { value: null, chosen: 0, hovered: null, probe: null, of: null, frame: null };
-  let layer = null; // what is drawn of the shown line, until something of it changes
+  const layers = new Map(); // what is drawn of a model's shown line, until something of it changes
 
-  const stage = new Stage("Radiograph", { tabindex: "0", class: "egma-probed", role: "application" });
-  const legend = egma.legend();
+  const models = [panel(() => state.value), panel(() => state.value?.second)]; // of the second, where there is one
   const lines = egma.linesAndMaps(label, { choose: show("chosen"), preview: show("hovered") });
   const [note, said] = [make("p", { class: "egma-note" }), make("p", { class: "egma-said", "aria-live": "polite" })];
   const back = make("button", { type: "button", onclick: () => ask(null) }, "Back to the first order");
@@ -29,19 +28,20 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
     tick("Each its own scale", "own"), tick("Smooth", "smooth"), make("label", {}, lungs, " Only the lungs' frame"),
     make("button", { type: "button", onclick: takeFrame, title: "Enlarge the lungs first; the whole picture takes your frame back" },
       "Frame what is seen"));
-  const files = egma.exports(() => ({ ...state, look, picture: picture(), layer: layerOf(shownLine()) }));
+  const files = egma.exports(() => ({ ...state, look, picture: picture(), layer: layerOf(state.value) }));
   const ofPicture = egma.pictureControls(root, [
     ["c", "outline on or off", () => outline.firstChild.click()], ["m", "spots on or off", () => spots.firstChild.click()],
     ["Escape", "back to the first order", () => ask(null)]]);
   const side = make("div", { class: "egma-side" }, said, back, lines.list, note, files);
-  const stageColumn = make("div", { class: "egma-stage-column" }, ofPicture.element, stage.element, legend.element, controls, lines.strip);
+  const pair = make("div", { class: "egma-models" }, ...models.flatMap((one) => [one.name, one.stage.element, one.legend.element]));
+  const stageColumn = make("div", { class: "egma-stage-column" }, ofPicture.element, pair, controls, lines.strip);
   const empty = make("p", { class: "egma-note" }, hint);
   root.append(empty, make("div", { class: "egma-split" }, stageColumn, side));
 
   // A change of how all maps look.
   function set(change) {
     change();
-    layer = null;
+    layers.clear();
     lines.showMaps(state.value, picture(), look, scaleOf, within());
     render();
   }
@@ -75,41 +75,53 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
 
   // --- drawing ---
 
-  const shownLine = () => state.value.lines[state.hovered ?? state.chosen];
+  const shownLine = (value) => value.lines[state.hovered ?? state.chosen];
 
-  function scaleOf(line) {
-    const maps = look.own ? [line.map] : state.value.lines.map((one) => one.map);
-    return egmaMaps.scaleOf(maps, state.value.grid, picture(), within());
+  function scaleOf(line, value = state.value) {
+    const maps = look.own ? [line.map] : value.lines.map((one) => one.map);
+    return egmaMaps.scaleOf(maps, value.grid, picture(), within());
   }
 
-  function layerOf(line) {
+  function layerOf(value) {
+    const [line, layer] = [shownLine(value), layers.get(value)];
     if (layer?.line === line) return layer;
-    const [of, scale] = [[line.map, state.value.grid, picture()], scaleOf(line)];
-    layer = { line, scale, heat: egma.colored(...of, look, scale, within()),
-      spots: look.spots ? egmaMaps.spots(...of, scale, within()) : [] };
-    return layer;
+    const [of, scale] = [[line.map, value.grid, picture()], scaleOf(line, value)];
+    layers.set(value, { line, scale, heat: egma.colored(...of, look, scale, within()),
+      spots: look.spots ? egmaMaps.spots(...of, scale, within()) : [] });
+    return layers.get(value);
   }
 
-  stage.draw = (context, width, height, thin) => {
-    const line = shownLine();
-    if (line && egma.mapsSeen()) {
-      egma.drawLayer(context, layerOf(line), look, width, height, thin);
-      legend.show(...layer.scale, look.colorMap);
-    }
-    if (!state.probe) return;
-    const [left, top, right, bottom] = egmaMaps.patchRectangle(state.value.grid, picture(), ...state.probe);
-    egma.twice(context, thin, () => context.strokeRect(left * width, top * height, (right - left) * width, (bottom - top) * height));
-  };
+  // A model's name, the picture with its map of the shown line, and the legend; `valueOf`: its lines.
+  function panel(valueOf) {
+    const [name, bar] = [make("p", { class: "egma-note" }), egma.legend()];
+    const on = new Stage("Radiograph", { tabindex: "0", class: "egma-probed", role: "application" });
+    on.draw = (context, width, height, thin) => {
+      if (shownLine(valueOf()) && egma.mapsSeen()) {
+        const layer = layerOf(valueOf());
+        egma.drawLayer(context, layer, look, width, height, thin);
+        bar.show(...layer.scale, look.colorMap);
+      }
+      if (!state.probe) return;
+      const [left, top, right, bottom] = egmaMaps.patchRectangle(state.value.grid, picture(), ...state.probe);
+      egma.twice(context, thin, () => context.strokeRect(left * width, top * height, (right - left) * width, (bottom - top) * height));
+    };
+    const render = (shown) => {
+      const { model, grid } = valueOf();
+      const line = shownLine(valueOf());
+      name.textContent = model;
+      on.render(shown);
+      on.describe(line
+        ? `Radiograph with the heat map of "${line.text}" by ${model}, ${egma.peakInWords(line.map, grid, shown)}; arrow keys ask what fits a place, ? lists the keys`
+        : "Radiograph; ? lists the keys");
+    };
+    return { name, stage: on, legend: bar, valueOf, render };
+  }
 
   function render() {
     const shown = picture();
     if (!state.value || !shown) return;
-    stage.render(shown);
-    const line = shownLine();
-    stage.describe(line
-      ? `Radiograph with the heat map of "${line.text}", ${egma.peakInWords(line.map, state.value.grid, shown)}; arrow keys ask what fits a place, ? lists the keys`
-      : "Radiograph; ? lists the keys");
-    lines.mark(state.chosen);
+    for (const one of models) if (one.valueOf()) one.render(shown);
+    lines.mark(state.chosen, state.hovered ?? state.chosen);
     back.hidden = !state.probe;
   }
 
@@ -135,8 +147,10 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
   }
 
   const asks = () => Boolean(state.value?.lines.length && picture());
-  egma.handle(stage, { tap: (event) => asks() && ask(patchAt(stage.place(event))), again: () => asks() && ask(null) });
-  stage.canvas.addEventListener("keydown", (event) => {
+  for (const { stage: on } of models) {
+    egma.handle(on, { tap: (event) => asks() && ask(patchAt(on.place(event))), again: () => asks() && ask(null) });
+  }
+  pair.addEventListener("keydown", (event) => {
     const step = ARROWS[event.key];
     if (!step || !asks()) return;
     event.preventDefault();
@@ -154,7 +168,13 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
     const hasLines = value.lines.length > 0;
     const positive = value.lines.findIndex((line) => !egmaWords.absence(line.text));
     [state.chosen, state.hovered, note.textContent] = [Math.max(positive, 0), null, value.note || ""];
-    for (const element of [legend.element, lines.strip, controls, files]) element.hidden = !hasLines;
+    pair.classList.toggle("egma-two", Boolean(value.second));
+    for (const one of models) {
+      one.name.hidden = !value.second;
+      one.stage.element.hidden = !one.valueOf();
+      one.legend.element.hidden = !one.valueOf() || !hasLines;
+    }
+    for (const element of [lines.strip, controls, files]) element.hidden = !hasLines;
     if (value.picture !== state.of) [state.of, state.frame] = [value.picture, null];
     offerFrame();
     ofPicture.refresh();

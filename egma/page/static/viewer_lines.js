@@ -3,16 +3,20 @@
 egma.linesAndMaps = (label, { choose, preview }) => {
   const { make } = egma;
   const SMALL_SIDE = 132; // pixels of a small multiple
-  const list = make("ol", { class: "egma-lines", "aria-label": `${label}: arrow keys move, Enter chooses`, onkeydown: move });
-  const strip = make("div", { class: "egma-strip", role: "group", "aria-label": `All maps: ${label}`, onkeydown: move });
+  const MARKS = { present: "\u2713", absent: "\u2717", uncertain: "?" };
+  const list = make("ol", { class: "egma-lines", "aria-label": `${label}: up and down move, left and right go to the map, Enter chooses`, onkeydown: move });
+  const strip = make("div", { class: "egma-strip", role: "group", "aria-label": `All maps: ${label}; left and right move, up and down go to the line`, onkeydown: move });
 
-  // The arrow keys, along the lines or along the maps.
+  // Up and down along the lines, left and right along the maps; across, from a line to its map and back.
   function move(event) {
     const step = { ArrowUp: -1, ArrowDown: 1, ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!step) return;
     event.preventDefault();
-    const buttons = [...event.currentTarget.querySelectorAll("button")];
-    buttons[buttons.indexOf(event.target) + step]?.focus();
+    const along = (event.currentTarget === list) === /Up|Down/.test(event.key);
+    const group = along ? event.currentTarget : event.currentTarget === list ? strip : list;
+    const buttons = [...group.querySelectorAll("button")];
+    const place = buttons.findIndex((one) => one.dataset.place === event.target.dataset.place);
+    buttons[along ? place + step : place]?.focus();
   }
 
   function button(place, attributes, ...children) {
@@ -28,23 +32,17 @@ egma.linesAndMaps = (label, { choose, preview }) => {
     return make("li", {}, button(place, {},
       make("span", { class: "egma-text" }, line.text),
       absence && !value.bars ? make("span", { class: "egma-absent", title: "By its words: a bright map is no finding here" }, absence) : null,
+      line.marked ? make("span", { class: "egma-marked", title: "By the corpus' labels of this image" },
+        `${MARKS[line.marked]} marked ${line.marked}`) : null,
       line.detail ? make("span", { class: "egma-detail" }, line.detail) : null,
       line.rank ? make("span", { class: "egma-rank" }, `rank ${line.rank.place} of ${line.rank.of} sentences on this image`) : null,
-      value.bars ? bars(value, line.scores) : make("span", { class: "egma-scores" }, scores)));
+      value.bars ? bar(line.bar) : null, make("span", { class: "egma-scores" }, scores)));
   }
 
-  function bars(value, scores) {
-    const all = value.lines.flatMap((line) => line.scores.map((score) => score.value));
-    const [low, high] = [Math.min(0, ...all), Math.max(0, ...all, 1e-6)];
-    const share = (number) => `${(100 * (number - low)) / (high - low)}%`;
-    return make("span", { class: "egma-bars" }, ...scores.flatMap((score, kind) => {
-      const [from, to] = [Math.min(0, score.value), Math.max(0, score.value)];
-      const bar = make("span", { class: `egma-bar egma-bar-${kind}` });
-      bar.style.marginLeft = share(from);
-      bar.style.width = `calc(${share(to)} - ${share(from)})`;
-      return [make("span", { class: "egma-bar-title" }, score.title), make("span", { class: "egma-bar-box" }, bar),
-        make("span", { class: "egma-bar-value" }, score.value.toFixed(2))];
-    }));
+  function bar(share) {
+    const filled = make("span");
+    filled.style.width = `${100 * share}%`;
+    return make("span", { class: "egma-bar" }, filled);
   }
 
   // The lines in the order of `places`; `here(line)`: its cosine at the place that was asked for.
@@ -66,10 +64,11 @@ egma.linesAndMaps = (label, { choose, preview }) => {
     }));
   }
 
-  // The chosen line is where the Tab key enters.
-  function mark(chosen) {
+  // The chosen line is where the Tab key enters; of the one whose map is shown line and small map stand out.
+  function mark(chosen, shown) {
     for (const one of [list, strip].flatMap((group) => [...group.querySelectorAll("button")])) {
       const isChosen = Number(one.dataset.place) === chosen;
+      one.toggleAttribute("data-shown", Number(one.dataset.place) === shown);
       one.setAttribute("aria-pressed", String(isChosen));
       one.tabIndex = isChosen && list.contains(one) ? 0 : -1;
     }

@@ -65,6 +65,14 @@ def upload(tab: Any, where: str, path: Path) -> None:
     tab.locator(f"#{where} .file-preview").wait_for()
 
 
+def axe_faults(tab: Any) -> list[tuple[str, list[str]]]:
+    """What axe-core finds against WCAG 2.1 AA, with the elements."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    levels = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "resultTypes": ["violations"]}
+    found = axe.run(tab, options=levels).response["violations"]
+    return [(fault["id"], [node["html"][:150] for node in fault["nodes"]]) for fault in found]
+
+
 def canvas(tab: Any, kind: str = "viewer", place: int = 0) -> Any:
     return tab.locator(f".egma-{kind}:visible .egma-stage canvas").nth(place)
 

@@ -259,47 +259,6 @@ def test_a_recording_that_is_refused_leaves_all_as_it_was(tab: Any, tmp_path: Pa
     assert tab.locator(".block .error:visible").evaluate_all("all => all.map((one) => one.outerHTML)") == []
 
 
-# --- classify and retrieve ---
-
-
-def test_findings_with_prompts_that_the_user_edits(tab: Any) -> None:
-    go(tab, "Classify")
-    tab.get_by_label("Finding: prompt | prompt").fill("Effusion: pleural effusion is seen | effusion\nClear lungs")
-    tab.get_by_role("button", name="Score the findings").click()
-    tab.locator(".egma-viewer:visible .egma-lines button").nth(1).wait_for()
-    lines = tab.locator(".egma-viewer:visible .egma-lines button")
-    assert sorted(lines.locator(".egma-text").all_text_contents()) == ["Clear lungs", "Effusion"]
-    assert lines.locator(".egma-bar").count() == 4
-    assert "won of 2" in " ".join(lines.locator(".egma-detail").all_text_contents())
-    first = [float(text) for text in lines.locator(".egma-bar-value").all_text_contents()]
-    assert first[0] >= first[2]
-
-
-def test_what_is_refused_leaves_nothing_of_before(tab: Any) -> None:
-    go(tab, "Classify")
-    tab.get_by_role("button", name="Score the findings").click()
-    tab.locator(".egma-viewer:visible .egma-lines button").nth(1).wait_for()
-    tab.get_by_label("Finding: prompt | prompt").fill("Effusion:")
-    tab.get_by_role("button", name="Score the findings").click()
-    tab.get_by_text("has no prompt").wait_for()
-    tab.get_by_text("Press the button to score them.").wait_for()
-    assert tab.locator(".egma-bars:visible").count() == 0
-    assert tab.locator(".block .error:visible").evaluate_all("all => all.map((one) => one.outerHTML)") == []
-
-
-def test_images_for_a_text_and_reports_for_the_image(tab: Any, page: Served) -> None:
-    go(tab, "Retrieve")
-    tab.locator("#query textarea, #query input").fill("there is a pneumothorax.")
-    tab.get_by_role("button", name="Find images that fit the text").click()
-    tab.locator(".egma-found li").first.wait_for()
-    validation = len(load_readings(page.corpus.folder, "validation"))
-    assert 0 < tab.locator(".egma-found li").count() <= min(12, validation)
-    assert all(tab.locator(".egma-found img").evaluate_all("all => all.map((one) => one.naturalWidth > 20)"))
-    assert "generated: no patient exists" in tab.locator(".egma-results").inner_text()
-    tab.get_by_role("button", name="Find reports that fit the radiograph").click()
-    tab.get_by_text("late interaction").first.wait_for()
-
-
 # --- record ---
 
 

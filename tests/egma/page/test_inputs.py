@@ -55,6 +55,17 @@ def test_any_text_is_sentences_within_the_limits_or_refused(text: str) -> None:
     assert all(character in text for sentence in sentences for character in sentence if not character.isspace())
 
 
+def test_a_picture_of_16_bits_keeps_them_beside_the_8_that_are_shown(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (50, 70)).astype(np.uint16)
+    values[0, :2] = 0, 65535
+    path = write(tmp_path, "deep.png", encoded(Image.fromarray(values), "PNG"))
+    depth = open_picture(path).depth
+    assert depth is not None and (depth.low, depth.high) == (0, 255)
+    halves = np.asarray(Image.open(io.BytesIO(depth.png))).astype(int)
+    assert (256 * halves[..., 0] + halves[..., 1] == values).all()
+    assert open_picture(write(tmp_path, "flat.png", encoded(noise(70, 50), "PNG"))).depth is None
+
+
 def test_prompts_of_a_finding_a_line() -> None:
     text = "Pneumothorax: There is a pneumothorax. | a left one: apical \n\nNo effusion\n"
     assert typed_prompts(text) == {

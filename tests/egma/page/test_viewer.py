@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from egma.page.session import Session
 from egma.page.views import align_view
-from tests.egma.page.browsing import canvas, choose_picture, go, needs_chromium, pixels, settle, write_image
+from tests.egma.page.browsing import axe_faults, canvas, choose_picture, go, needs_chromium, pixels, settle, write_image
 from tests.egma.page.conftest import Served
 
 pytestmark = needs_chromium
@@ -135,6 +135,37 @@ def test_greys_by_key_drag_and_preset(tab: Any) -> None:
     canvas(tab).focus()
     tab.keyboard.press("4")
     assert brightness(tab) < first - 20
+    tab.keyboard.press("0")
+    for key, low, high in (("[", 25.5, 229.5), ("]", 0, 255), (",", 25.5, 280.5), (".", 0, 255)):
+        tab.keyboard.press(key)
+        assert tab.evaluate("[egma.display.level.low, egma.display.level.high]") == pytest.approx([low, high])
+
+
+def test_a_narrow_window_tells_apart_what_8_bits_do_not(tab: Any, tmp_path: Path) -> None:
+    values = np.full((160, 320), 30000, dtype=np.uint16)
+    values[:, 160:] = 30040
+    values[0, 0], values[0, 1] = 0, 65535
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    choose_picture(tab, tmp_path / "deep.png", "no effusion")
+    bare(tab)
+
+    def halves() -> tuple[float, float]:
+        seen = pixels(canvas(tab))[20:-20]
+        return seen[:, 20 : seen.shape[1] // 2 - 20].mean(), seen[:, seen.shape[1] // 2 + 20 : -20].mean()
+
+    assert halves() == (117, 117)
+    assert tab.get_by_label("Greys").first.input_value() == "given"
+    tab.get_by_label("Greys").first.select_option("contrast")
+    assert halves() == (0, 255)
+    tab.get_by_role("button", name="Invert").first.click()
+    assert halves() == (255, 0)
+    tab.get_by_role("button", name="Reset").first.click()
+    assert halves() == (117, 117)
+    over(tab, 0.5, 0.5)
+    tab.mouse.down(button="right")
+    over(tab, 0.45, 0.5)
+    tab.mouse.up(button="right")
+    assert halves()[0] == halves()[1]  # 95 % of the range is no narrow window
 
 
 def test_a_picture_that_looks_inverted_has_a_hint(tab: Any, page: Served, tmp_path: Path) -> None:
@@ -261,7 +292,7 @@ def test_keys_are_listed(tab: Any) -> None:
     canvas(tab).focus()
     tab.keyboard.press("?")
     listed = tab.locator("dialog[open] kbd").all_inner_texts()
-    assert {"+", "-", "0", "i", "1", "h", "o", "b", "c", "m", "?"} <= set(listed)
+    assert {"+", "-", "0", "i", "1", "[", "]", ",", ".", "h", "o", "b", "c", "m", "?"} <= set(listed)
     tab.keyboard.press("Escape")
     assert tab.locator("dialog[open]").count() == 0
     tab.locator("#report textarea").focus()
@@ -281,6 +312,30 @@ def test_lines_and_maps_are_one_stop_for_the_tab_key(tab: Any) -> None:
     assert lines.nth(2).get_attribute("aria-pressed") == "true"
 
 
+def test_a_line_and_its_map_lead_to_each_other(tab: Any) -> None:
+    lines, maps = (tab.locator(f".egma-viewer:visible .egma-{group} button") for group in ("lines", "strip"))
+
+    def focused(group: Any, place: int) -> bool:
+        return bool(group.nth(place).evaluate("one => one === document.activeElement"))
+
+    lines.nth(1).focus()
+    tab.keyboard.press("ArrowRight")
+    assert focused(maps, 1)
+    for key in ("ArrowRight", "Enter"):
+        tab.keyboard.press(key)
+    assert focused(maps, 2) and lines.nth(2).get_attribute("aria-pressed") == "true"
+    for key in ("ArrowUp", "ArrowUp"):
+        tab.keyboard.press(key)
+    assert focused(lines, 1)
+    tab.keyboard.press("Enter")
+    assert maps.nth(1).get_attribute("aria-pressed") == "true"
+    lines.nth(3).hover()
+    tab.mouse.move(5, 5)
+    maps.nth(3).hover()
+    shown = tab.locator(".egma-viewer:visible [data-shown]").evaluate_all("all => all.map((one) => one.dataset.place)")
+    assert shown == ["3", "3"]
+
+
 def test_the_image_takes_most_of_a_wide_screen(chromium: Any, page: Served) -> None:
     tab = chromium.new_page(viewport={"width": 1440, "height": 900})
     tab.goto(page.url)
@@ -295,11 +350,9 @@ def test_the_image_takes_most_of_a_wide_screen(chromium: Any, page: Served) -> N
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_fault(chromium: Any, page: Served, scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
     tab = chromium.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
     tab.goto(f"{page.url}?__theme={scheme}")
     tab.wait_for_selector(".egma-lines button")
-    levels = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "resultTypes": ["violations"]}
     found = []
     for name in ("Align", "Gaze", "Classify", "Retrieve", "Record", "About"):
         go(tab, name)
@@ -310,10 +363,7 @@ def test_axe_finds_no_fault(chromium: Any, page: Served, scheme: str) -> None:
             tab.get_by_role("button", name="Find images that fit the text").click()
             tab.locator(".egma-found li").first.wait_for()
         tab.wait_for_timeout(500)  # what is being computed is pale until it is done
-        found += [
-            (name, fault["id"], [node["html"][:150] for node in fault["nodes"]])
-            for fault in axe.run(tab, options=levels).response["violations"]
-        ]
+        found += [(name, *fault) for fault in axe_faults(tab)]
     tab.close()
     assert found == []
 

@@ -20,7 +20,7 @@ from egma.inference.embeddings import encode_images, encode_texts, records
 from egma.page.corpus import Corpus, Gallery, centre_of, example_recording
 from egma.page.inputs import Picture, picture_of
 from egma.page.session import PageModel, Session, Sessions
-from egma.page.views import SCORE_TITLES, align_view, classify_view, gaze_view, picture_view
+from egma.page.views import SCORE_TITLES, align_view, bar_shares, classify_view, gaze_view, picture_view
 from modeling_egma import EgmaModel, EgmaProcessor
 from tests.egma.page.hostile import encoded, noise
 from tests.egma.page.serving import page_model
@@ -154,6 +154,51 @@ def test_a_finding_has_the_score_of_its_best_prompt(model: PageModel, session: S
             assert line["scores"][kind]["value"] == max(one["scores"][kind]["value"] for one in candidates)
 
 
+@pytest.mark.parametrize("with_corpus", [True, False])
+def test_bars_begin_at_the_median_of_the_reference(
+    model: PageModel, session: Session, phantom_data: Path, with_corpus: bool
+) -> None:
+    references = Corpus(phantom_data).references(model) if with_corpus else None
+    prompts = {"Effusion": SENTENCES[:1], "Heart": SENTENCES[1:2], "Opacity": SENTENCES[2:]}
+    shown = classify_view(model, session, prompts, references)
+    session.report = [*SENTENCES, *(references.place if references else ())]
+    scores = [line["scores"][0]["value"] for line in align_view(model, session)["lines"]]
+    reference = sorted(scores[3:] or scores)
+    start = (reference[(len(reference) - 1) // 2] + reference[len(reference) // 2]) / 2
+    for line in shown["lines"]:
+        expected = max(0.0, line["scores"][0]["value"] - start) / (max(scores) - start)
+        assert line["bar"] == pytest.approx(expected, abs=2e-3 / (max(scores) - start))  # scores are rounded
+    assert f"median score of {len(references.place) if references else 'these'}" in shown["note"]
+
+
+@pytest.mark.parametrize(
+    ("values", "references", "expected"),
+    [
+        ([-0.9, 0.1, 0.3], [-0.2, 0.1, 0.2], [0, 0, 1]),  # far below is no long bar
+        ([0.1, 0.2], [0.0, 0.0, 0.4], [0.25, 0.5]),  # the highest is a sentence of the reference
+        ([0.2, 0.2], [0.2], [0, 0]),
+    ],
+)
+def test_bars_are_what_passes_the_reference(
+    values: list[float], references: list[float], expected: list[float]
+) -> None:
+    assert bar_shares(np.array(values), np.array(references)) == pytest.approx(expected)
+
+
+def test_what_the_labels_of_an_example_say_is_marked(model: PageModel, phantom_data: Path) -> None:
+    reading = Corpus(phantom_data).examples[0]
+    session = Session()
+    session.show(picture_of(reading))
+    labels = {finding["name"].lower(): finding["value"] for finding in reading["findings"]}
+    prompts = {name: [f"there is {name}"] for name in [*map(str.upper, labels), "Nothing"]}
+    marked = {line["text"]: line["marked"] for line in classify_view(model, session, prompts)["lines"]}
+    words = {1: "present", 0: "absent", -1: "uncertain", None: None}
+    assert marked == {name: words[labels.get(name.lower())] for name in prompts}
+    assert {"present", "absent", None} <= set(marked.values())
+    session.show(Picture("wide", encoded(noise(90, 60), "PNG"), 90, 60))
+    assert {line["marked"] for line in classify_view(model, session, prompts)["lines"]} == {None}
+
+
 # --- gaze ---
 
 
@@ -261,6 +306,14 @@ def test_images_for_a_text_come_by_their_score(model: PageModel, phantom_data: P
     values = [one["scores"][0]["value"] for one in shown]
     assert values == sorted(values, reverse=True) and len(shown) == min(12, len(gallery.readings))
     assert all(one["src"].startswith("data:image/jpeg;base64,") for one in shown)
+
+
+@pytest.mark.parametrize("place", [-1, 10**9, True, "0", None, 0.0])
+def test_a_result_that_is_none_is_refused(model: PageModel, phantom_data: Path, place: object) -> None:
+    gallery = Gallery(phantom_data, "validation", model, untracked)
+    with pytest.raises(UserError, match="no such result"):
+        gallery.reading(place)
+    assert gallery.reading(0)["reading_id"] == gallery.readings[0]["reading_id"]
 
 
 def test_progress_of_the_index_goes_from_nothing_to_all(model: PageModel, phantom_data: Path) -> None:

@@ -54,12 +54,38 @@ test("a drag widens sideways and brightens downwards, and never ends in an empty
 });
 
 test("presets are shares of the picture's own greys", () => {
-  const presets = plain(optics.presets(rgba(Array.from({ length: 200 }, (_, value) => value))));
+  const presets = plain(optics.presets(optics.eightBits(rgba(Array.from({ length: 200 }, (_, value) => value)))));
   assert.deepEqual(presets.full, { low: 0, high: 255 });
+  assert.deepEqual(presets.given, presets.full);
   assert.deepEqual(presets.contrast, { low: 3, high: 195 });
   assert.deepEqual([presets.dark.high, presets.bright.low], [99, 99]);
-  const level = optics.presets(rgba(Array(10).fill(7)));
-  for (const { low, high } of Object.values(level)) assert.ok(high > low);
+  for (const level of [optics.eightBits(rgba(Array(10).fill(7))), new Uint16Array(10).fill(65535)]) {
+    for (const { low, high } of Object.values(optics.presets(level))) assert.ok(high > low);
+  }
+});
+
+test("values of 16 bits that 8 cannot tell apart are apart in a narrow window", () => {
+  const [a, b] = [30000, 30010];
+  const pixels = Uint8ClampedArray.from([a, b, 0, 65535].flatMap((value) => [value >> 8, value & 255, 0, 255]));
+  const values = optics.sixteenBits(pixels);
+  assert.deepEqual([...values], [a, b, 0, 65535]);
+  const whole = optics.greys(optics.FULL, true);
+  assert.equal(whole.length, 65536);
+  assert.deepEqual([whole[0], whole[65535], whole[a]], [0, 255, Math.round(a / 257)]);
+  assert.equal(whole[a], whole[b]);
+  const given = { low: 100, high: 120 };
+  const many = Uint16Array.from({ length: 1000 }, (_, place) => (place < 500 ? a : b));
+  const presets = plain(optics.presets(many, { ...given, inverted: false }));
+  near([presets.contrast.low, presets.contrast.high], [a / 257, b / 257]);
+  assert.deepEqual([presets.given, presets.full], [given, { low: 0, high: 255 }]);
+  const narrow = optics.greys({ ...presets.contrast, inverted: true }, true);
+  assert.deepEqual([narrow[a], narrow[b]], [255, 0]);
+  let level = { ...given, inverted: false }; // a drag is as fine as the window that the picture came with is narrow
+  level = optics.dragged(level, 0.5, 0, given, true);
+  near([level.low, level.high], [95, 125]);
+  assert.ok(optics.dragged(level, -9, 0, given, true).high - level.low < 16);
+  const wide = { low: -400, high: 644, inverted: false }; // which is there where a file's window is wider than its values
+  near(Object.values(optics.dragged(wide, 0, 0, wide, true)).slice(0, 2), [-400, 644]);
 });
 
 test("bright air beside the neck looks inverted", () => {
