@@ -20,7 +20,7 @@ from egma.page.uploads import MAX_UPLOAD_BYTES
 STATIC = Path(__file__).with_name("static")
 SCRIPTS = (
     *("maps.js", "optics.js", "timeline.js", "words.js", "drawing.js", "handling.js", "exports.js"),
-    *("viewer_lines.js", "viewer.js", "player.js", "recorder.js", "lists.js"),
+    *("viewer_lines.js", "viewer.js", "player.js", "recorder.js", "lists.js", "connection.js"),
 )
 COLOR_MAPS = ("magma", "viridis", "cividis", "gray")  # perceptually uniform, readable without colour vision
 MAX_WAITING = 64
@@ -68,6 +68,7 @@ def build_page(handlers: Handlers, about: str) -> gr.Blocks:
         _connect(page, _lay_out(handlers, about), handlers)
     page.queue(max_size=MAX_WAITING, api_open=False)  # closed are the routes that pass the queue by
     setattr(page, "process_api", friendly_process(page.process_api))  # noqa: B010
+    setattr(page, "has_lost", handlers.sessions.has_lost)  # noqa: B010
     return page
 
 

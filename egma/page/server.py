@@ -39,7 +39,7 @@ def answering(page: gr.Blocks, host: str, port: int, door: Door, folder: Path) -
         FastAPI(openapi_url=None), page, "/", root_path=door.root_path or None, **launch_options()
     )
     page.is_running = page.has_launched = True
-    server = uvicorn.Server(uvicorn.Config(Guard(app, door, uploads), host, port, **OPTIONS))
+    server = uvicorn.Server(uvicorn.Config(Guard(app, door, uploads, page.has_lost), host, port, **OPTIONS))
     threads = [threading.Thread(target=server.run), threading.Thread(target=_sweep, args=(uploads, ended))]
     for thread in threads:
         thread.start()

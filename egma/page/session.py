@@ -27,6 +27,7 @@ MAX_SENTENCES_KEPT = 512
 MAX_SECONDS = 30.0  # for the sentences of one request
 MAX_SESSIONS, IDLE_SECONDS = 64, 3600.0
 IMAGE_ID = "picture"
+LOST = "The server no longer has your picture: choose it again. Your report is kept."
 
 
 @dataclass
@@ -41,12 +42,23 @@ class Session:
     recording: Recording | None = None
     by_mouse: bool = False  # the recording is of a pointer, which is where the words are, and not ahead of them
     notes: list[str] = field(default_factory=list)
+    lost: bool = False  # the page shows a picture that is not here
     last_used_seconds: float = field(default_factory=time.monotonic)
 
     def show(self, picture: Picture, recording: Recording | None = None) -> None:
         """Another picture; nothing of the one before it stays."""
-        self.picture, self.image = picture, None
+        self.picture, self.image, self.lost = picture, None, False
         self.record(recording)
+
+    def shown(self) -> Picture:
+        """The picture.
+
+        Raises:
+            UserError: there is none yet, or no longer.
+        """
+        if self.picture is None:
+            raise UserError(LOST if self.lost else "Choose an image first.")
+        return self.picture
 
     def record(self, recording: Recording | None, notes: Sequence[str] = (), by_mouse: bool = False) -> None:
         """Another recording of the picture, or none."""
@@ -74,6 +86,12 @@ class Sessions:
             if len(self._sessions) > MAX_SESSIONS:
                 self._sessions.popitem(last=False)
         return session
+
+    def has_lost(self, name: str) -> bool:
+        """Whether nothing is kept of the picture that a page shows."""
+        session = self.of(name)
+        session.lost = session.picture is None
+        return session.lost
 
     def forget(self, name: str) -> None:
         with self._lock:
@@ -103,11 +121,10 @@ class PageModel:
         Raises:
             UserError: there is no picture yet.
         """
-        if session.picture is None:
-            raise UserError("Choose an image first.")
+        picture = session.shown()
         if session.image is None:
             with inference(self.model):
-                pixels = self.processor(images=[session.picture.image])["pixel_values"]
+                pixels = self.processor(images=[picture.image])["pixel_values"]
                 session.image = ImageBank(
                     {IMAGE_ID: 0}, *image_embeddings(self.model, pixels, [IMAGE_ID]), self.pooling_scale
                 )
