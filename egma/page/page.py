@@ -13,7 +13,7 @@ from egma.inference.prompts import PROMPT_FOLDER, read_prompt_file
 from egma.page.corpus import Corpus, examples_view
 from egma.page.handlers import Handlers
 from egma.page.inputs import PROMPT_SEPARATOR
-from egma.page.safety import friendly, friendly_process, plain, upload
+from egma.page.safety import friendly_process, plain, upload
 from egma.page.session import PageModel
 from egma.page.uploads import MAX_UPLOAD_BYTES
 
@@ -23,8 +23,8 @@ SCRIPTS = (
     *("viewer_lines.js", "viewer.js", "player.js", "recorder.js", "lists.js", "connection.js"),
 )
 COLOR_MAPS = ("magma", "viridis", "cividis", "gray")  # perceptually uniform, readable without colour vision
-MAX_WAITING = 64
-ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+MAX_WAITING, AT_ONCE = 64, 16
+IN_TURN: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": AT_ONCE}
 PICTURE_TYPES = [".png", ".jpg", ".jpeg", ".dcm", ".dicom"]
 GAZE_TYPES, SPEECH_TYPES = [".json", ".csv"], [".json", ".vtt", ".srt", ".txt"]
 DEFAULT_PROMPTS = 4  # of each finding
@@ -121,35 +121,33 @@ def _connect(page: gr.Blocks, on: Parts, handlers: Handlers) -> None:
     views = [on.lines, on.playback]
     shown = [on.picture, on.report, *views, on.recorder]
     silent: dict[str, Any] = {"show_progress": "hidden"}
-    inner: dict[str, Any] = silent | ONE_AT_A_TIME | {"api_visibility": "private"}
+    inner: dict[str, Any] = silent | IN_TURN | {"api_visibility": "private"}
 
-    page.load(friendly(handlers.start), None, shown, **inner)
-    on.examples.choose(friendly(handlers.choose_example), None, shown, **inner)
+    page.load(handlers.start, None, shown, **inner)
+    on.examples.choose(handlers.choose_example, None, shown, **inner)
     uploaded = on.image.upload(
-        friendly(handlers.align),
+        handlers.align,
         [on.image, on.report],
         shown,
         api_name="align",
         show_progress_on=on.image,
-        **ONE_AT_A_TIME,
+        **IN_TURN,
     )
     _clear_after(uploaded, [on.image])
     read = [on.show.click, on.report.submit]
-    gr.on(read, friendly(handlers.read), on.report, views, api_name="read", **silent, **ONE_AT_A_TIME)
+    gr.on(read, handlers.read, on.report, views, api_name="read", **silent, **IN_TURN)
     inputs = [on.gaze, on.speech, on.report]
-    show_recording = friendly(handlers.show_recording)
     played = on.play.click(
-        show_recording, inputs, [on.report, *views], api_name="gaze", show_progress_on=on.gaze, **ONE_AT_A_TIME
+        handlers.show_recording, inputs, [on.report, *views], api_name="gaze", show_progress_on=on.gaze, **IN_TURN
     )
     _clear_after(played, [on.gaze, on.speech])
-    classify, find = friendly(handlers.classify), [on.to_images.click, on.query.submit]
-    find_images, find_reports = friendly(handlers.find_images), friendly(handlers.find_reports)
-    scored = on.classify.click(classify, on.prompts, on.findings, api_name="classify", **ONE_AT_A_TIME)
-    images = gr.on(find, find_images, on.query, on.results, api_name="find_images", **ONE_AT_A_TIME)
-    reports = on.to_reports.click(find_reports, None, on.results, api_name="find_reports", **ONE_AT_A_TIME)
+    find = [on.to_images.click, on.query.submit]
+    scored = on.classify.click(handlers.classify, on.prompts, on.findings, api_name="classify", **IN_TURN)
+    images = gr.on(find, handlers.find_images, on.query, on.results, api_name="find_images", **IN_TURN)
+    reports = on.to_reports.click(handlers.find_reports, None, on.results, api_name="find_reports", **IN_TURN)
     for asked, shown_there in ((scored, on.findings), (images, on.results), (reports, on.results)):
         asked.failure(lambda: None, None, shown_there, api_visibility="private", **silent)  # nothing of before stays
-    on.recorder.finish(friendly(handlers.finish_recording), None, [on.recorder, on.report, *views], **inner)
+    on.recorder.finish(handlers.finish_recording, None, [on.recorder, on.report, *views], **inner)
     page.unload(_forgetting(page, handlers))
 
 

@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,37 @@ IMAGE_ID = "picture"
 LOST = "The server no longer has your picture: choose it again. Your report is kept."
 
 
+class Turns:
+    """What one thread has at a time, in the order in which they asked for it."""
+
+    def __init__(self) -> None:
+        self._asked: deque[int] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def mine(self) -> Iterator[None]:
+        with self._changed:
+            self._asked.append(threading.get_ident())
+            self._wait()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._asked.popleft()
+                self._changed.notify_all()
+
+    def pass_on(self) -> None:
+        """Let all who wait have theirs before one goes on with one's own, if one has it."""
+        with self._changed:
+            if threading.get_ident() in self._asked:
+                self._asked.rotate(-1)
+                self._changed.notify_all()
+                self._wait()
+
+    def _wait(self) -> None:
+        self._changed.wait_for(lambda: self._asked[0] == threading.get_ident())
+
+
 @dataclass
 class Session:
     """What one page works on: its picture, report and recording, and the embeddings of what was encoded for it."""
@@ -42,6 +74,7 @@ class Session:
     recording: Recording | None = None
     by_mouse: bool = False  # the recording is of a pointer, which is where the words are, and not ahead of them
     notes: list[str] = field(default_factory=list)
+    turns: Turns = field(default_factory=Turns)  # what the page asks, one after the other
     lost: bool = False  # the page shows a picture that is not here
     last_used_seconds: float = field(default_factory=time.monotonic)
 
@@ -114,6 +147,7 @@ class PageModel:
         self.pooling_scale = pooling_scale(model)
         self.sigma: float = processor.gaze_kwargs["sigma"]
         self.lead_seconds: float = processor.gaze_kwargs["lead"]
+        self.turns = Turns()
 
     def image_bank(self, session: Session) -> ImageBank:
         """The embeddings of the session's picture, encoded once.
@@ -133,19 +167,25 @@ class PageModel:
     def text_bank(self, session: Session, sentences: Sequence[str]) -> TextBank:
         """The embeddings of `sentences`; those that the session has had before are not encoded again.
 
+        The others have their turns between one's batches.
+
         Raises:
             UserError: it took too long; what was encoded until then is kept.
         """
         distinct = list(dict.fromkeys(sentences))
         new = [text for text in distinct if text not in session.sentences]
-        end = time.monotonic() + MAX_SECONDS
+        took_seconds = 0.0
         # of similar length together, so that little is padded
-        for batch in batches(sorted(new, key=len), SENTENCES_AT_ONCE):
-            if time.monotonic() > end:
+        for number, batch in enumerate(batches(sorted(new, key=len), SENTENCES_AT_ONCE)):
+            if number:
+                self.turns.pass_on()
+            if took_seconds > MAX_SECONDS:
                 raise UserError(f"The sentences took more than {MAX_SECONDS:.0f} seconds; try fewer.")
+            begun = time.monotonic()
             with inference(self.model):
                 encoded = text_embeddings(self.model, self.processor, batch)
             session.sentences |= zip(batch, encoded, strict=True)
+            took_seconds += time.monotonic() - begun
         embeddings = torch.stack([session.sentences[text] for text in distinct])
         for text in distinct:
             session.sentences.move_to_end(text)
