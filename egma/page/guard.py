@@ -38,7 +38,6 @@ MAX_JSON_DEPTH, MAX_JSON_LISTS = 12, 5000
 MAX_INPUTS, MAX_VALUES = 16, 50_000
 BODY_SECONDS, WRONG_PASSWORD_SECONDS = 120, 1
 SHOWN = "x-egma-shown"  # the page shows a picture (static/connection.js)
-NOT_HELD = "The server no longer has what this page shows."
 NOT_UPLOADED = "The file was not uploaded, or is no longer here; files are uploaded, and addresses are not fetched."
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 CHECKED = ("x-forwarded-host", "x-gradio-server", "origin")  # checked here; Gradio would build answers from them
@@ -90,11 +89,7 @@ class Door:
 
 
 class Guard:
-    """ASGI middleware in front of everything: routes, hosts, origins, passwords, sizes; it takes the uploads itself.
-
-    Args:
-        has_lost: whether nothing is kept any more of the session of a page that shows a picture.
-    """
+    """ASGI middleware in front of everything: routes, hosts, origins, passwords, sizes; it takes the uploads itself."""
 
     def __init__(self, app: Any, door: Door, uploads: Uploads, has_lost: Callable[[str], bool]) -> None:
         self.app, self.door, self.uploads, self.has_lost = app, door, uploads, has_lost
@@ -161,8 +156,7 @@ class Guard:
             raise Refused(403, "The page answers its own requests, none of another site.")
 
     def _require_call(self, body: bytes, is_shown: bool) -> None:
-        """Raise Refused where a call is no JSON of the page's, names a file that was not uploaded, or is about a
-        picture that is shown and no longer held: the page then sends it again."""
+        """Raise Refused where a call is none of the page's, names what nobody uploaded, or needs what is gone."""
         text = body.decode(errors="replace")
         try:
             require_flat(text, "The request", MAX_JSON_DEPTH, MAX_JSON_LISTS)
@@ -178,7 +172,7 @@ class Guard:
             if isinstance(value, dict) and "path" in value and value["path"] not in self.uploads:
                 raise Refused(400, NOT_UPLOADED)
         if is_shown and self.has_lost(str(call.get("session_hash") or "")):
-            raise Refused(409, NOT_HELD)
+            raise Refused(409, "The server no longer has what this page shows.")
 
     async def _upload(self, scope: Scope, receive: Receive) -> str:
         """Where the one file of a form waits from now on. Until it is whole, it is a file without a name."""

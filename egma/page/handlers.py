@@ -1,7 +1,5 @@
 """What happens when a person does something on the page."""
 
-import functools
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,18 +12,6 @@ from egma.page.recorder import reading_of_trace
 from egma.page.safety import taken, warn
 from egma.page.session import PageModel, Session, Sessions
 from egma.page.views import Json, align_view, classify_view, gaze_view, picture_id, picture_view
-
-
-def in_turn(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Nothing else of its session happens meanwhile, and of others' only what `PageModel.text_bank` lets through."""
-
-    @functools.wraps(handler)
-    def handled(self: "Handlers", *inputs: Any) -> Any:
-        request = next(one for one in inputs if isinstance(one, gr.Request))
-        with self._session(request).turns.mine(), self.model.turns.mine():
-            return handler(self, *inputs)
-
-    return handled
 
 
 class Handlers:
@@ -41,14 +27,12 @@ class Handlers:
     def _session(self, request: gr.Request) -> Session:
         return self.sessions.of(request.session_hash)
 
-    @in_turn
     def start(self, request: gr.Request) -> tuple[Any, ...]:
         """The first example, so that the page opens with a picture: picture, report, lines, playback, recorder."""
         if self.corpus is None or not self.corpus.examples:
             return None, "", None, None, None
         return self._example(0, request)
 
-    @in_turn
     def choose_example(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         """Picture, report, lines, playback, recorder of the example that was chosen."""
         place = event._data.get("place") if isinstance(event._data, dict) else None
@@ -64,7 +48,6 @@ class Handlers:
         report = session.given_report = "\n".join(session.report)
         return picture_view(session.picture), report, *self._views(session), self._empty_recorder(session)
 
-    @in_turn
     def align(self, image: str | None, report: str, request: gr.Request) -> tuple[Any, ...]:
         """Another picture: itself, its report, lines, playback and recorder.
 
@@ -75,7 +58,7 @@ class Handlers:
         if image is None:
             raise UserError("Choose an image first.")
         with taken(image) as path:
-            picture = open_picture(path)
+            picture = self.model.in_turn(open_picture, path)
         session.show(picture)
         session.report = []
         if report == session.given_report:
@@ -86,7 +69,6 @@ class Handlers:
             warn(f"The report was not read with the picture: {error}")
         return picture_view(session.picture), report, *self._views(session), self._empty_recorder(session)
 
-    @in_turn
     def read(self, report: str, request: gr.Request) -> tuple[Json, Any]:
         """Another report of the same picture: lines, and playback unless the recording has sentences of its own."""
         session = self._session(request)
@@ -104,7 +86,6 @@ class Handlers:
     def _playback(self, session: Session) -> Json:
         return gaze_view(self.model, session, *centre_of(self.corpus, self.model.sigma))
 
-    @in_turn
     def show_recording(
         self, gaze: str | None, transcript: str | None, report: str, request: gr.Request
     ) -> tuple[Any, ...]:
@@ -115,7 +96,7 @@ class Handlers:
             picture = session.shown()
             if gaze_path is None:
                 raise UserError("Choose a recording first.")
-            opened = open_recording(gaze_path, speech, picture)
+            opened = self.model.in_turn(open_recording, gaze_path, speech, picture)
         recording = opened.recording
         typed = typed_sentences(report) if report and not recording.sentences else []
         session.record(*opened)
@@ -124,18 +105,15 @@ class Handlers:
             report = session.given_report = "\n".join(session.report)
         return report, *self._views(session)
 
-    @in_turn
     def classify(self, prompts: str, request: gr.Request) -> Json:
         """Findings of the session's picture by prompts that the user edits."""
         return classify_view(self.model, self._session(request), typed_prompts(prompts))
 
-    @in_turn
     def find_images(self, query: str, request: gr.Request, progress: gr.Progress = gr.Progress()) -> Json:  # noqa: B008
         """Pictures of the gallery that fit a text."""
         sentences = typed_sentences(query)
         return self._gallery(progress).find_images(self.model, self._session(request), sentences)
 
-    @in_turn
     def find_reports(self, request: gr.Request, progress: gr.Progress = gr.Progress()) -> Json:  # noqa: B008
         """Reports of the gallery that fit the session's picture."""
         session = self._session(request)
@@ -147,14 +125,13 @@ class Handlers:
             raise UserError("There is no gallery to search: start the page with --data and a converted corpus.")
         return self.corpus.gallery(self.model, progress.tqdm)
 
-    @in_turn
     def finish_recording(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         """A trace of the mouse: recorder with the reading to download, report, lines and playback."""
         session = self._session(request)
         picture = session.shown()
         if not isinstance(event._data, dict):
             raise UserError("The trace has no samples.")
-        reading = reading_of_trace(event._data, picture)
+        reading = self.model.in_turn(reading_of_trace, event._data, picture)
         recording = Recording(reading["sentences"], reading["fixations"], [], [])
         session.record(recording, ["recorded with a mouse"], by_mouse=True)
         session.report = [sentence["text"] for sentence in reading["sentences"]]

@@ -67,7 +67,13 @@ def build_page(handlers: Handlers, about: str) -> gr.Blocks:
     with gr.Blocks(title="EGMA", analytics_enabled=False, fill_width=True) as page:
         _connect(page, _lay_out(handlers, about), handlers)
     page.queue(max_size=MAX_WAITING, api_open=False)  # closed are the routes that pass the queue by
-    setattr(page, "process_api", friendly_process(page.process_api))  # noqa: B010
+    process = friendly_process(page.process_api)
+
+    async def one_by_one(*inputs: Any, session_hash: str | None = None, **options: Any) -> Any:
+        async with handlers.sessions.of(session_hash).lock:
+            return await process(*inputs, session_hash=session_hash, **options)
+
+    setattr(page, "process_api", one_by_one)  # noqa: B010
     setattr(page, "has_lost", handlers.sessions.has_lost)  # noqa: B010
     return page
 
@@ -126,12 +132,7 @@ def _connect(page: gr.Blocks, on: Parts, handlers: Handlers) -> None:
     page.load(handlers.start, None, shown, **inner)
     on.examples.choose(handlers.choose_example, None, shown, **inner)
     uploaded = on.image.upload(
-        handlers.align,
-        [on.image, on.report],
-        shown,
-        api_name="align",
-        show_progress_on=on.image,
-        **IN_TURN,
+        handlers.align, [on.image, on.report], shown, api_name="align", show_progress_on=on.image, **IN_TURN
     )
     _clear_after(uploaded, [on.image])
     read = [on.show.click, on.report.submit]

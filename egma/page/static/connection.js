@@ -17,7 +17,6 @@
     if (!yes) document.querySelector(".gradio-container")?.append(notice);
     notice.hidden = yes;
   }
-  for (const event of ["offline", "online"]) window.addEventListener(event, () => reached(event === "online"));
 
   async function answered(...request) {
     for (;;) {
@@ -51,7 +50,7 @@
     return answer;
   }
 
-  // A call once more, and its files; nothing waits for what it says.
+  // A call once more, with its files; nothing waits for what it says.
   async function again(call, address, init) {
     for (const [path, body] of [...forms].filter(([one]) => call.body.includes(one))) {
       const answer = await upload(address.replace(/queue\/join.*/, "upload"), { method: "POST", body });
