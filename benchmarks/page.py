@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,9 @@ from transformers import BertConfig, BertTokenizer, SwinConfig
 from benchmarks.parts import ROOT, run_parts
 from dataset_scripts import build
 from dataset_scripts.phantom import write_phantom
-from egma.inference.embeddings import inference, text_embeddings
-from egma.inference.models import load_model
 from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
 
-READINGS, REPEATS = 60, 10
+READINGS, REPEATS, CROWDS = 60, 10, (16, 24)
 FRAMES_SECONDS, PAUSE_SECONDS = 5, 0.3
 SENTENCES = ("There is a left pleural effusion.", "The heart is enlarged.", "No pneumothorax is seen.")
 COUNT_FRAMES = """
@@ -56,7 +55,7 @@ WORDS = "there is a an the in of no left right pleural effusion heart enlarged p
 
 
 def page(folder: Path) -> None:
-    """Start-up, first map, another sentence, playback."""
+    """Start-up, first map, another sentence, playback, many visitors at once."""
     corpus, model = _corpus(folder), _model(folder)
     picture = folder / "radiograph.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (3056, 2544), dtype=np.uint8)).save(picture)
@@ -66,17 +65,18 @@ def page(folder: Path) -> None:
         first = _seconds(lambda: client.predict(handle_file(str(picture)), "\n".join(SENTENCES), api_name="/align"))
         print(f"first maps: picture of 2544 x 3056 pixels, {len(SENTENCES)} sentences: {first:.2f} s")
         _browse(url)
-    alone = statistics.median(_encoded_alone(model))
-    print(f"of which encoding that sentence alone, after a pause as long: {alone:.0f} ms")
+        for visitors in CROWDS:
+            _crowd(url, picture, visitors)
 
 
-def _encoded_alone(folder: Path) -> Iterator[float]:
-    model, processor = load_model(str(folder))
-    for number in range(REPEATS):
-        time.sleep(PAUSE_SECONDS)
-        sentence = f"There is an opacity in the lung, number {number}."
-        with inference(model):
-            yield 1000 * _seconds(lambda text=sentence: text_embeddings(model, processor, [text]))
+def _crowd(url: str, picture: Path, visitors: int) -> None:
+    clients, inputs = (
+        [Client(url, verbose=False) for _ in range(visitors)],
+        (handle_file(str(picture)), "\n".join(SENTENCES)),
+    )
+    with ThreadPoolExecutor(visitors) as pool:
+        took = list(pool.map(lambda one: _seconds(lambda: one.predict(*inputs, api_name="/align")), clients))
+    print(f"{visitors} align at once, no error: median {statistics.median(took):.1f} s, {max(took):.1f} s at most")
 
 
 def _browse(url: str) -> None:

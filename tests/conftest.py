@@ -52,6 +52,7 @@ SLOW = (
     *("egma/page/test_findings.py", "egma/page/test_compare.py"),
     *("egma/page/test_recorder.py", "egma/page/test_requests.py", "egma/programs", "egma/study"),
     *("egma/hub/test_space.py", "egma/page/test_crowd.py", "egma/training/test_checkpoint_kills.py"),
+    *("egma/page/test_backup.py", "egma/page/test_connection.py", "egma/page/test_speed.py"),
     *("egma/training/test_compile.py", "egma/training/test_data.py", "egma/training/test_frozen.py"),
     *("egma/training/test_gather.py", "egma/training/test_sharding.py", "dataset_scripts/output/test_resume.py"),
     *("dataset_scripts/test_phantom.py", "modeling_egma/test_transformers_mixins.py", "modeling_egma/test_trainer.py"),

@@ -6,7 +6,7 @@ import hmac
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +37,7 @@ MAX_JSON_BYTES, MAX_FORM_BYTES = 2 << 20, MAX_UPLOAD_BYTES + (1 << 16)
 MAX_JSON_DEPTH, MAX_JSON_LISTS = 12, 5000
 MAX_INPUTS, MAX_VALUES = 16, 50_000
 BODY_SECONDS, WRONG_PASSWORD_SECONDS = 120, 1
+SHOWN = "x-egma-shown"  # the page shows a picture (static/connection.js)
 NOT_UPLOADED = "The file was not uploaded, or is no longer here; files are uploaded, and addresses are not fetched."
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 CHECKED = ("x-forwarded-host", "x-gradio-server", "origin")  # checked here; Gradio would build answers from them
@@ -90,8 +91,8 @@ class Door:
 class Guard:
     """ASGI middleware in front of everything: routes, hosts, origins, passwords, sizes; it takes the uploads itself."""
 
-    def __init__(self, app: Any, door: Door, uploads: Uploads) -> None:
-        self.app, self.door, self.uploads = app, door, uploads
+    def __init__(self, app: Any, door: Door, uploads: Uploads, has_lost: Callable[[str], bool]) -> None:
+        self.app, self.door, self.uploads, self.has_lost = app, door, uploads, has_lost
         policy = CONTENT_SECURITY_POLICY + door.frame_ancestors
         self.headers = [*HEADERS, (b"content-security-policy", policy.encode())]
 
@@ -137,7 +138,7 @@ class Guard:
             await JSONResponse([await self._upload(scope, receive)])(scope, receive, send)
         elif path == JOIN:
             body = await _body(receive, MAX_JSON_BYTES)
-            self._require_call(body)
+            self._require_call(body, SHOWN in headers)
             await self.app(scope, _replayed(body, receive), send)
         else:
             await self.app(scope, receive, send)
@@ -154,8 +155,8 @@ class Guard:
         if (foreign and path != "/") or (origin is not None and origin not in asked):
             raise Refused(403, "The page answers its own requests, none of another site.")
 
-    def _require_call(self, body: bytes) -> None:
-        """Raise Refused where a call is no JSON of the page's, or names a file that was not uploaded."""
+    def _require_call(self, body: bytes, is_shown: bool) -> None:
+        """Raise Refused where a call is none of the page's, names what nobody uploaded, or needs what is gone."""
         text = body.decode(errors="replace")
         try:
             require_flat(text, "The request", MAX_JSON_DEPTH, MAX_JSON_LISTS)
@@ -170,6 +171,8 @@ class Guard:
                 raise Refused(400, f"The request's inputs hold more than {MAX_VALUES:,} values.")
             if isinstance(value, dict) and "path" in value and value["path"] not in self.uploads:
                 raise Refused(400, NOT_UPLOADED)
+        if is_shown and self.has_lost(str(call.get("session_hash") or "")):
+            raise Refused(409, "The server no longer has what this page shows.")
 
     async def _upload(self, scope: Scope, receive: Receive) -> str:
         """Where the one file of a form waits from now on. Until it is whole, it is a file without a name."""

@@ -68,7 +68,7 @@ class Handlers:
         if image is None:
             raise UserError("Choose an image first.")
         with taken(image) as path:
-            picture = open_picture(path)
+            picture = self.model.in_turn(open_picture, path)
         session.show(picture)
         session.report = []
         if report == session.given_report:
@@ -115,11 +115,10 @@ class Handlers:
         session = self._session(request)
         with ExitStack() as stack:
             gaze_path, speech = (stack.enter_context(taken(one)) if one else None for one in (gaze, transcript))
-            if session.picture is None:
-                raise UserError("Choose an image first: the one that was looked at.")
+            picture = session.shown()
             if gaze_path is None:
                 raise UserError("Choose a recording first.")
-            opened = open_recording(gaze_path, speech, session.picture)
+            opened = self.model.in_turn(open_recording, gaze_path, speech, picture)
         recording = opened.recording
         typed = typed_sentences(report) if report and not recording.sentences else []
         session.record(*opened)
@@ -167,11 +166,10 @@ class Handlers:
     def finish_recording(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         """A trace of the mouse: recorder with the reading to download, report, lines and playback."""
         session = self._session(request)
-        if session.picture is None:
-            raise UserError("Choose an image first.")
+        picture = session.shown()
         if not isinstance(event._data, dict):
             raise UserError("The trace has no samples.")
-        reading = reading_of_trace(event._data, session.picture)
+        reading = self.model.in_turn(reading_of_trace, event._data, picture)
         recording = Recording(reading["sentences"], reading["fixations"], [], [])
         session.record(recording, ["recorded with a mouse"], by_mouse=True)
         session.report = [sentence["text"] for sentence in reading["sentences"]]

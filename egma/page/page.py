@@ -13,18 +13,18 @@ from egma.inference.prompts import PROMPT_FOLDER, read_prompt_file
 from egma.page.corpus import Corpus, examples_view
 from egma.page.handlers import ALIGN, Handlers
 from egma.page.inputs import PROMPT_SEPARATOR
-from egma.page.safety import friendly, friendly_process, plain, upload
+from egma.page.safety import friendly_process, plain, upload
 from egma.page.session import PageModel
 from egma.page.uploads import MAX_UPLOAD_BYTES
 
 STATIC = Path(__file__).with_name("static")
 SCRIPTS = (
     *("maps.js", "optics.js", "timeline.js", "words.js", "drawing.js", "handling.js", "exports.js"),
-    *("viewer_lines.js", "viewer.js", "player.js", "recorder.js", "lists.js"),
+    *("viewer_lines.js", "viewer.js", "player.js", "recorder.js", "lists.js", "connection.js"),
 )
 COLOR_MAPS = ("magma", "viridis", "cividis", "gray")  # perceptually uniform, readable without colour vision
-MAX_WAITING = 64
-ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+MAX_WAITING, AT_ONCE = 64, 16
+IN_TURN: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": AT_ONCE}
 PICTURE_TYPES = [".png", ".jpg", ".jpeg", ".dcm", ".dicom"]
 GAZE_TYPES, SPEECH_TYPES = [".json", ".csv"], [".json", ".vtt", ".srt", ".txt"]
 DEFAULT_PROMPTS = 4  # of each finding
@@ -68,7 +68,14 @@ def build_page(handlers: Handlers, about: str) -> gr.Blocks:
     with gr.Blocks(title="EGMA", analytics_enabled=False, fill_width=True) as page:
         _connect(page, _lay_out(handlers, about), handlers)
     page.queue(max_size=MAX_WAITING, api_open=False)  # closed are the routes that pass the queue by
-    setattr(page, "process_api", friendly_process(page.process_api))  # noqa: B010
+    process = friendly_process(page.process_api)
+
+    async def one_by_one(*inputs: Any, session_hash: str | None = None, **options: Any) -> Any:
+        async with handlers.sessions.of(session_hash).lock:
+            return await process(*inputs, session_hash=session_hash, **options)
+
+    setattr(page, "process_api", one_by_one)  # noqa: B010
+    setattr(page, "has_lost", handlers.sessions.has_lost)  # noqa: B010
     return page
 
 
@@ -121,39 +128,32 @@ def _connect(page: gr.Blocks, on: Parts, handlers: Handlers) -> None:
     views = [on.lines, on.playback]
     shown = [on.picture, on.report, *views, on.recorder]
     silent: dict[str, Any] = {"show_progress": "hidden"}
-    inner: dict[str, Any] = silent | ONE_AT_A_TIME | {"api_visibility": "private"}
+    inner: dict[str, Any] = silent | IN_TURN | {"api_visibility": "private"}
 
-    page.load(friendly(handlers.start), None, shown, **inner)
-    on.examples.choose(friendly(handlers.choose_example), None, shown, **inner)
+    page.load(handlers.start, None, shown, **inner)
+    on.examples.choose(handlers.choose_example, None, shown, **inner)
     uploaded = on.image.upload(
-        friendly(handlers.align),
-        [on.image, on.report],
-        shown,
-        api_name="align",
-        show_progress_on=on.image,
-        **ONE_AT_A_TIME,
+        handlers.align, [on.image, on.report], shown, api_name="align", show_progress_on=on.image, **IN_TURN
     )
     _clear_after(uploaded, [on.image])
     read = [on.show.click, on.report.submit]
-    gr.on(read, friendly(handlers.read), on.report, views, api_name="read", **silent, **ONE_AT_A_TIME)
+    gr.on(read, handlers.read, on.report, views, api_name="read", **silent, **IN_TURN)
     inputs = [on.gaze, on.speech, on.report]
-    show_recording = friendly(handlers.show_recording)
     played = on.play.click(
-        show_recording, inputs, [on.report, *views], api_name="gaze", show_progress_on=on.gaze, **ONE_AT_A_TIME
+        handlers.show_recording, inputs, [on.report, *views], api_name="gaze", show_progress_on=on.gaze, **IN_TURN
     )
     _clear_after(played, [on.gaze, on.speech])
-    classify, find = friendly(handlers.classify), [on.to_images.click, on.query.submit]
-    find_images, find_reports = friendly(handlers.find_images), friendly(handlers.find_reports)
-    scored = on.classify.click(classify, on.prompts, on.findings, api_name="classify", **ONE_AT_A_TIME)
-    images = gr.on(find, find_images, on.query, on.results, api_name="find_images", **ONE_AT_A_TIME)
-    reports = on.to_reports.click(find_reports, None, on.results, api_name="find_reports", **ONE_AT_A_TIME)
+    find = [on.to_images.click, on.query.submit]
+    scored = on.classify.click(handlers.classify, on.prompts, on.findings, api_name="classify", **IN_TURN)
+    images = gr.on(find, handlers.find_images, on.query, on.results, api_name="find_images", **IN_TURN)
+    reports = on.to_reports.click(handlers.find_reports, None, on.results, api_name="find_reports", **IN_TURN)
     for asked, shown_there in ((scored, on.findings), (images, on.results), (reports, on.results)):
         asked.failure(lambda: None, None, shown_there, api_visibility="private", **silent)  # nothing of before stays
-    image = on.results.image(friendly(handlers.choose_image), None, [on.tabs, *shown], **inner)
-    report = on.results.report(friendly(handlers.choose_report), None, [on.tabs, on.report, *views], **inner)
+    image = on.results.image(handlers.choose_image, None, [on.tabs, *shown], **inner)
+    report = on.results.report(handlers.choose_report, None, [on.tabs, on.report, *views], **inner)
     for opened in (image, report):  # where the focus was is no longer seen
         opened.success(None, js="() => egma.focusPicture()", api_visibility="private")
-    on.recorder.finish(friendly(handlers.finish_recording), None, [on.recorder, on.report, *views], **inner)
+    on.recorder.finish(handlers.finish_recording, None, [on.recorder, on.report, *views], **inner)
     page.unload(_forgetting(page, handlers))
 
 

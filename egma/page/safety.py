@@ -76,19 +76,9 @@ def silence_readers() -> None:
         reader.propagate = False
 
 
-def friendly(handler: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """A handler whose every fault is a sentence on the page; what a person typed or sent never reaches the log."""
-
-    @functools.wraps(handler)
-    def handled(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        with _told():
-            return handler(*args, **kwargs)
-
-    return handled
-
-
 def friendly_process(process: Callable[Parameters, Awaitable[Result]]) -> Callable[Parameters, Awaitable[Result]]:
-    """The same for all that Gradio does with an event: its own faults hold the values that were sent."""
+    """All that Gradio does with an event, with every fault a sentence on the page; what a person typed or sent never
+    reaches the log, and Gradio's own faults hold it."""
 
     @functools.wraps(process)
     async def handled(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:

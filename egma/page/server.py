@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
+from starlette.middleware.gzip import GZipMiddleware
 
 from dataset_scripts.schema import UserError
 from egma.page.guard import Door, Guard
@@ -39,7 +40,9 @@ def answering(page: gr.Blocks, host: str, port: int, door: Door, folder: Path) -
         FastAPI(openapi_url=None), page, "/", root_path=door.root_path or None, **launch_options()
     )
     page.is_running = page.has_launched = True
-    server = uvicorn.Server(uvicorn.Config(Guard(app, door, uploads), host, port, **OPTIONS))
+    server = uvicorn.Server(
+        uvicorn.Config(Guard(GZipMiddleware(app), door, uploads, page.has_lost), host, port, **OPTIONS)
+    )
     threads = [threading.Thread(target=server.run), threading.Thread(target=_sweep, args=(uploads, ended))]
     for thread in threads:
         thread.start()

@@ -1,11 +1,13 @@
 """The model, and what each open page works on: kept in memory, and forgotten when the page is closed."""
 
+import asyncio
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +29,8 @@ MAX_SENTENCES_KEPT = 512
 MAX_SECONDS = 30.0  # for the sentences of one request
 MAX_SESSIONS, IDLE_SECONDS = 64, 3600.0
 IMAGE_ID = "picture"
+Result = TypeVar("Result")
+LOST = "The server no longer has your picture: choose it again. Your report is kept."
 
 
 @dataclass
@@ -42,12 +46,20 @@ class Session:
     recording: Recording | None = None
     by_mouse: bool = False  # the recording is of a pointer, which is where the words are, and not ahead of them
     notes: list[str] = field(default_factory=list)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # what a page asks is done one after the other
+    lost: bool = False  # the page shows a picture that is not here
     last_used_seconds: float = field(default_factory=time.monotonic)
 
     def show(self, picture: Picture, recording: Recording | None = None) -> None:
         """Another picture; nothing of the one before it stays."""
-        self.picture, self.image = picture, None
+        self.picture, self.image, self.lost = picture, None, False
         self.record(recording)
+
+    def shown(self) -> Picture:
+        """The picture; raises UserError where there is none yet, or no longer."""
+        if self.picture is None:
+            raise UserError(LOST if self.lost else "Choose an image first.")
+        return self.picture
 
     def record(self, recording: Recording | None, notes: Sequence[str] = (), by_mouse: bool = False) -> None:
         """Another recording of the picture, or none."""
@@ -76,6 +88,12 @@ class Sessions:
                 self._sessions.popitem(last=False)
         return session
 
+    def has_lost(self, name: str) -> bool:
+        """Whether nothing is kept of the picture that a page shows."""
+        session = self.of(name)
+        session.lost = session.picture is None
+        return session.lost
+
     def forget(self, name: str) -> None:
         with self._lock:
             self._sessions.pop(name, None)
@@ -97,6 +115,11 @@ class PageModel:
         self.pooling_scale = pooling_scale(model)
         self.sigma: float = processor.gaze_kwargs["sigma"]
         self.lead_seconds: float = processor.gaze_kwargs["lead"]
+        self._turns = ThreadPoolExecutor(1)
+
+    def in_turn(self, work: Callable[..., Result], *inputs: Any) -> Result:
+        """What takes time or memory: one at a time of all visitors, in the order in which they asked."""
+        return self._turns.submit(work, *inputs).result()
 
     def image_bank(self, session: Session) -> ImageBank:
         """The embeddings of the session's picture, encoded once.
@@ -104,38 +127,47 @@ class PageModel:
         Raises:
             UserError: there is no picture yet.
         """
-        if session.picture is None:
-            raise UserError("Choose an image first.")
+        picture = session.shown()
         if session.image is None:
-            with inference(self.model):
-                pixels = self.processor(images=[session.picture.image])["pixel_values"]
-                session.image = ImageBank(
-                    {IMAGE_ID: 0}, *image_embeddings(self.model, pixels, [IMAGE_ID]), self.pooling_scale
-                )
+            pooled = self.in_turn(self._encode_picture, picture)
+            session.image = ImageBank({IMAGE_ID: 0}, *pooled, self.pooling_scale)
         return session.image
+
+    def _encode_picture(self, picture: Picture) -> tuple[Tensor, Tensor | None]:
+        with inference(self.model):
+            pixels = self.processor(images=[picture.image])["pixel_values"]
+            return image_embeddings(self.model, pixels, [IMAGE_ID])
 
     def text_bank(self, session: Session, sentences: Sequence[str]) -> TextBank:
         """The embeddings of `sentences`; those that the session has had before are not encoded again.
+
+        The others have their turns between one's batches.
 
         Raises:
             UserError: it took too long; what was encoded until then is kept.
         """
         distinct = list(dict.fromkeys(sentences))
         new = [text for text in distinct if text not in session.sentences]
-        end = time.monotonic() + MAX_SECONDS
+        took_seconds = 0.0
         # of similar length together, so that little is padded
         for batch in batches(sorted(new, key=len), SENTENCES_AT_ONCE):
-            if time.monotonic() > end:
+            if took_seconds > MAX_SECONDS:
                 raise UserError(f"The sentences took more than {MAX_SECONDS:.0f} seconds; try fewer.")
-            with inference(self.model):
-                encoded = text_embeddings(self.model, self.processor, batch)
+            encoded, seconds = self.in_turn(self._encode_texts, batch)
             session.sentences |= zip(batch, encoded, strict=True)
+            took_seconds += seconds
         embeddings = torch.stack([session.sentences[text] for text in distinct])
         for text in distinct:
             session.sentences.move_to_end(text)
         while len(session.sentences) > max(MAX_SENTENCES_KEPT, len(distinct)):
             session.sentences.popitem(last=False)
         return TextBank({text: place for place, text in enumerate(distinct)}, embeddings)
+
+    def _encode_texts(self, texts: Sequence[str]) -> tuple[Tensor, float]:
+        """Embeddings, and the seconds that they took."""
+        begun = time.monotonic()
+        with inference(self.model):
+            return text_embeddings(self.model, self.processor, texts), time.monotonic() - begun
 
     def cut(self, sentences: Sequence[str]) -> list[bool]:
         """Whether each of the sentences is longer than the model reads."""

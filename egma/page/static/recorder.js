@@ -3,7 +3,8 @@
 egma.kinds.recorder = (root, { picture, trigger }) => {
   const { make, Stage, seconds } = egma;
   const TRAIL = 60; // samples
-  let [value, running, started, pointer, samples, sentences, saved] = [null, false, 0, null, empty(), [], false];
+  const [KEPT, KEPT_EVERY] = ["egma-recording ", 300]; // of backups' names; samples
+  let [value, running, started, pointer, samples, sentences, saved, key] = [null, false, 0, null, empty(), [], false, ""];
 
   const stage = new Stage("Radiograph: move the pointer to where you look", { class: "egma-recorded" }, true);
   const begin = make("button", { type: "button", class: "egma-main", onclick: () => egma.mayLose("Another one begins") && start() }, "Start");
@@ -20,12 +21,13 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   const [reader, patient] = ["Reader (optional)", "Patient, pseudonymous (optional)"].map((title) =>
     make("input", { type: "text", maxlength: 60, "aria-label": title, placeholder: title }));
   const result = make("div", { class: "egma-result", "aria-live": "polite" });
+  const left = make("div", { class: "egma-note" });
   const steps = make("ol", { class: "egma-note" },
     make("li", {}, "Start, and keep the pointer on the picture where you look."),
     make("li", {}, "Type a sentence, or speak it, and press Enter when it ends. What you spoke can be written later."),
     make("li", {}, "Finish: the trace becomes a reading, its source named tracker/mouse, to download."));
   root.append(make("div", { class: "egma-split" }, make("div", { class: "egma-stage-column" }, stage.element),
-    make("div", { class: "egma-side" }, steps, make("div", { class: "egma-controls" }, begin, done, finish, discard, clock),
+    make("div", { class: "egma-side" }, left, steps, make("div", { class: "egma-controls" }, begin, done, finish, discard, clock),
       text, list, make("div", { class: "egma-controls" }, reader, patient), result)));
 
   function empty() {
@@ -42,7 +44,7 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
 
   function start() {
     reset();
-    [running, started] = [true, performance.now()];
+    [running, started, key] = [true, performance.now(), KEPT + new Date().toLocaleString()];
     buttons();
     text.focus({ preventScroll: true }); // what is disabled takes no focus
     requestAnimationFrame(sample);
@@ -55,6 +57,7 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
       samples.x.push(Number(pointer[0].toFixed(5)));  // short: a request holds 2 MiB
       samples.y.push(Number(pointer[1].toFixed(5)));
       samples.time.push(Number(now().toFixed(4)));
+      if (samples.time.length % KEPT_EVERY === 0) keep();
     }
     clock.textContent = `${seconds(now())}, ${sentences.length} sentences`;
     stage.render(picture());
@@ -82,6 +85,7 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
     sentences.push({ text: text.value.trim(), start_seconds: from, end_seconds: now() });
     text.value = "";
     text.focus({ preventScroll: true });
+    keep();
     showSentences();
   }
 
@@ -95,6 +99,7 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
 
   function edit(sentence, words) {
     sentence.text = words;
+    keep();
     if (!result.childElementCount) return;
     saved = false;
     result.replaceChildren(make("p", {}, "Changed since: press Finish again for the files."));
@@ -104,13 +109,15 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   function send() {
     if (text.value.trim() && running) endSentence();
     running = false;
+    keep();
     buttons();
     stage.render(picture());
     trigger("finish", { samples, sentences, reader_id: reader.value.trim(), subject_id: patient.value.trim() });
   }
 
   function reset() {
-    [running, samples, sentences, saved] = [false, empty(), [], false];
+    localStorage.removeItem(key);
+    [key, running, samples, sentences, saved] = ["", false, empty(), [], false];
     [clock.textContent, text.value] = ["", ""];
     result.replaceChildren();
     showSentences();
@@ -123,6 +130,35 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
     [done.disabled, text.disabled] = [!running, !running];
     finish.disabled = !sentences.length && !running;
     discard.disabled = !running && !samples.x.length;
+    offer();
+  }
+
+  // --- what is not downloaded yet lies in this browser, and is offered again after a reload ---
+
+  function keep() {
+    try {
+      localStorage.setItem(key, JSON.stringify({ picture: value.picture, samples, sentences, names: [reader.value, patient.value] }));
+    } catch {
+      left.textContent = "This browser has no room for a backup of the recording: download it before you leave.";
+    }
+  }
+
+  function offer() {
+    const names = Object.keys(localStorage).filter((name) => name.startsWith(KEPT) && name !== key);
+    left.replaceChildren(...names.map((name) => {
+      const kept = JSON.parse(localStorage.getItem(name));
+      const another = running || kept.picture !== value?.picture;
+      return make("p", {}, `A recording of ${name.slice(KEPT.length)} was not downloaded${another ? "; it can be restored over its own picture" : ""}. `,
+        make("button", { type: "button", disabled: another, onclick: () => egma.mayLose("Another one comes") && restore(name, kept) }, "Restore"),
+        make("button", { type: "button", onclick: () => offer(localStorage.removeItem(name)) }, "Discard it"));
+    }));
+  }
+
+  function restore(name, kept) {
+    reset();
+    [key, samples, sentences, [reader.value, patient.value]] = [name, kept.samples, kept.sentences, kept.names];
+    if (!sentences.length) sentences.push({ text: "", start_seconds: 0, end_seconds: samples.time.at(-1) });
+    showSentences();
   }
 
   // --- what came of it ---
@@ -136,6 +172,7 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
     const wordless = sentences.length - reading.sentences.length;
     const save = () => {
       saved = true;
+      localStorage.removeItem(key);
       buttons();
     };
     result.replaceChildren(

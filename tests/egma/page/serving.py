@@ -27,10 +27,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(handlers: Handlers, uploads: Path, patch: pytest.MonkeyPatch, door: Door = Door()) -> Iterator[Any]:  # noqa: B008
+def served(
+    handlers: Handlers,
+    uploads: Path,
+    patch: pytest.MonkeyPatch,
+    door: Door = Door(),  # noqa: B008
+    port: int | None = None,
+) -> Iterator[Any]:
     """The page with its address as `local_url`; what is uploaded goes to the folder `uploads`, and is `uploads`."""
     patch.setenv("GRADIO_TEMP_DIR", str(uploads))
-    port = free_port()
+    port = port or free_port()
     page = build_page(handlers, "About this page")
     with answering(page, "127.0.0.1", port, door, uploads) as page.uploads:
         page.local_url = f"http://127.0.0.1:{port}/"

@@ -38,7 +38,8 @@ async def behind(scope: Any, receive: Any, send: Any) -> None:
 
 def asked(method: str, path: str, door: Door = DOOR, waiting: Uploads | None = None, **request: Any) -> httpx.Response:
     async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(Guard(behind, door, waiting or Uploads(Path(tempfile.gettempdir()))))
+        uploads = waiting or Uploads(Path(tempfile.gettempdir()))
+        transport = httpx.ASGITransport(Guard(behind, door, uploads, {"slept"}.__contains__))
         async with httpx.AsyncClient(transport=transport, base_url=HERE) as client:
             return await client.request(method, path, **request)
 
@@ -199,6 +200,14 @@ def test_a_call_that_is_none_of_the_page_gets_no_further(body: bytes, status: in
     assert time.perf_counter() - began < 2
 
 
+@pytest.mark.parametrize(
+    ("name", "is_shown", "status"), [("slept", True, 409), ("slept", False, 200), ("awake", True, 200), ([], True, 200)]
+)
+def test_a_page_that_shows_what_is_not_held_is_asked_for_it(name: object, is_shown: bool, status: int) -> None:
+    call = {"data": [], "session_hash": name}
+    assert asked("POST", JOIN, json=call, headers={"x-egma-shown": "yes"} if is_shown else {}).status_code == status
+
+
 @given(
     st.recursive(
         st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
@@ -303,7 +312,7 @@ def test_an_upload_that_breaks_off_leaves_no_name(waiting: Uploads) -> None:
     async def send(message: Any) -> None:
         answers.append(message)
 
-    asyncio.run(Guard(behind, DOOR, waiting)(scope, receive, send))
+    asyncio.run(Guard(behind, DOOR, waiting, bool)(scope, receive, send))
     assert answers == [] and list(waiting.folder.iterdir()) == []
     with waiting.place("", MAX_BYTES_A_VISITOR):  # and holds no room
         pass

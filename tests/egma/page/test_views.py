@@ -362,6 +362,20 @@ def test_sessions_are_apart_and_the_oldest_make_room(monkeypatch: pytest.MonkeyP
     assert sessions.of("a") is not first
 
 
+def test_a_page_whose_picture_is_gone_is_told_so_and_not_that_it_chose_none(session: Session, model: PageModel) -> None:
+    sessions = Sessions()
+    with pytest.raises(UserError, match="Choose an image first"):
+        model.image_bank(sessions.of("a"))
+    assert sessions.has_lost("a") and sessions.has_lost("")
+    with pytest.raises(UserError, match=r"no longer has your picture.*is kept"):
+        model.image_bank(sessions.of("a"))
+    assert session.picture is not None
+    sessions.of("a").show(session.picture)
+    assert not sessions.has_lost("a")
+    sessions.of("a").last_used_seconds -= 4000
+    assert sessions.has_lost("a")
+
+
 @pytest.mark.parametrize("name", [None, ""])
 def test_requests_without_a_name_share_nothing(name: str | None) -> None:
     sessions = Sessions()
