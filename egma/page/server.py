@@ -40,9 +40,8 @@ def answering(page: gr.Blocks, host: str, port: int, door: Door, folder: Path) -
         FastAPI(openapi_url=None), page, "/", root_path=door.root_path or None, **launch_options()
     )
     page.is_running = page.has_launched = True
-    server = uvicorn.Server(
-        uvicorn.Config(Guard(GZipMiddleware(app), door, uploads, page.has_lost), host, port, **OPTIONS)
-    )
+    guard = Guard(GZipMiddleware(app), door, uploads, getattr(page, "has_lost"))  # noqa: B009
+    server = uvicorn.Server(uvicorn.Config(guard, host, port, **OPTIONS))
     threads = [threading.Thread(target=server.run), threading.Thread(target=_sweep, args=(uploads, ended))]
     for thread in threads:
         thread.start()
