@@ -7,6 +7,7 @@ decides (`dataset_scripts/images/dicom.py`); of what both read, the pixels are e
 
 import io
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,11 @@ def is_dicom(path: Path) -> bool:
         return file.read(PREAMBLE_BYTES + 4)[PREAMBLE_BYTES:] == b"DICM"
 
 
-def read_dicom(path: Path, max_pixels: int) -> Image.Image:
+def read_dicom(path: Path, check_size: Callable[[int, int, int], None]) -> Image.Image:
     """The picture, mode L, by rescale and first window (PS3.3 C.11.1, C.11.2.1.2, C.11.2.1.3); MONOCHROME1 inverted.
 
     Raises:
-        ValueError: pydicom is not installed; the picture is not plain, or has more than `max_pixels` pixels.
+        ValueError: pydicom is not installed; the picture is not plain; what `check_size` raises.
         Exception: any, on a damaged file.
     """
     try:
@@ -56,8 +57,7 @@ def read_dicom(path: Path, max_pixels: int) -> Image.Image:
     header = dcmread(io.BytesIO(content), specific_tags=list(ELEMENTS))
     for name, expected in KINDS.items():
         _require(name, header.get(name) or None, expected)
-    if header.Rows * header.Columns > max_pixels:
-        raise ValueError(f"{header.Columns} x {header.Rows} pixels; at most {max_pixels:,} are read")
+    check_size(header.Columns, header.Rows, 1)
     is_jpeg = syntax == JPEG_BASELINE
     packed = get_frame(header.PixelData, 0, number_of_frames=1) if is_jpeg else header.PixelData
     stored = _stored(header, packed, is_jpeg)

@@ -49,7 +49,7 @@ def as_picture(image: Any, input_data_format: Any = None, do_convert_rgb: bool |
         do_convert_rgb: False leaves RGBA as it is, four channels.
 
     Raises:
-        ValueError: none of these, or more than 8 bits a channel: which value is white is the corpus's to say.
+        ValueError: none of these, too large, or over 8 bits a channel: which value is white is the corpus's to say.
     """
     if isinstance(image, str | Path):
         return _opened(image, do_convert_rgb)
@@ -57,6 +57,7 @@ def as_picture(image: Any, input_data_format: Any = None, do_convert_rgb: bool |
         image = _from_array(_array(image), input_data_format)
     if not isinstance(image, Image.Image):
         raise ValueError(f"expected a picture (a path, PIL, an array or a tensor), got {type(image).__name__}")
+    _check_size(*image.size, len(image.getbands()))
     if image.mode in ("L", "RGB") and image.format is None and not image.info:
         return image
     _check_bits(image)
@@ -71,7 +72,7 @@ def _opened(source: str | Path, do_convert_rgb: bool | None) -> Image.Image:
     try:
         content = _content(source)
         if isinstance(content, Path) and is_dicom(content):
-            return read_dicom(content, MAX_PIXELS)
+            return as_picture(read_dicom(content, _check_size))
         with Image.open(content) as image:
             return as_picture(image, do_convert_rgb=do_convert_rgb)
     except Exception as error:  # a damaged file makes the decoders fail in any way
@@ -84,6 +85,15 @@ def _content(source: str | Path) -> Path | io.BytesIO:
         with urlopen(text, timeout=ADDRESS_SECONDS) as answer:
             return io.BytesIO(answer.read())
     return io.BytesIO(base64.b64decode(text.partition(",")[2])) if text.startswith("data:image/") else Path(source)
+
+
+def _check_size(width: int, height: int, channels: int) -> None:
+    pixels = width * height
+    if pixels > MAX_PIXELS or pixels * channels > MAX_PIXEL_BYTES or max(width, height) > MAX_SIDE:
+        raise ValueError(
+            f"{width:,} x {height:,} pixels of {channels} channels; at most {MAX_PIXELS:,} are read, "
+            f"{MAX_PIXEL_BYTES:,} with all channels, and {MAX_SIDE:,} a side"
+        )
 
 
 def _check_bits(image: Image.Image) -> None:

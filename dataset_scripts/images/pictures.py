@@ -11,9 +11,9 @@ from PIL import ExifTags, Image, ImageOps
 
 from dataset_scripts.images.dicom import is_dicom, read_dicom
 from dataset_scripts.ledger import Dropped, Impossible, Ledger
+from dataset_scripts.schema import oversize
 
 FORMATS = ("JPEG", "PNG")
-MAX_PIXELS = 64_000_000
 PNG_COLOURS = {"L": 0, "RGB": 2}
 DECODED_SIDES = 2  # the least size, of the final one, that a JPEG is decoded at
 _EIGHT_BIT = ("1", "L", "LA", "P", "RGB", "RGBA")
@@ -28,7 +28,7 @@ class EncodedImage(NamedTuple):
     height: int
 
 
-def encode_image(path: Path, long_side: int, ledger: Ledger, max_pixels: int | None = None) -> EncodedImage:
+def encode_image(path: Path, long_side: int, ledger: Ledger) -> EncodedImage:
     """Decode a JPEG, PNG or DICOM, shrink it to `long_side` pixels at most (never enlarge), encode it as PNG.
 
     A JPEG of four times that size or more is decoded at a half, a quarter or an eighth, never below twice the final
@@ -36,16 +36,12 @@ def encode_image(path: Path, long_side: int, ledger: Ledger, max_pixels: int | N
     L and RGB stay what they are, a palette becomes RGB, transparency is put on black (an opaque alpha changes no
     value), 16 bits of a grey PNG become 8 by the picture's own range (noted in the ledger).
 
-    Args:
-        max_pixels: refuse a larger picture before it is decoded; None: MAX_PIXELS.
-
     Raises:
         Dropped: missing, no JPEG, PNG or DICOM, too large, truncated, in another mode (CMYK, YCbCr, 16 bits a channel,
             ...), or of a single grey value or colour.
         Impossible: DICOM, and pydicom is not installed.
         OSError: the file cannot be read.
     """
-    max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
     try:
         if not path.is_file():
             raise Dropped("image_missing", path.name)
@@ -54,12 +50,11 @@ def encode_image(path: Path, long_side: int, ledger: Ledger, max_pixels: int | N
     except OSError:  # a name that is too long
         raise Dropped("image_missing", path.name[:80]) from None
     try:
-        if is_dicom(path):
-            picture = _whole(read_dicom(path, max_pixels, ledger))
-        else:
-            picture = _read_picture(path, long_side, ledger, max_pixels)
+        picture = _whole(read_dicom(path, ledger)) if is_dicom(path) else _read_picture(path, long_side, ledger)
     except (Dropped, Impossible, MemoryError):
         raise
+    except Image.DecompressionBombError:  # Pillow's own limit, which is higher
+        raise Dropped("image_too_large", path.name) from None
     except Exception as error:  # a damaged file makes the decoders fail in any way
         if isinstance(error, OSError) and error.errno:  # the file itself could not be read
             raise
@@ -83,11 +78,11 @@ def _whole(image: Image.Image) -> _Picture:
     return _Picture(image, (0, 0, image.width, image.height), image.width, image.height)
 
 
-def _read_picture(path: Path, long_side: int, ledger: Ledger, max_pixels: int) -> _Picture:
+def _read_picture(path: Path, long_side: int, ledger: Ledger) -> _Picture:
     with Image.open(path, formats=FORMATS) as picture:
         width, height = picture.size
-        if width * height > max_pixels:
-            raise Dropped("image_too_large", f"{path.name}, {width} x {height} pixels")
+        if said := oversize(width, height, len(picture.getbands())):
+            raise Dropped("image_too_large", f"{path.name}, {said}")
         if picture.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in picture.tile):
             raise Dropped("image_16_bits_of_several_channels", path.name)  # of which Pillow drops the lower 8
         drafted = None
@@ -120,10 +115,13 @@ def _on_black(image: Image.Image) -> Image.Image:
 
 
 def _own_range(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, dtype=np.float64)
-    low, high = values.min(), values.max()
-    scaled = (values - low) * (255 / max(high - low, 1))
-    return Image.fromarray(np.round(scaled).astype(np.uint8))
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    # in parts, as the numbers in between take eight times the picture
+    parts = [
+        np.round((part - low) * (255 / max(high - low, 1))).astype(np.uint8) for part in np.array_split(values, 64)
+    ]
+    return Image.fromarray(np.concatenate(parts))
 
 
 def _png(picture: _Picture, long_side: int) -> bytes:

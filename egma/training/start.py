@@ -3,17 +3,17 @@
 from collections import Counter
 from typing import Any
 
-import datasets
 import numpy as np
 from datasets import Dataset
 from tokenizers import normalizers, pre_tokenizers
 from transformers import AutoImageProcessor, AutoTokenizer, BaseImageProcessor, BertTokenizer, set_seed
 from transformers.utils import logging
 
-from dataset_scripts.schema import UserError
+from dataset_scripts.schema import UserError, naming
 from egma.inference.models import LOADING_ERRORS, load_whole_model, require_findable
 from egma.training.arguments import TrainingSettings
 from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
+from modeling_egma.pictures_egma import as_picture
 from modeling_egma.towers_egma import check_patches
 
 logger = logging.get_logger(__name__)
@@ -110,8 +110,11 @@ def _from_config(settings: TrainingSettings, rows: Dataset) -> tuple[EgmaModel, 
 def grey_statistics(rows: Dataset) -> tuple[float, float]:
     """Mean and standard deviation of the grey values, from 0 to 1, of evenly spaced images of the split."""
     chosen = np.unique(np.linspace(0, len(rows) - 1, num=min(len(rows), STATISTICS_IMAGES)).astype(int))
-    images = rows.select(chosen).select_columns(["image"]).cast_column("image", datasets.Image(mode="L"))
-    grey = np.concatenate([np.asarray(row["image"]).ravel() for row in images]) / 255
+    images, greys = rows.select_columns(["image"]), []
+    for place in chosen.tolist():
+        with naming(f"row {place} of the training split"):
+            greys.append(np.asarray(as_picture(images[place]["image"]).convert("L")).ravel())
+    grey = np.concatenate(greys) / 255
     return round(float(grey.mean()), 4), max(round(float(grey.std()), 4), SMALLEST_DEVIATION)
 
 
