@@ -1,6 +1,7 @@
 """The model and processor that a run starts from."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ logger = logging.get_logger(__name__)
 
 STATISTICS_IMAGES = 200
 SMALLEST_DEVIATION = 0.01
+NAME_READINGS = 5
 # of the image processor that a vision backbone was trained with; the frame is ours
 TOWER_PREPROCESSING = ("image_mean", "image_std", "resample", "do_normalize", "rescale_factor")
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -124,20 +126,31 @@ def train_tokenizer(rows: Dataset, vocabulary_size: int, max_length: int) -> Ber
     Raises:
         UserError: there is no text to learn from.
     """
-    texts = [sentence["text"] for report in rows.select_columns(["sentences"]) for sentence in report["sentences"]]
-    if not texts:
+    reports = [[one["text"] for one in row["sentences"]] for row in rows.select_columns(["sentences"])]
+    if not any(reports):
         raise UserError("the training split has no sentence; a new text encoder has nothing to learn words from")
-    return BertTokenizer(vocab=_vocabulary(texts, vocabulary_size), model_max_length=max_length)
+    return BertTokenizer(vocab=_vocabulary(reports, vocabulary_size), model_max_length=max_length)
 
 
-def _vocabulary(texts: list[str], size: int) -> dict[str, int]:
+def _vocabulary(reports: Sequence[Sequence[str]], size: int) -> dict[str, int]:
     """The characters that occur, so that any word of them can be spelled, then the most frequent words.
 
+    A word that may be somebody's name or number is none of them: in fewer than NAME_READINGS readings, and never
+    written in small letters.
     The library's WordPiece learner breaks ties by the order of a hash map: two runs would differ.
     """
-    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    counts = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    splitter, counts, readings, small = pre_tokenizers.BertPreTokenizer(), Counter[str](), Counter[str](), set[str]()
+    lowered, cased = (normalizers.BertNormalizer(lowercase=one, strip_accents=True) for one in (True, False))
+    for report in reports:
+        words, written = (
+            [word for text in report for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
+            for normalizer in (lowered, cased)
+        )
+        counts.update(words)
+        readings.update(set(words))
+        small.update(word for word in written if word.islower() and word.isalpha())
     characters = sorted({character for word in counts for character in word})
-    words = sorted(counts, key=lambda word: (-counts[word], word))
+    known = (word for word in counts if word in small or readings[word] >= NAME_READINGS)
+    words = sorted(known, key=lambda word: (-counts[word], word))
     entries = dict.fromkeys([*SPECIAL_TOKENS, *characters, *(f"##{one}" for one in characters), *words])
     return {entry: index for index, entry in enumerate(list(entries)[:size])}
