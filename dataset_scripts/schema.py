@@ -120,12 +120,10 @@ class Reading(TypedDict):
 
 def oversize(width: int, height: int, channels: int) -> str:
     """What is too large about a picture that is not decoded yet, "" if nothing is."""
-    size = f"{width:,} x {height:,} pixels"
-    if width * height > MAX_PIXELS:
-        return f"{size}; at most {MAX_PIXELS:,} are read"
-    if width * height * channels > MAX_PIXEL_BYTES:
-        return f"{size} of {channels} channels; with as many, at most {MAX_PIXEL_BYTES // channels:,} are read"
-    return f"{size}; at most {MAX_SIDE:,} a side are read" if max(width, height) > MAX_SIDE else ""
+    most = min(MAX_PIXELS, MAX_PIXEL_BYTES // channels)
+    if width * height <= most and max(width, height) <= MAX_SIDE:
+        return ""
+    return f"{width:,} x {height:,} pixels of {channels} channels; at most {most:,}, and {MAX_SIDE:,} a side, are read"
 
 
 class GuardedImage(Image):

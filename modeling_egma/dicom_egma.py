@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-PREAMBLE_BYTES, MOST_BYTES, MOST_ITEMS = 128, 1 << 27, 10_000
+MOST_BYTES, MOST_ITEMS = 1 << 27, 10_000
 SYNTAXES = (JPEG_BASELINE := "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
 LEAST_SHOWN = 16 / 255  # of the output range; a window that leaves less of it to a picture is a wrong one
 KINDS: dict[str, tuple[Any, ...]] = {
@@ -34,7 +34,7 @@ ELEMENTS += ("RescaleSlope", "RescaleIntercept", "PresentationLUTShape")
 def is_dicom(path: Path) -> bool:
     """Whether the file's bytes say that it is DICOM, whatever its name."""
     with path.open("rb") as file:
-        return file.read(PREAMBLE_BYTES + 4)[PREAMBLE_BYTES:] == b"DICM"
+        return file.read(132)[128:] == b"DICM"
 
 
 def read_dicom(path: Path, check_size: Callable[[int, int, int], None]) -> Image.Image:
@@ -58,9 +58,8 @@ def read_dicom(path: Path, check_size: Callable[[int, int, int], None]) -> Image
     for name, expected in KINDS.items():
         _require(name, header.get(name) or None, expected)
     check_size(header.Columns, header.Rows, 1)
-    is_jpeg = syntax == JPEG_BASELINE
-    packed = get_frame(header.PixelData, 0, number_of_frames=1) if is_jpeg else header.PixelData
-    stored = _stored(header, packed, is_jpeg)
+    jpeg = get_frame(header.PixelData, 0, number_of_frames=1) if syntax == JPEG_BASELINE else None
+    stored = _stored(header, jpeg)
     low, high = int(stored.min()), int(stored.max())
     return Image.fromarray(_greys(header, np.arange(low, high + 1))[stored.astype(np.int32) - low])
 
@@ -71,17 +70,17 @@ def _require(name: str, found: Any, expected: tuple[Any, ...]) -> None:
         raise ValueError(f"{name} of the DICOM file is {str(found)[:60]}, expected {said}: `egma build` may read it")
 
 
-def _stored(header: Any, packed: bytes, is_jpeg: bool) -> np.ndarray:
+def _stored(header: Any, jpeg: bytes | None) -> np.ndarray:
     """The values (rows, columns) as they are stored; what contradicts the header is refused."""
     size, bits, is_signed = (header.Rows, header.Columns), header.BitsStored, header.PixelRepresentation
-    if is_jpeg:
-        with Image.open(io.BytesIO(packed), formats=("JPEG",)) as picture:
+    if jpeg is not None:
+        with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as picture:
             _require("the size of the picture", picture.size[::-1], (size,))
             _require("the mode of the picture", picture.mode, ("L",))
             stored = np.asarray(picture)
     else:
         kind = np.dtype(f"<{'i' if is_signed else 'u'}{header.BitsAllocated // 8}")
-        stored = np.frombuffer(packed, kind, count=math.prod(size)).reshape(size)
+        stored = np.frombuffer(header.PixelData, kind, count=math.prod(size)).reshape(size)
     _require("HighBit", header.get("HighBit"), (bits - 1, None))
     ends = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if is_signed else (0, 2**bits - 1)
     if not ends[0] <= stored.min() <= stored.max() <= ends[1]:

@@ -88,12 +88,9 @@ def _content(source: str | Path) -> Path | io.BytesIO:
 
 
 def _check_size(width: int, height: int, channels: int) -> None:
-    pixels = width * height
-    if pixels > MAX_PIXELS or pixels * channels > MAX_PIXEL_BYTES or max(width, height) > MAX_SIDE:
-        raise ValueError(
-            f"{width:,} x {height:,} pixels of {channels} channels; at most {MAX_PIXELS:,} are read, "
-            f"{MAX_PIXEL_BYTES:,} with all channels, and {MAX_SIDE:,} a side"
-        )
+    if width * height > (most := min(MAX_PIXELS, MAX_PIXEL_BYTES // channels)) or max(width, height) > MAX_SIDE:
+        said = f"{width:,} x {height:,} pixels of {channels} channels"
+        raise ValueError(f"{said}; at most {most:,}, and {MAX_SIDE:,} a side, are read")
 
 
 def _check_bits(image: Image.Image) -> None:

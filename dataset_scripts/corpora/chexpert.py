@@ -221,7 +221,6 @@ class _Table:
         return ChexpertRow(self.name, index + 1, path, bool(path and self._is_repeated[index]), cells)
 
     def patients(self) -> list[str]:
-        """Of every row, "" where its path is not understood."""
         return [path.split("/")[1] if path else "" for path in self._paths.to_pylist()]
 
 
