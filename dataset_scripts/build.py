@@ -155,7 +155,7 @@ def build(
         corpus: a key of `CORPORA`.
         image_size: the long side of the stored images in pixels, at most.
         num_proc: processes that read and resize; what is written does not depend on it.
-        limit: stop after so many kept readings.
+        limit: stop after so many kept readings, of all splits in turn where the corpus tells them beforehand.
         seed: of the splits that are hashed, where the source has none.
         max_loss: the share of readings that may be lost, and of the kept ones that may have lost their gaze.
         merge: convert nothing, every range was converted by `convert_share`.
@@ -169,6 +169,7 @@ def build(
             then the report stays, and the same conversion with a larger share ends at once.
     """
     options, plan = _planned(corpus, source, output, image_size, seed, **corpus_flags)
+    plan = plan if limit is None else plan.in_turn()
     generated = options.generated or plan.generated
     is_free = plan.redistributable or generated
     terms = GENERATED_TERMS if options.generated else plan.terms
@@ -411,7 +412,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, help="new or empty folder to write")
     parser.add_argument("--image-size", type=_positive, default=512, help="long side of the stored images, pixels")
     parser.add_argument("--num-proc", type=_positive, default=1, help="processes that read and resize")
-    parser.add_argument("--limit", type=_positive, help="stop after so many readings")
+    parser.add_argument("--limit", type=_positive, help="stop after so many readings, of all splits in turn")
     parser.add_argument("--seed", type=int, default=0, help="of the splits, where the source has none")
     parser.add_argument("--max-loss", type=_share, default=MAX_LOSS, help="of readings or gaze, from 0 to 1")
     shards = parser.add_mutually_exclusive_group()

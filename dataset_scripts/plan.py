@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
@@ -65,7 +66,8 @@ class Plan:
     `convert` and the units travel to other processes, so both must be picklable. `reading_tables` are the tables of
     which one row is one reading; `terms` is the card's paragraph on licence and redistribution, `redistributable` says
     whether anyone may pass the rows on, `generated` that no patient is behind any of them. `facts` are printed and go
-    into the report by their names. `shared` is what was counted while the units were made.
+    into the report by their names. `shared` is what was counted while the units were made. `groups`: of every unit the
+    split, or the table that is one, where that is known before it is converted.
     """
 
     units: Sequence[Any]
@@ -77,6 +79,14 @@ class Plan:
     generated: bool = False
     facts: Mapping[str, str | int] = field(default_factory=dict)
     shared: Ledger = field(default_factory=Ledger)
+    groups: Sequence[str | None] = ()
+
+    def in_turn(self) -> "Plan":
+        """One unit of each group after the other, so that the first readings are of every split."""
+        members = [[place for place, one in enumerate(self.groups) if one == group] for group in set(self.groups)]
+        turns = zip_longest(*sorted(members))
+        order = [place for turn in turns for place in turn if place is not None] or range(len(self.units))
+        return replace(self, units=LazyUnits(range(len(order)), lambda place: self.units[order[place]]))
 
 
 def attempt(table: str, where: str, build: Callable[[Ledger], tuple[Split, Reading]]) -> Outcome:

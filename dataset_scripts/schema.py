@@ -6,13 +6,17 @@ recording's clock. What a corpus does not know is null, never a made-up value.
 """
 
 import hashlib
+import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image, List, NamedSplit, Value, config
+from PIL import Image as Pillow
 
 from dataset_scripts.identity import stamp
 
@@ -22,11 +26,22 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 PRESENT, ABSENT, UNCERTAIN = 1, 0, -1
 SCHEMA_VERSION, VERSION_KEY = 2, b"egma_schema_version"  # the key is of the Parquet files; version 1 has none
 NEW_COLUMNS = ("sex", "age_years")  # since version 2; null in a corpus that was written before
+# of a picture before it is decoded, at every door; `modeling_egma.pictures_egma` has the same, as it imports nothing
+MAX_PIXELS, MAX_PIXEL_BYTES, MAX_SIDE = 32_000_000, 96_000_000, 8192
 GENERATED_PREFIX = "phantom/"  # of the source of a reading without a patient
 
 
 class UserError(ValueError):
     """A mistake in the user's input: a program prints its one sentence and exits with code 2."""
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Where a value is refused, say whose it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{what}: {error}") from None
 
 
 class Sentence(TypedDict):
@@ -103,11 +118,41 @@ class Reading(TypedDict):
     boxes: list[Box]
 
 
+def oversize(width: int, height: int, channels: int) -> str:
+    """What is too large about a picture that is not decoded yet, "" if nothing is."""
+    most = min(MAX_PIXELS, MAX_PIXEL_BYTES // channels)
+    if width * height <= most and max(width, height) <= MAX_SIDE:
+        return ""
+    return f"{width:,} x {height:,} pixels of {channels} channels; at most {most:,}, and {MAX_SIDE:,} a side, are read"
+
+
+class GuardedImage(Image):
+    """The pictures of a corpus, refused where they are too large or damaged; to `datasets` its own kind."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Image) and (self.mode, self.decode) == (other.mode, other.decode)
+
+    def decode_example(self, value: Any, token_per_repo_id: Any = None) -> Pillow.Image:
+        """A row's picture.
+
+        Raises:
+            UserError: it is too large, or cannot be decoded.
+        """
+        try:
+            with Pillow.open(io.BytesIO(value["bytes"]) if value["bytes"] else value["path"]) as header:
+                said = oversize(*header.size, len(header.getbands()))
+            if not said:
+                return super().decode_example(value, token_per_repo_id)
+        except Exception as error:  # a damaged file makes the decoders fail in any way
+            said = f"{type(error).__name__} {error}"[:200]
+        raise UserError(f"the picture cannot be read: {said}")
+
+
 def _features() -> Features:
     string, number = Value("string"), Value("float64")
     return Features(
         {
-            "image": Image(),
+            "image": GuardedImage(),
             "image_id": string,
             "study_id": string,
             "subject_id": string,
@@ -212,6 +257,8 @@ def load_readings(directory: str | Path, split: Split, needs_images: bool = True
     cache = Path(config.HF_DATASETS_CACHE) / f"egma-{stamps[:16]}"
     rows = Dataset.from_parquet([str(path) for path in files], split=NamedSplit(split), cache_dir=str(cache))
     assert isinstance(rows, Dataset)
+    if "image" in rows.column_names:
+        rows = rows.cast_column("image", FEATURES["image"])
     rows = with_new_columns(rows)
     missing = [name for name in FEATURES if name not in rows.column_names]
     if missing:

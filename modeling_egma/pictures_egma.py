@@ -11,7 +11,11 @@ import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from .dicom_egma import is_dicom, read_dicom
+
 ADDRESS_SECONDS = 30
+# of a picture as it is decoded, and of the square that its frame is made of
+MAX_PIXELS, MAX_PIXEL_BYTES, MAX_SIDE = 32_000_000, 96_000_000, 8192
 EIGHT_BIT_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP")
 EIGHT_BIT_MODES = ("L", "LA", "RGB", "RGBA", "P", "PA", "1")
 CHANNEL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -38,13 +42,14 @@ def as_picture(image: Any, input_data_format: Any = None, do_convert_rgb: bool |
     """The picture as L or RGB: upright by its EXIF tag, what is transparent on black.
 
     Args:
-        image: a path, an address, a `data:image/` string, a PIL picture, or an array or tensor: (H, W), (H, W, C) or
-            (C, H, W) of 1 to 4 channels (grey, grey and alpha, RGB, RGBA); bool, uint8, or floats from 0 to 1.
+        image: a path (of plain DICOM too: `dicom_egma`), an address, a `data:image/` string, a PIL picture, or an
+            array or tensor: (H, W), (H, W, C) or (C, H, W) of 1 to 4 channels (grey, grey and alpha, RGB, RGBA); bool,
+            uint8, or floats from 0 to 1.
         input_data_format: `"channels_first"` or `"channels_last"`, needed where the shape fits both.
         do_convert_rgb: False leaves RGBA as it is, four channels.
 
     Raises:
-        ValueError: none of these, or more than 8 bits a channel: which value is white is the corpus's to say.
+        ValueError: none of these, too large, or over 8 bits a channel: which value is white is the corpus's to say.
     """
     if isinstance(image, str | Path):
         return _opened(image, do_convert_rgb)
@@ -52,6 +57,7 @@ def as_picture(image: Any, input_data_format: Any = None, do_convert_rgb: bool |
         image = _from_array(_array(image), input_data_format)
     if not isinstance(image, Image.Image):
         raise ValueError(f"expected a picture (a path, PIL, an array or a tensor), got {type(image).__name__}")
+    _check_size(*image.size, len(image.getbands()))
     if image.mode in ("L", "RGB") and image.format is None and not image.info:
         return image
     _check_bits(image)
@@ -64,10 +70,13 @@ def as_picture(image: Any, input_data_format: Any = None, do_convert_rgb: bool |
 
 def _opened(source: str | Path, do_convert_rgb: bool | None) -> Image.Image:
     try:
-        with Image.open(_content(source)) as image:
+        content = _content(source)
+        if isinstance(content, Path) and is_dicom(content):
+            return as_picture(read_dicom(content, _check_size))
+        with Image.open(content) as image:
             return as_picture(image, do_convert_rgb=do_convert_rgb)
     except Exception as error:  # a damaged file makes the decoders fail in any way
-        raise ValueError(f"{str(source)[:200]}: {error}; expected a picture, JPEG or PNG") from None
+        raise ValueError(f"{str(source)[:200]}: {error}; expected a picture, JPEG, PNG or DICOM") from None
 
 
 def _content(source: str | Path) -> Path | io.BytesIO:
@@ -76,6 +85,12 @@ def _content(source: str | Path) -> Path | io.BytesIO:
         with urlopen(text, timeout=ADDRESS_SECONDS) as answer:
             return io.BytesIO(answer.read())
     return io.BytesIO(base64.b64decode(text.partition(",")[2])) if text.startswith("data:image/") else Path(source)
+
+
+def _check_size(width: int, height: int, channels: int) -> None:
+    if width * height > (most := min(MAX_PIXELS, MAX_PIXEL_BYTES // channels)) or max(width, height) > MAX_SIDE:
+        said = f"{width:,} x {height:,} pixels of {channels} channels"
+        raise ValueError(f"{said}; at most {most:,}, and {MAX_SIDE:,} a side, are read")
 
 
 def _check_bits(image: Image.Image) -> None:

@@ -48,7 +48,8 @@ def plan(source: Path, options: Options) -> Plan:
             kept.append(unit._replace(is_repeated=name in seen))
         seen.add(name)
     convert = partial(nih.convert_row, root=source, of=ANNOTATIONS, options=options)
-    return Plan(kept, convert, "images", (ANNOTATIONS.table,), nih.TERMS, shared=shared)
+    groups = [unit.listed_in for unit in kept]
+    return Plan(kept, convert, "images", (ANNOTATIONS.table,), nih.TERMS, shared=shared, groups=groups)
 
 
 def _files(source: Path) -> list[Path]:

@@ -125,6 +125,7 @@ def plan(source: Path, options: Options) -> Plan:
         reading_tables=tuple(table.name for table in tables),
         terms=TERMS,
         shared=counted,
+        groups=[_split(table.name, patient, options) for table in tables for patient in table.patients()],
         facts={"labels from": ", ".join(names), "label files that are not read": unread},
     )
 
@@ -219,8 +220,8 @@ class _Table:
         path: str = self._paths[index].as_py()
         return ChexpertRow(self.name, index + 1, path, bool(path and self._is_repeated[index]), cells)
 
-    def patients(self) -> set[str]:
-        return {path.split("/")[1] for path in self._paths.to_pylist() if path}
+    def patients(self) -> list[str]:
+        return [path.split("/")[1] if path else "" for path in self._paths.to_pylist()]
 
 
 def _drawn(path: Path, classes: Sequence[str], seed: int, shared: Ledger) -> list[SampledRow]:
@@ -275,10 +276,12 @@ def _reading(row: ChexpertRow, layout: Layout, options: Options, ledger: Ledger)
     findings = _findings(row, ledger)
     if not findings:
         raise Dropped("no_label")
-    patient = row.path.split("/")[1]
-    is_train = row.table != VALID_TABLE
-    split: Split = hashed_split(patient, options.seed, 1 - HELD_OUT, HELD_OUT) if is_train else "test"
+    split = _split(row.table, row.path.split("/")[1], options)
     return split, _picture_reading("chexpert", row, findings, layout, options, ledger)
+
+
+def _split(table: str, patient: str, options: Options) -> Split:
+    return "test" if table == VALID_TABLE else hashed_split(patient, options.seed, 1 - HELD_OUT, HELD_OUT)
 
 
 def _picture_reading(

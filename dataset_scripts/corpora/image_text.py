@@ -60,13 +60,15 @@ def plan(source: Path, options: Options) -> Plan:
         raise UserError(f"{path}: column file_name missing; it has {', '.join(sorted(columns))}")
     if not columns.intersection(CONTENT_COLUMNS):
         raise UserError(f"{path}: expected at least one of the columns {', '.join(CONTENT_COLUMNS)}; it has none")
+    splits = _splits(cells, path, options)
     return Plan(
-        units=list(map(MetadataRow, range(1, len(cells) + 1), cells, _splits(cells, path, options))),
+        units=list(map(MetadataRow, range(1, len(cells) + 1), cells, splits)),
         convert=partial(convert_row, source=source, table=path.name, vocabulary=_vocabulary(cells), options=options),
         unit_name="images",
         reading_tables=(path.name,),
         terms=TERMS,
         shared=shared,
+        groups=splits,
     )
 
 

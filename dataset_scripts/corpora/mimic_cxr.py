@@ -63,6 +63,7 @@ def plan(source: Path, options: Options) -> Plan:
         reading_tables=(METADATA_TABLE,),
         terms=TERMS,
         shared=shared,
+        groups=joined["split"].to_pylist() if "split" in joined.column_names else (),
     )
 
 

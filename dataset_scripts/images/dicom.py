@@ -24,6 +24,7 @@ from PIL import Image
 
 from dataset_scripts.images.depth import Depth, depth_of
 from dataset_scripts.ledger import Dropped, Impossible, Ledger
+from dataset_scripts.schema import oversize
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -46,6 +47,8 @@ _DECODERS = {  # of compressed pictures: the plug-in of pydicom, and the package
     "1.2.840.10008.1.2.4.91": ("pylibjpeg", "pylibjpeg-openjpeg"),
     _RLE: ("pydicom", "pydicom"),
 }
+# markers of JPEG and JPEG-LS that a frame's size follows (ITU-T T.81 B.1.1.3, T.87 C.1.1)
+_FRAME_STARTS = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7)
 _RLE_HEADER_BYTES, _RLE_SEGMENTS = 64, 15
 _NEEDED = (
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
@@ -56,7 +59,7 @@ _NEEDED = (
 )
 LEAST_SHOWN = 16 / 255  # of the output range; a window or table that leaves less of it to a picture is a wrong one
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+IntArray = npt.NDArray[np.signedinteger[Any]]
 
 
 def is_dicom(path: Path) -> bool:
@@ -93,9 +96,7 @@ def person_in(path: Path) -> Person:
             raise Dropped("patient_not_readable", f"{path.name}: {type(error).__name__}") from None
 
 
-def read_dicom(
-    path: Path, max_pixels: int, ledger: Ledger, with_depth: bool = False
-) -> tuple[Image.Image, Depth | None]:
+def read_dicom(path: Path, ledger: Ledger, with_depth: bool = False) -> tuple[Image.Image, Depth | None]:
     """The picture in a DICOM file, mode L or RGB, and if asked for its depth, where that is more than 8 bits of grey.
 
     Raises:
@@ -114,20 +115,20 @@ def read_dicom(
         raise Dropped("image_too_large", f"{path.name}, more than {MAX_FILE_BYTES} bytes")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about what pydicom tolerates
-        return _picture(path, max_pixels, ledger, with_depth)
+        return _picture(path, ledger, with_depth)
 
 
-def _picture(path: Path, max_pixels: int, ledger: Ledger, with_depth: bool) -> tuple[Image.Image, Depth | None]:
+def _picture(path: Path, ledger: Ledger, with_depth: bool) -> tuple[Image.Image, Depth | None]:
     from pydicom.pixels.utils import pixel_array
 
     header = _parse(path)
-    _check(header, path.name, max_pixels)
+    _check(header, path.name)
     is_grey = header.SamplesPerPixel == 1
     plugin = _decoder(header, path.name)
     decoded = pixel_array(header, decoding_plugin=plugin, correct_unused_bits=not is_grey)
     if not is_grey:
         return Image.fromarray(decoded), None
-    stored, is_padding = _stored(header, decoded.astype(np.int64), path.name, ledger)
+    stored, is_padding = _stored(header, decoded.astype(np.int32), path.name, ledger)
     if is_padding.all():
         raise Dropped("image_of_one_grey_level", f"{path.name}: padding only")
     low, high = int(stored[~is_padding].min()), int(stored[~is_padding].max())
@@ -173,14 +174,14 @@ def _require_few_items(content: bytes, name: str) -> None:
         )
 
 
-def _check(header: "Dataset", name: str, max_pixels: int) -> None:
+def _check(header: "Dataset", name: str) -> None:
     """Refuse what is not shown, before anything is decoded."""
     if "PixelData" not in header:
         raise Dropped("dicom_without_picture", name)
     if int(header.get("NumberOfFrames") or 1) != 1:
         raise Dropped("dicom_several_frames", f"{name}, {header.NumberOfFrames} frames")
-    if header.Rows * header.Columns > max_pixels:
-        raise Dropped("image_too_large", f"{name}, {header.Columns} x {header.Rows} pixels")
+    if said := oversize(header.Columns, header.Rows, header.SamplesPerPixel):
+        raise Dropped("image_too_large", f"{name}, {said}")
     kind, bits = str(header.PhotometricInterpretation), header.BitsAllocated
     # DX pairs them (PS3.3 C.8.11.3.1.2); where they disagree, so do the viewers
     if (kind, shape := header.get("PresentationLUTShape")) in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):
@@ -206,7 +207,24 @@ def _decoder(header: "Dataset", name: str) -> str:
         raise Dropped("dicom_decoder_missing", f"{name}: {syntax.name} needs the package {package}")
     if syntax == _RLE:
         _check_rle(header, name)
+    elif (coded := _coded_size(header)) != (header.Columns, header.Rows):
+        raise Dropped("image_not_decodable", f"{name}: {coded[0]} x {coded[1]} pixels, other than its header says")
     return plugin
+
+
+def _coded_size(header: "Dataset") -> tuple[int, int]:
+    """Width and height that a compressed picture says of itself, which its decoder makes room for."""
+    from pydicom.encaps import get_frame
+
+    frame = get_frame(header.PixelData, 0, number_of_frames=1)
+    if frame[:2] != b"\xff\xd8":
+        with Image.open(io.BytesIO(frame), formats=("JPEG2000",)) as picture:
+            return picture.size
+    place = 2
+    while frame[place + 1] not in _FRAME_STARTS:  # past the end, IndexError
+        place += 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
+    height, width = struct.unpack_from(">HH", frame, place + 5)
+    return width, height
 
 
 def _check_rle(header: "Dataset", name: str) -> None:

@@ -12,9 +12,9 @@ from PIL import ExifTags, Image, ImageOps
 from dataset_scripts.images.depth import HIGHEST, Depth, sixteen_bits
 from dataset_scripts.images.dicom import is_dicom, read_dicom
 from dataset_scripts.ledger import Dropped, Impossible, Ledger
+from dataset_scripts.schema import oversize
 
 FORMATS = ("JPEG", "PNG")
-MAX_PIXELS = 64_000_000
 PNG_COLOURS = {"L": 0, "RGB": 2}
 DECODED_SIDES = 2  # the least size, of the final one, that a JPEG is decoded at
 _EIGHT_BIT = ("1", "L", "LA", "P", "RGB", "RGBA")
@@ -33,9 +33,7 @@ class EncodedImage(NamedTuple):
     depth: Depth | None = None
 
 
-def encode_image(
-    path: Path, long_side: int, ledger: Ledger, max_pixels: int | None = None, with_depth: bool = False
-) -> EncodedImage:
+def encode_image(path: Path, long_side: int, ledger: Ledger, with_depth: bool = False) -> EncodedImage:
     """Decode a JPEG, PNG or DICOM, shrink it to `long_side` pixels at most (never enlarge), encode it as PNG.
 
     A JPEG of four times that size or more is decoded at a half, a quarter or an eighth, never below twice the final
@@ -44,7 +42,6 @@ def encode_image(
     value), 16 bits of a grey PNG become 8 by the picture's own range (noted in the ledger).
 
     Args:
-        max_pixels: refuse a larger picture before it is decoded; None: MAX_PIXELS.
         with_depth: keep what greys of more than 8 bits are, too.
 
     Raises:
@@ -53,7 +50,6 @@ def encode_image(
         Impossible: DICOM, and pydicom is not installed.
         OSError: the file cannot be read.
     """
-    max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
     try:
         if not path.is_file():
             raise Dropped("image_missing", path.name)
@@ -63,11 +59,13 @@ def encode_image(
         raise Dropped("image_missing", path.name[:80]) from None
     try:
         if is_dicom(path):
-            picture = _whole(*read_dicom(path, max_pixels, ledger, with_depth))
+            picture = _whole(*read_dicom(path, ledger, with_depth))
         else:
-            picture = _read_picture(path, long_side, ledger, max_pixels, with_depth)
+            picture = _read_picture(path, long_side, ledger, with_depth)
     except (Dropped, Impossible, MemoryError):
         raise
+    except Image.DecompressionBombError:  # Pillow's own limit, which is higher
+        raise Dropped("image_too_large", path.name) from None
     except Exception as error:  # a damaged file makes the decoders fail in any way
         if isinstance(error, OSError) and error.errno:  # the file itself could not be read
             raise
@@ -96,11 +94,11 @@ def _whole(image: Image.Image, depth: Depth | None = None) -> _Picture:
     return _Picture(image, (0, 0, image.width, image.height), image.width, image.height, depth)
 
 
-def _read_picture(path: Path, long_side: int, ledger: Ledger, max_pixels: int, with_depth: bool) -> _Picture:
+def _read_picture(path: Path, long_side: int, ledger: Ledger, with_depth: bool) -> _Picture:
     with Image.open(path, formats=FORMATS) as picture:
         width, height = picture.size
-        if width * height > max_pixels:
-            raise Dropped("image_too_large", f"{path.name}, {width} x {height} pixels")
+        if said := oversize(width, height, len(picture.getbands())):
+            raise Dropped("image_too_large", f"{path.name}, {said}")
         if picture.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in picture.tile):
             raise Dropped("image_16_bits_of_several_channels", path.name)  # of which Pillow drops the lower 8
         drafted = None
@@ -136,10 +134,13 @@ def _on_black(image: Image.Image) -> Image.Image:
 
 
 def _own_range(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, dtype=np.float64)
-    low, high = values.min(), values.max()
-    scaled = (values - low) * (255 / max(high - low, 1))
-    return Image.fromarray(np.round(scaled).astype(np.uint8))
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    # in parts, as the numbers in between take eight times the picture
+    parts = [
+        np.round((part - low) * (255 / max(high - low, 1))).astype(np.uint8) for part in np.array_split(values, 64)
+    ]
+    return Image.fromarray(np.concatenate(parts))
 
 
 def _png(picture: _Picture, long_side: int) -> bytes:

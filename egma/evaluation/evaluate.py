@@ -1,7 +1,7 @@
 """`evaluate_model`: all protocols on one split of a converted corpus, every image and sentence encoded once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def evaluate_model(
         bootstrap: draws of the intervals; 0 leaves them out.
         others: further models by name, evaluated on the same rows and compared with the first.
         caches: results of finished tasks, of the model under None and of the others by name.
-        figures: folder for the figures of the model.
+        figures: folder for the figures of the model; `fine_tuning` leaves its `classifier` beside it.
 
     Raises:
         UserError: what was asked for and the data or the prompts do not hold.
@@ -86,7 +86,7 @@ def evaluate_model(
         return Tasks(model, processor, corpus, chosen, named is not None, few, options, resampling, tasks)
 
     caches, generated = caches or {}, is_generated(data) if isinstance(data, str | Path) else None
-    own = programs(model, processor)
+    own = replace(programs(model, processor), output=figures and figures.parent)
     details = own.run(caches.get(None), asked=tasks is not None)
     if figures is not None:
         own.draw(details, figures, caches.get(None), bool(generated))

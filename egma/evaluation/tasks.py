@@ -97,6 +97,7 @@ class Tasks:
     options: Options
     bootstrap: PatientBootstrap
     tasks: Sequence[str] | None
+    output: Path | None = None
 
     def run(self, cache: TaskCache | None, asked: bool) -> dict[str, Any]:
         """Figures by task; a task that nobody asked for by name may be impossible, and then gives its reason."""
@@ -311,5 +312,5 @@ class Tasks:
         options = self.options
         return fine_tuning(
             self.model, self.processor, self.split_labels, self.split_rows, self.bootstrap, options.batch_size,
-            options.seed,
+            options.seed, self.output and self.output / "classifier",
         )  # fmt: skip

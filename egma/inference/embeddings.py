@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from dataset_scripts.schema import NEW_COLUMNS, Reading, UserError, with_new_columns
+from dataset_scripts.schema import NEW_COLUMNS, Reading, UserError, naming, with_new_columns
 from egma.inference.texts import distinct_texts, encode_blocks, length_blocks, text_inputs
 from modeling_egma.pictures_egma import as_picture
 
@@ -102,7 +102,10 @@ class Images:
 
     def pixels(self, ids: Iterable[str]) -> Tensor:
         """(B, 3, H, W) of the images, in their order."""
-        images = [as_picture(self.rows[self.place[image_id]]["image"]).convert("RGB") for image_id in ids]
+        images = []
+        for image_id in ids:
+            with naming(f"image '{image_id}'"):
+                images.append(as_picture(self.rows[self.place[image_id]]["image"]).convert("RGB"))
         return self.processor(images=images, return_tensors="pt")["pixel_values"]
 
 

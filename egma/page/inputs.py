@@ -20,14 +20,13 @@ from dataset_scripts.gaze.tracker_gaze import read_gaze
 from dataset_scripts.images.depth import HIGHEST, Depth
 from dataset_scripts.images.dicom import is_dicom
 from dataset_scripts.images.pictures import FORMATS, encode_image
-from dataset_scripts.ledger import Dropped, Impossible, Ledger
-from dataset_scripts.schema import Box, Finding, Reading, Recording, Sentence, UserError
+from dataset_scripts.ledger import Impossible, Ledger
+from dataset_scripts.schema import Box, Finding, Reading, Recording, Sentence, UserError, oversize
 from dataset_scripts.speech.sentences import split_sentences
 from dataset_scripts.speech.transcripts import read_transcript
 from egma.page.safety import require_flat
 from modeling_egma.pictures_egma import as_picture
 
-MAX_PIXELS, MAX_PIXEL_BYTES = 32_000_000, 96_000_000
 UNITS = HIGHEST / 255  # 16-bit greys in one of 8 bits
 SHOWN_SIDE = 1024  # pixels of the long side, as shown and as encoded
 MAX_SENTENCES, MAX_SENTENCE_CHARACTERS = 24, 400
@@ -87,7 +86,7 @@ def open_picture(path: Path) -> Picture:
     if not is_dicom(path):
         _check_header(path)
     try:
-        encoded = encode_image(path, SHOWN_SIDE, Ledger(), MAX_PIXELS, with_depth=True)
+        encoded = encode_image(path, SHOWN_SIDE, Ledger(), with_depth=True)
     except Impossible:  # its message names a path, and is for the command line
         raise UserError("DICOM cannot be read here: pydicom is missing (pip install -e '.[dicom]').") from None
     depth = None if encoded.depth is None else _deep_picture(encoded.depth)
@@ -104,21 +103,13 @@ def _deep_picture(depth: Depth) -> DeepPicture:
 def _check_header(path: Path) -> None:
     try:
         with Image.open(path, formats=FORMATS) as picture:
-            width, height = picture.size
-            pages, channels = getattr(picture, "n_frames", 1), len(picture.getbands())
+            said, pages = oversize(*picture.size, len(picture.getbands())), getattr(picture, "n_frames", 1)
     except UnidentifiedImageError:
         raise UserError("The file is no PNG, JPEG or DICOM picture.") from None
-    except Image.DecompressionBombError:  # Pillow's own limit, of four times as many
-        raise Dropped("image_too_large") from None
-    except Exception:  # a damaged file makes the decoders fail in any way
-        raise Dropped("image_not_decodable") from None
-    if width * height > MAX_PIXELS:
-        raise UserError(f"The picture has {width:,} x {height:,} pixels; at most {MAX_PIXELS:,} are read.")
-    if width * height * channels > MAX_PIXEL_BYTES:
-        raise UserError(
-            f"The picture has {width:,} x {height:,} pixels of {channels} channels; with as many, at most "
-            f"{MAX_PIXEL_BYTES // channels:,} are read."
-        )
+    except Exception:  # which whoever decodes it says
+        return
+    if said:
+        raise UserError(f"The picture has {said}.")
     if pages > 1:
         raise UserError(f"The picture has {pages} pages; expected one.")
 

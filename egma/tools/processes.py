@@ -68,16 +68,8 @@ def training(
     data: Path, run: Path, presets: Sequence[str], gaze_ratio: float, seed: int, max_steps: int | None = None
 ) -> Stage:
     """A training as a user starts it, on one process."""
-    launch: tuple[object, ...] = (
-        "-m",
-        "accelerate.commands.launch",
-        "--quiet",
-        "--num_processes",
-        1,
-        "--num_machines",
-        1,
-    )
-    launch += ("--mixed_precision", "no", "--dynamo_backend", "no", "-m", "egma.programs.train")
+    launch: tuple[object, ...] = ("-m", "accelerate.commands.launch", "--quiet", "--num_processes", 1)
+    launch += ("--num_machines", 1, "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "egma.programs.train")
     launch += ("--config", ",".join(presets), "--data", data, "--output_dir", run)
     launch += ("--gaze_ratio", gaze_ratio, "--seed", seed, *(() if max_steps is None else ("--max_steps", max_steps)))
     made_of = program_identity(*TRAINING_SOURCES, *map(Path, presets)), corpus_identity(data)
@@ -135,10 +127,9 @@ def run_stages(output: Path, stages: Sequence[Stage], workers: int | None = None
                 _check_ended(stage, ended.process, logs)
                 record[stage.title]["seconds"] = round(time.monotonic() - ended.started, 1)
                 _write_record(output, record)
-                left = (
-                    (time.monotonic() - begun) / (total - len(waiting) - len(running)) * (len(waiting) + len(running))
-                )
-                rest = f"; {len(waiting) + len(running)} to go, about {left / 60:.0f} min" if waiting or running else ""
+                to_go = len(waiting) + len(running)
+                left = (time.monotonic() - begun) / (total - to_go) * to_go
+                rest = f"; {to_go} to go, about {left / 60:.0f} min" if to_go else ""
                 print(f"{stage.title}: {record[stage.title]['seconds']:.0f} s{rest}", flush=True)
     finally:
         for one in running.values():

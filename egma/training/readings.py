@@ -11,10 +11,13 @@ import pyarrow as pa
 import torch
 from datasets import Dataset
 from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.data import DataLoader
 
+from dataset_scripts.schema import GuardedImage, naming
 from egma.training.arguments import TrainingSettings
 from egma.training.sampling import gaze_subset
+from modeling_egma.pictures_egma import as_picture
 
 COLUMNS = ["sentences", "fixations", "reading_id"]
 # beside a GPU there is work for as many; without one the model wants the cores
@@ -55,7 +58,7 @@ class RowReader(torch.utils.data.Dataset[dict[str, Any]]):
         values = {name: table[name].to_pylist() for name in columns if name != "fixations"}
         values["fixations"] = _recordings(table["fixations"])
         if "image" in values:
-            values["image"] = [datasets.Image().decode_example(image) for image in values["image"]]
+            values["image"] = list(map(_picture, values["image"], values["reading_id"]))
         rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
         return [row if self.keeps(i, row) else row | {"fixations": None} for i, row in zip(indices, rows, strict=True)]
 
@@ -89,6 +92,11 @@ class Readings(RowReader):
 
     def keeps(self, index: int, row: dict[str, Any]) -> bool:
         return bool(self.keeps_gaze[index])
+
+
+def _picture(image: Any, name: str) -> Image.Image:
+    with naming(f"reading '{name}'"):
+        return as_picture(GuardedImage().decode_example(image))
 
 
 def _recordings(column: pa.ChunkedArray) -> list[Mapping[str, Any] | None]:

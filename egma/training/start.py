@@ -1,25 +1,27 @@
 """The model and processor that a run starts from."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-import datasets
 import numpy as np
 from datasets import Dataset
 from tokenizers import normalizers, pre_tokenizers
 from transformers import AutoImageProcessor, AutoTokenizer, BaseImageProcessor, BertTokenizer, set_seed
 from transformers.utils import logging
 
-from dataset_scripts.schema import UserError
+from dataset_scripts.schema import UserError, naming
 from egma.inference.models import LOADING_ERRORS, load_whole_model, require_findable
 from egma.training.arguments import TrainingSettings
 from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
+from modeling_egma.pictures_egma import as_picture
 from modeling_egma.towers_egma import check_patches
 
 logger = logging.get_logger(__name__)
 
 STATISTICS_IMAGES = 200
 SMALLEST_DEVIATION = 0.01
+NAME_READINGS = 5
 # of the image processor that a vision backbone was trained with; the frame is ours
 TOWER_PREPROCESSING = ("image_mean", "image_std", "resample", "do_normalize", "rescale_factor")
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -110,8 +112,11 @@ def _from_config(settings: TrainingSettings, rows: Dataset) -> tuple[EgmaModel, 
 def grey_statistics(rows: Dataset) -> tuple[float, float]:
     """Mean and standard deviation of the grey values, from 0 to 1, of evenly spaced images of the split."""
     chosen = np.unique(np.linspace(0, len(rows) - 1, num=min(len(rows), STATISTICS_IMAGES)).astype(int))
-    images = rows.select(chosen).select_columns(["image"]).cast_column("image", datasets.Image(mode="L"))
-    grey = np.concatenate([np.asarray(row["image"]).ravel() for row in images]) / 255
+    images, greys = rows.select_columns(["image"]), []
+    for place in chosen.tolist():
+        with naming(f"row {place} of the training split"):
+            greys.append(np.asarray(as_picture(images[place]["image"]).convert("L")).ravel())
+    grey = np.concatenate(greys) / 255
     return round(float(grey.mean()), 4), max(round(float(grey.std()), 4), SMALLEST_DEVIATION)
 
 
@@ -121,20 +126,31 @@ def train_tokenizer(rows: Dataset, vocabulary_size: int, max_length: int) -> Ber
     Raises:
         UserError: there is no text to learn from.
     """
-    texts = [sentence["text"] for report in rows.select_columns(["sentences"]) for sentence in report["sentences"]]
-    if not texts:
+    reports = [[one["text"] for one in row["sentences"]] for row in rows.select_columns(["sentences"])]
+    if not any(reports):
         raise UserError("the training split has no sentence; a new text encoder has nothing to learn words from")
-    return BertTokenizer(vocab=_vocabulary(texts, vocabulary_size), model_max_length=max_length)
+    return BertTokenizer(vocab=_vocabulary(reports, vocabulary_size), model_max_length=max_length)
 
 
-def _vocabulary(texts: list[str], size: int) -> dict[str, int]:
+def _vocabulary(reports: Sequence[Sequence[str]], size: int) -> dict[str, int]:
     """The characters that occur, so that any word of them can be spelled, then the most frequent words.
 
+    A word that may be somebody's name or number is none of them: in fewer than NAME_READINGS readings, and never
+    written in small letters.
     The library's WordPiece learner breaks ties by the order of a hash map: two runs would differ.
     """
-    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    counts = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    splitter, counts, readings, small = pre_tokenizers.BertPreTokenizer(), Counter[str](), Counter[str](), set[str]()
+    lowered, cased = (normalizers.BertNormalizer(lowercase=one, strip_accents=True) for one in (True, False))
+    for report in reports:
+        words, written = (
+            [word for text in report for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
+            for normalizer in (lowered, cased)
+        )
+        counts.update(words)
+        readings.update(set(words))
+        small.update(word for word in written if word.islower() and word.isalpha())
     characters = sorted({character for word in counts for character in word})
-    words = sorted(counts, key=lambda word: (-counts[word], word))
+    known = (word for word in counts if word in small or readings[word] >= NAME_READINGS)
+    words = sorted(known, key=lambda word: (-counts[word], word))
     entries = dict.fromkeys([*SPECIAL_TOKENS, *characters, *(f"##{one}" for one in characters), *words])
     return {entry: index for index, entry in enumerate(list(entries)[:size])}

@@ -81,6 +81,20 @@ def test_limit_stops_after_so_many_readings(pairs, tmp_path):
     assert report["limit"] == 5
 
 
+def test_a_limit_takes_all_splits_in_turn(tmp_path):
+    """The test readings come last in the table, as a public corpus has them."""
+    lines = ["file_name,text,split", *(f"{n}.png,x,{'train' if n < 20 else 'test'}" for n in range(22))]
+    source = image_text_folder(tmp_path / "raw", lines, {f"{n}.png": grey_picture(4, 4) for n in range(22)})
+    for limit, counts in ((4, {"train": 2, "test": 2}), (8, {"train": 6, "test": 2}), (30, {"train": 20, "test": 2})):
+        output = tmp_path / f"out-{limit}"
+        assert build.main(arguments("image_text", source, output, "--limit", str(limit))) == 0
+        report = json.loads((output / "conversion_report.json").read_text())
+        assert {split: found["readings"] for split, found in report["splits"].items()} == counts
+    whole = tmp_path / "whole"
+    assert build.main(arguments("image_text", source, whole)) == 0
+    assert {path.name for path in (whole / "data").iterdir()} >= {path.name for path in (output / "data").iterdir()}
+
+
 def test_existing_output_is_not_touched(pairs, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     assert build.main(arguments("image_text", pairs, tmp_path / "out")) == 0  # empty: fine

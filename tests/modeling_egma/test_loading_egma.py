@@ -129,6 +129,7 @@ def test_every_file_of_the_package_travels_with_the_weights(saved):
         "losses_egma.py",
         "matching_egma.py",
         "modeling_egma.py",
+        "dicom_egma.py",
         "pictures_egma.py",
         "pipeline_egma.py",
         "processing_egma.py",

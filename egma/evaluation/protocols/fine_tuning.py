@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -34,12 +35,14 @@ def fine_tuning(
     bootstrap: PatientBootstrap,
     batch_size: int,
     seed: int,
+    kept_in: Path | None = None,
 ) -> dict[str, Any]:
     """Encoder and head on each share of the training patients; the epoch is chosen on the validation split.
 
     Args:
         labels: of training, validation and test readings.
         rows: the same splits with their images.
+        kept_in: folder for the classifier of all training patients, with the processor; None: it is not kept.
 
     Raises:
         UserError: the model is no EGMA model.
@@ -64,6 +67,11 @@ def fine_tuning(
             if epoch - best_epoch >= PATIENCE_EPOCHS:
                 break
         classifier.load_state_dict(kept)
+        if kept_in is not None and len(places) == len(training.readings):
+            classifier.config.id2label = dict(enumerate(training.classes))
+            classifier.config.label2id = {name: place for place, name in enumerate(training.classes)}
+            for part in (classifier, cast(Any, processor)):
+                part.save_pretrained(kept_in)
         chosen = {"epoch": best_epoch, "validation_auroc": best}
         of_held, scores = (_scores(classifier, pixels[place], labels[place], batch_size) for place in (1, 2))
         return of_held, scores, chosen, untrained

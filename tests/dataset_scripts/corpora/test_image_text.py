@@ -179,7 +179,7 @@ def test_bad_image_is_dropped_and_named(tmp_path, name, reason):
 
 
 def test_picture_with_too_many_pixels_is_not_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr("dataset_scripts.images.pictures.MAX_PIXELS", 100)
+    monkeypatch.setattr("dataset_scripts.schema.MAX_PIXELS", 100)
     source = image_text_folder(tmp_path / "raw", ["file_name,text", "a.png,x"])
     with pytest.raises(UserError, match="image_too_large"):
         convert(source, tmp_path / "out")

@@ -102,7 +102,7 @@ def test_killed_again_and_again_it_still_ends(source, tmp_path, monkeypatch):
     assert attempt > 3 and files(tmp_path / "out") == files(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("limit", [7, 10])
+@pytest.mark.parametrize("limit", [8, 10])
 def test_limit_holds_over_an_interruption(source, tmp_path, monkeypatch, limit):
     convert(source, tmp_path / "whole", limit=limit)
     for step in (12, 20, 26):

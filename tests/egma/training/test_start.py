@@ -66,7 +66,7 @@ def test_vocabulary_is_the_same_every_time_and_spells_unknown_words() -> None:
     rows = rows_of([np.zeros((4, 4), np.uint8)] * 2, ["No pleural effusion.", "pleural thickening"])
     first, second = (train_tokenizer(rows, 100, 16) for _ in range(2))
     assert first.get_vocab() == second.get_vocab()
-    assert first.tokenize("No pleural effusion.") == ["no", "pleural", "effusion", "."]
+    assert first.tokenize("Pleural effusion.") == ["pleural", "effusion", "."]
     assert "[UNK]" not in first.tokenize("unseen help")
     assert first.model_max_length == 16
 
@@ -75,6 +75,22 @@ def test_vocabulary_keeps_the_most_frequent_words() -> None:
     rows = rows_of([np.zeros((4, 4), np.uint8)] * 3, ["ab ab ab", "ab ba", "ba aab"])
     assert set(train_tokenizer(rows, 11, 16).get_vocab()) >= {"a", "b", "##a", "##b", "ab", "ba"}
     assert "aab" not in train_tokenizer(rows, 11, 16).get_vocab()
+
+
+def test_a_rare_name_or_number_is_no_word_of_the_vocabulary() -> None:
+    texts = [
+        "Dr. Okonkwo called at 10:45 about 4711.",
+        "SMITH has an effusion.",
+        "Effusion on the left.",
+        "No Effusion.",
+    ]
+    texts += ["Seen by Meyer.", "Heart of normal size. Ümit Öz"] * 4 + ["No change, Kerley lines."] * 5 + ["seen"]
+    rows = rows_of([np.zeros((4, 4), np.uint8)] * len(texts), texts)
+    tokenizer = train_tokenizer(rows, 1000, 32)
+    words = set(tokenizer.get_vocab())
+    assert not words & {"okonkwo", "smith", "meyer", "4711", "45", "umit", "oz", "heart"}
+    assert words >= {"effusion", "seen", "no", "kerley", "normal", "an", "by"}
+    assert "[UNK]" not in tokenizer.tokenize("Okonkwo and Smith, 4711, Ümit Öz")
 
 
 def test_no_text_is_a_users_mistake() -> None:

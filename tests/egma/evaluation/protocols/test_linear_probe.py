@@ -1,5 +1,6 @@
 """The probe against scikit-learn used by hand, subsets of patients, splits that leak, and fine-tuning that learns."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import nn
+from transformers import AutoModelForImageClassification
 
 from dataset_scripts.corpora.chexpert import FIVE
 from dataset_scripts.schema import Finding, Reading, UserError
@@ -23,6 +25,7 @@ from egma.evaluation.protocols.linear_probe import (
     probe_labels,
 )
 from egma.evaluation.statistics.bootstrap import PatientBootstrap
+from egma.inference.embeddings import Images
 from modeling_egma import EgmaForImageClassification, EgmaModel, EgmaProcessor
 from tests.egma.evaluation.fakes import oracle, reading
 from tests.modeling_egma.tower_configs import config_of
@@ -116,19 +119,25 @@ def test_chexperts_uncertain_labels_follow_the_competition() -> None:
 
 
 def test_fine_tuning_learns_leaves_the_model_alone_and_is_the_same_twice(
-    tiny_model: EgmaModel, processor: EgmaProcessor
+    tiny_model: EgmaModel, processor: EgmaProcessor, tmp_path: Path
 ) -> None:
     labels = probe_labels(TRAIN, VALIDATION, TEST)
     before = {name: value.clone() for name, value in tiny_model.state_dict().items()}
     runs = [
-        fine_tuning(tiny_model, processor, labels, (TRAIN, VALIDATION, TEST), PatientBootstrap(TEST, 0), 8, seed=1)
-        for _ in range(2)
+        fine_tuning(tiny_model, processor, labels, (TRAIN, VALIDATION, TEST), PatientBootstrap(TEST, 0), 8, 1, kept_in)
+        for kept_in in (None, tmp_path / "kept")
     ]
     assert runs[0] == runs[1]
     whole = runs[0]["fractions"]["100 %"]
     assert whole["auroc_per_class"]["Edema"]["value"] > 0.95
     assert whole["decisions"]["figures"]["threshold_sensitivity"]["Edema"]["value"] > 0.9
     assert all(value.equal(before[name]) for name, value in tiny_model.state_dict().items())
+    kept = AutoModelForImageClassification.from_pretrained(tmp_path / "kept")
+    assert list(kept.config.id2label.values()) == list(labels[0].classes)
+    images = Images(EgmaProcessor.from_pretrained(tmp_path / "kept"), VALIDATION)
+    found = module.mean_auroc(labels[1], module._scores(kept, images, labels[1], 8))
+    assert found == pytest.approx(whole["validation_auroc"])
+    assert {"modeling_egma.py", "model.safetensors"} <= {path.name for path in (tmp_path / "kept").iterdir()}
     with pytest.raises(UserError, match="takes EGMA models"):
         fine_tuning(oracle([]), processor, labels, (TRAIN, VALIDATION, TEST), PatientBootstrap(TEST, 0), 8, seed=1)
 
