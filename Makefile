@@ -9,11 +9,15 @@ torch := $(shell sed -n '/^torch==/p' constraints.txt)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export GRADIO_ANALYTICS_ENABLED := False
 
-.PHONY: install demo test test-slow lint app licences audit release clean
+.PHONY: install demo sample test test-slow lint app licences audit release clean
 install: $(VENV)/installed
 
 demo: $(VENV)/installed
 	$(bin)/python demo.py
+
+# the model and the readings that travel with the package, anew
+sample: $(VENV)/installed-app
+	$(bin)/python -m egma.programs.sample
 
 test: lint
 	$(bin)/python -m pytest -n 2 --dist loadfile -m "not slow"
