@@ -6,11 +6,18 @@ from typing import Any
 
 import pytest
 
-from dataset_scripts.identity import model_identity
+from dataset_scripts.identity import corpus_identity, model_identity
 from dataset_scripts.schema import is_generated, load_readings
+from egma import SAMPLE_MODEL
+from egma.evaluation.reporting.report import HEADLINE_LABELS
 from egma.hub.push import stage_model
 from egma.inference.models import load_whole_model
-from egma.programs import sample
+from egma.programs import evaluate, sample
+from egma.programs.demo import train_and_evaluate
+from egma.study.evidence import FIGURES_OF
+from tests.test_sample import own_gaze
+
+TOLERANCE = 0.005  # of a figure of the same weights on the same readings
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -59,3 +66,29 @@ def test_the_readings_are_of_the_test_split_as_converted(small: Path) -> None:
     known = {row["reading_id"]: row for row in load_readings(small / "work" / "data", "test").to_list()}
     assert len(rows) == 4 and all(row == known[row["reading_id"]] for row in rows)
     assert is_generated(packed) and all(row["fixations"]["x"] for row in rows)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample's world drawn again, and a model trained and evaluated in it: some five minutes of two cores."""
+    folder = tmp_path_factory.mktemp("world")
+    train_and_evaluate(folder, ["egma"], 5500, None, seed=0)
+    return folder
+
+
+def test_the_packed_weights_earn_the_figures_of_their_card(world: Path, tmp_path: Path) -> None:
+    assert evaluate.main([SAMPLE_MODEL, "--data", str(world / "data"), "--output", str(tmp_path)]) == 0
+    found, known = read(tmp_path / "results.json"), read(Path(SAMPLE_MODEL) / "results.json")
+    same = corpus_identity(world / "data") == known["data"]["identity"]
+    changed = "model or evaluation" if same else "generator or conversion"
+    figures = [name for name in HEADLINE_LABELS if known[name] is not None]
+    assert {"zero_shot_auroc", "pointing_game", "gaze_nss"} <= {*figures}
+    for name in figures:
+        said = f"{name}: {found[name]}, in the card {known[name]}: {changed} changed, so `make sample`"
+        assert found[name] == pytest.approx(known[name], abs=TOLERANCE), said
+
+
+@pytest.mark.parametrize("figure", ["auroc", "pointing"])
+def test_a_model_trained_anew_is_within_the_spread_of_worlds(world: Path, figure: str) -> None:
+    low, high = own_gaze(figure)
+    assert low <= read(world / "evaluation" / "results.json")[FIGURES_OF[figure]] <= high
