@@ -9,15 +9,18 @@ torch := $(shell sed -n '/^torch==/p' constraints.txt)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export GRADIO_ANALYTICS_ENABLED := False
 
-.PHONY: install demo sample test test-slow lint app licences audit release clean
+.PHONY: install demo sample figures test test-slow lint app licences audit release clean
 install: $(VENV)/installed
 
 demo: $(VENV)/installed
 	$(bin)/python demo.py
 
-# the model and the readings that travel with the package, anew
+# the model and the readings that travel with the package, and the pictures of the docs, anew
 sample: $(VENV)/installed-app
 	$(bin)/python -m egma.programs.sample
+
+figures: $(VENV)/installed-dev
+	$(bin)/python docs/figures.py
 
 test: lint
 	$(bin)/python -m pytest -n 2 --dist loadfile -m "not slow"
