@@ -9,17 +9,32 @@ torch := $(shell sed -n '/^torch==/p' constraints.txt)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export GRADIO_ANALYTICS_ENABLED := False
 
-.PHONY: install demo test test-slow lint app licences audit release clean
+.PHONY: install demo sample figures test test-slow test-lowest lint app licences audit release clean
 install: $(VENV)/installed
 
 demo: $(VENV)/installed
 	$(bin)/python demo.py
+
+# the model and the readings that travel with the package, and the pictures of the docs, anew
+sample: $(VENV)/installed-app
+	$(bin)/python -m egma.programs.sample
+
+figures: $(VENV)/installed-dev
+	$(bin)/python docs/figures.py
 
 test: lint
 	$(bin)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/installed-dev
 	$(bin)/python -m pytest -n 2 --dist loadfile -m slow
+
+# what everything rests on, with the lowest versions that setup.cfg allows, torch excepted
+test-lowest:
+	$(MAKE) VENV=$(VENV)-lowest $(VENV)-lowest/torch
+	$(VENV)-lowest/bin/pip freeze | grep '^torch==' > $(VENV)-lowest/torch
+	$(VENV)-lowest/bin/pip install -q uv
+	$(VENV)-lowest/bin/uv pip install -q -p $(VENV)-lowest --resolution lowest-direct -c $(VENV)-lowest/torch -e '.[all,dev]'
+	$(VENV)-lowest/bin/python -m pytest -m "not slow" tests/test_*.py tests/modeling_egma/test_gaze_egma.py tests/egma/evaluation/metrics
 
 lint: $(VENV)/installed-dev
 	$(bin)/ruff check .
@@ -44,7 +59,7 @@ release: test test-slow licences
 	$(bin)/python -m build --outdir dist .
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit runs
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-lowest runs
 
 $(VENV)/torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)

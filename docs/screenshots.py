@@ -10,13 +10,14 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 IMAGES = Path(__file__).with_name("images")
+CHROMIUM = "/usr/bin/chromium"
 WIDTH, HEIGHT = 1280, 1240
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "color_scheme": "dark"}
 
 
 def main(url: str = "http://127.0.0.1:7860/") -> None:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         tab.goto(url)
         tab.wait_for_selector(".egma-lines button")

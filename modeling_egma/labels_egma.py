@@ -18,6 +18,8 @@ def classification_labels(labels: Tensor, logits: Tensor, problem_type: str | No
 
     Raises:
         ValueError: labels of another shape or range.
+    >>> classification_labels(torch.tensor([2, 0]), torch.zeros(2, 3), None)
+    (tensor([2, 0]), 'single_label_classification')
     """
     count = logits.shape[-1]
     several = labels.ndim == 2 or count == 1

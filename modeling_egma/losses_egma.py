@@ -1,7 +1,7 @@
 """The EGMA objective on embeddings: one implementation a term, for one process and for many.
 
 Source: Ma et al., "Eye-gaze Guided Multi-modal Alignment for Medical Representation Learning", NeurIPS 2024
-(arXiv 2403.12416), equations 1-9; `docs/method.md` settles what the paper leaves open, `docs/scaling.md` says how
+(arXiv 2403.12416), equations 1-9; `docs/method.md` settles what the paper leaves open, `docs/training.md` says how
 processes share it.
 
 Shapes and symbols, the same in every function:
@@ -104,6 +104,8 @@ def multi_label_cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor | Non
 
     Returns:
         (...).
+    >>> multi_label_cross_entropy(torch.zeros(3), torch.tensor([1, 0, 0])).exp()  # ln 3 and ln 2
+    tensor(6.)
     """
     positive = labels.bool()
     negative = ~positive
@@ -130,6 +132,9 @@ def late_interaction_logits(
     Returns:
         `zI` (B, R), the mean over patches of the best sentence, and `zT` (B, R), the mean over sentences of the best
         patch; rows are images. The columns of a report without a sentence are 0.
+    >>> late_interaction_logits(torch.eye(2)[:, None], torch.eye(2), torch.tensor([0, 1]), 10.0)[0]
+    tensor([[10.,  0.],
+            [ 0., 10.]])
     """
     patches, sentences = _at_least_float32(patches, sentences)
     reports = lay_out(sentence_to_image, len(patches) if num_reports is None else num_reports, patches.device)
@@ -151,6 +156,8 @@ def contrastive_alignment_loss(
     Args:
         report_ids: (B,), equal for reports of the same text, which then are not each other's negatives; None: the
             paper's diagonal, every other report is a negative.
+    >>> contrastive_alignment_loss(torch.eye(2)[:, None], torch.eye(2), torch.tensor([0, 1]), math.log(3)).exp()
+    tensor(1.3333)
     """
     own = _own(patches, sentences, sentence_to_image, None, None, logit_scale)
     joined = ONE_PROCESS.reports(own.reports, own.sentences, report_ids, None)
@@ -175,6 +182,9 @@ def gaze_alignment_loss(
 
     Returns:
         A scalar, the mean over the images that have gaze and a sentence.
+    >>> patches, rows, has_gaze = torch.eye(4), torch.tensor([0]), torch.tensor([True])  # half of ln 8 and of ln 2
+    >>> gaze_alignment_loss(patches[None], patches[:1], rows, patches[:1], has_gaze, 0.0).exp()
+    tensor(4.)
     """
     own = _own(patches, sentences, sentence_to_image, gaze_heatmaps, gaze_mask, logit_scale)
     return _mean(_gaze(own, threshold, sentence_weight))
@@ -199,6 +209,9 @@ def cross_modality_mapping_loss(
 
     Returns:
         A scalar, the mean over the images with two or more sentences.
+    >>> own, rows, has_gaze = torch.eye(2), torch.tensor([0, 0]), torch.tensor([True])  # each is rebuilt as itself
+    >>> cross_modality_mapping_loss(own[None], own, rows, own, has_gaze, 30.0).item() < 1e-9
+    True
     """
     own = _own(patches, sentences, sentence_to_image, gaze_heatmaps, gaze_mask, logit_scale)
     return _mean(_mapping(own, threshold, sentence_ids))
@@ -395,7 +408,10 @@ class CappedScale(torch.autograd.Function):
 
 
 def similarity_maps(patches: Tensor, sentences: Tensor) -> Tensor:
-    """Embeddings (B, P, D) and (N, D) -> cosines (B, N, G, G); see `EgmaModel.get_similarity_map`."""
+    """Embeddings (B, P, D) and (N, D) -> cosines (B, N, G, G); see `EgmaModel.get_similarity_map`.
+    >>> similarity_maps(torch.eye(4)[None], torch.eye(4)[:1]).tolist()
+    [[[[1.0, 0.0], [0.0, 0.0]]]]
+    """
     grid = grid_of(patches)
     maps = (sentences @ patches.mT).unflatten(-1, (grid, grid))
     if not torch.compiler.is_compiling() and not bool(maps.isfinite().all()):

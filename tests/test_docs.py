@@ -1,37 +1,40 @@
-"""Every command and every Python block of README and docs, as it stands, on generated data and a tiny model.
+"""Every command and every Python block of README and docs, as it stands, on generated data and small models.
 
-They run in a folder that holds what they name: raw corpora in small, `runs/demo/egma`, `radiograph.png`, and a
-`configs/phantom.yaml` of two steps, which goes before the package's. A command is run by the `main` of its program.
-A block under `<!-- not run: REASON -->` is not run; there are as many of them as EXEMPT says, and no more.
+They run in a folder that holds what they name (`docs_folder.py`): raw corpora in small, the package's sample for the
+demo's model, presets of two steps, which go before the package's, and for the models of the Hub tiny ones of the same
+names. A command is run by the `main` of its program, `egma app` as a page that answers. A block under
+`<!-- not run: REASON -->` is not run; there are as many of them as EXEMPT says, and no more.
 """
 
 import importlib
-import json
+import os
 import re
 import runpy
 import shlex
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from subprocess import PIPE
 from typing import NamedTuple
 
 import pytest
-import yaml
-from PIL import Image
 
-from dataset_scripts.phantom import write_phantom
 from egma.__main__ import COMMANDS
-from egma.tools.processes import CONFIGS, ROOT
-from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
-from tests.dataset_scripts import raw_trees as raw
-from tests.dataset_scripts.corpora import test_tracker as tracker
+from egma.tools.processes import ROOT
+from tests import docs_folder
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<kind>\w*)\n(?P<body>.*?)^```$", re.M | re.S)
 CELL = re.compile(r"^\|[^|\n]*\| `(?P<command>(?:egma|python -m) [^`\n]+)` \|", re.M)
+MOST_PAGES = 9
+OTHER_PAGES = ("CONTRIBUTING.md", "SECURITY.md", "docs/images/README.md", "docs/results/README.md")
 # blocks that are not run, by page; each says what it needs
 EXEMPT = {
-    **{"README.md": 4, "docs/evidence.md": 1, "docs/hub.md": 2, "docs/page.md": 4, "docs/papers.md": 3},
-    "docs/reproduce.md": 1,
+    **{"README.md": 2, "docs/evaluation.md": 1, "docs/evidence.md": 1, "docs/hub.md": 1, "docs/method.md": 2},
+    "docs/page.md": 1,
 }
 
 
@@ -51,7 +54,7 @@ class Block(NamedTuple):
 def blocks(page: Path) -> Iterator[Block]:
     text = page.read_text(encoding="utf-8")
     name = str(page.relative_to(ROOT))
-    if name == "README.md":
+    if page.name == "README.md":
         yield Block(name, "sh", "\n".join(found["command"] for found in CELL.finditer(text)), None)
     for found in BLOCK.finditer(text):
         yield Block(name, found["kind"], found["body"], found["reason"])
@@ -78,53 +81,50 @@ def test_no_command_hides_in_a_block_without_a_language() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for page in [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md"))]:
+    for page in [*PAGES, *(ROOT / name for name in OTHER_PAGES)]:
         for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
             assert link.startswith(("https://", "http://")) or (page.parent / link).exists(), (page.name, link)
 
 
-def test_every_page_is_in_the_index() -> None:
+def test_every_picture_is_in_the_list_of_those_that_one_command_makes() -> None:
+    """And none that nobody shows lies there."""
+    listed = (ROOT / "docs" / "images" / "README.md").read_text(encoding="utf-8")
+    shown = {Path(link).name for page in PAGES for link in re.findall(r"\]\(([^)\s]+\.png)\)", page.read_text())}
+    assert shown == {path.name for room in ("images", "evidence") for path in (ROOT / "docs" / room).glob("*.png")}
+    assert shown == set(re.findall(r"[\w-]+\.png", listed))
+
+
+def test_every_page_is_in_the_index_and_they_are_few() -> None:
+    assert len(PAGES) <= MOST_PAGES + 2  # the README, and the index
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     assert {page.name for page in PAGES[1:]} - {"README.md"} == set(re.findall(r"\]\(([\w.]+\.md)\)", index))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer, tiny_swin, tiny_bert) -> Path:
-    """What the commands name, before the first of them."""
-    here = tmp_path_factory.mktemp("docs")
-    write_phantom(here / "MIMIC_EYE", readings=72, seed=3)
-    raw.mimic_cxr_tree(here / "MIMIC_CXR_JPG")
-    write_phantom(here / "gaze", readings=24, seed=3, layout="reflacx")
-    (here / "REFLACX").symlink_to(next((here / "gaze").glob("reflacx-*/*")))
-    (here / "MIMIC_CXR").symlink_to(next((here / "gaze").glob("mimic-cxr-jpg/*")))
-    raw.image_text_folder(here / "FOLDER", ["file_name,text", "a.png,No effusion."])
-    rows = [f"r{n},a.png,gaze.csv,said.vtt,p{n}" for n in range(4)]
-    columns = "reading_id,image,gaze,transcript,subject_id"
-    for name in ("RECORDINGS", "my_recordings"):
-        tracker.folder(here / name, rows, columns)
-    table = ["Blick X [px],Blick Y [px],when (ms),lasts (ms),Bild", "25,10,500,250,a.png", "75.5,40,1000,500,a.png"]
-    tracker.folder(here / "other_recordings", rows, columns, {"gaze.csv": table})
-    (here / "MOUSE_RECORDINGS").mkdir()
-    for n in range(4):
-        raw.grey_picture(100, 80 + n).save(here / "MOUSE_RECORDINGS" / f"{n}.png")
-        reading = {
-            "source": "tracker/mouse", "reading_id": f"r{n}", "image": f"{n}.png", "subject_id": f"p{n}",
-            "sentences": [{"text": "No effusion.", "start_seconds": 0.0, "end_seconds": 2.0}],
-            "fixations": {"x": [0.3, 0.5], "y": [0.4, 0.4], "start": [0.2, 1.2], "duration": [0.5, 0.3]},
-        }  # fmt: skip
-        (here / "MOUSE_RECORDINGS" / f"{n}.json").write_text(json.dumps(reading))
-    small = yaml.safe_load((CONFIGS / "phantom.yaml").read_text())
-    small |= {"max_steps": 2, "evaluation_steps": 2, "batch_size": 8, "report_to": "none", "num_workers": 0}
-    (here / "configs").mkdir()
-    (here / "configs" / "phantom.yaml").write_text(yaml.safe_dump(small))
-    config = EgmaConfig(vision_config=tiny_swin.to_dict(), text_config=tiny_bert.to_dict(), projection_dim=12)
-    EgmaModel(config).save_pretrained(here / "runs" / "demo" / "egma")
-    EgmaProcessor.for_model(config, tokenizer).save_pretrained(here / "runs" / "demo" / "egma")
-    Image.linear_gradient("L").save(here / "radiograph.png")
-    return here
+def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer, tiny_swin) -> Path:
+    return docs_folder.make(tmp_path_factory.mktemp("docs"), tokenizer, tiny_swin)
+
+
+@contextmanager
+def page_of(words: list[str]) -> Iterator[None]:
+    """`egma app ...` while it answers; it ends, as by Ctrl-C, without a word of failure."""
+    command = [sys.executable, "-m", "egma", *words[1:]]
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=PIPE, text=True) as running:
+        assert running.stdout is not None
+        said = iter(running.stdout.readline, "")
+        assert any("the page answers on http://127.0.0.1:7860" in line for line in said)
+        try:
+            yield
+        finally:
+            running.send_signal(signal.SIGINT)
+            assert running.wait(60) == 0
 
 
 def run_command(words: list[str]) -> None:
+    if words[:2] == ["egma", "app"]:
+        with page_of(words):
+            return
+    words = ["python", *words[2:]] if words[:2] == ["accelerate", "launch"] else words
     if words[0] == "egma":
         module, words = COMMANDS[words[1]][0], words[2:]
     else:
@@ -143,7 +143,8 @@ def test_they_run_as_they_stand(page: str, folder: Path, monkeypatch: pytest.Mon
     # the table of README has its data first; a snippet may use what a later command makes
     for block in sorted((block for block in RUN if block.page == page), key=lambda block: block.kind != "sh"):
         if block.kind == "python":
-            exec(compile(block.body, page, "exec"), names)
+            with page_of(["egma", "app"]) if "gradio_client" in block.body else nullcontext():
+                exec(compile(block.body, page, "exec"), names)
         for words in block.commands if block.kind == "sh" else ():
             run_command(words)
 

@@ -18,11 +18,13 @@ API = {
     *("EgmaOutput", "EgmaPreTrainedModel", "EgmaProcessor", "EgmaTextConfig", "EgmaTextModel", "EgmaVisionConfig"),
     "EgmaVisionModel",
 }
+SAMPLES = {"SAMPLE_MODEL", "SAMPLE_READINGS"}
 PROGRAMS = {"demo", "build", "train", "evaluate", "push", "app", "convert", "export", "embed"}
 
 
 def test_the_list_is_that_of_the_package() -> None:
-    assert set(modeling_egma.__all__) == API == set(egma.__all__) == set(dir(egma))
+    assert set(modeling_egma.__all__) == API
+    assert set(egma.__all__) == set(dir(egma)) == API | SAMPLES
 
 
 def test_every_name_is_the_documented_class_itself() -> None:
@@ -31,6 +33,7 @@ def test_every_name_is_the_documented_class_itself() -> None:
     for name in API:
         assert names[name] is getattr(egma, name) is getattr(modeling_egma, name)
         assert inspect.getdoc(getattr(egma, name))
+    assert all(Path(str(names[name])).is_dir() for name in SAMPLES)
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         egma.Nothing  # noqa: B018
     with pytest.raises(AttributeError, match="no attribute 'EgmaNothing'"):

@@ -25,6 +25,7 @@ from dataset_scripts.command_line import Parser, program
 from dataset_scripts.files.texts import read_text
 from dataset_scripts.ledger import Ledger
 from dataset_scripts.schema import GENERATED_PREFIX, UserError
+from egma import SAMPLE_MODEL, SAMPLE_READINGS
 from egma.inference.models import load_model
 from egma.page import UPLOADS
 from egma.page.corpus import Corpus
@@ -60,10 +61,8 @@ it is read. Logged are its size and a hash. No tag of a DICOM file is shown or k
 @program
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--model", default=str(DEMO / "egma"), help="folder or Hub id; default: the demo's")
-    parser.add_argument(
-        "--data", type=Path, help="converted corpus of the examples and the gallery; default: the demo's"
-    )
+    parser.add_argument("--model", help="folder or Hub id; default: the demo's, else the package's sample")
+    parser.add_argument("--data", type=Path, help="converted corpus of examples and gallery; default: as the model's")
     parser.add_argument("--compare", metavar="MODEL", help="a second model, whose maps Align shows beside the first's")
     parser.add_argument("--host", default="127.0.0.1", help="address to answer on; default: this machine alone")
     parser.add_argument("--port", type=_port, default=7860)
@@ -133,14 +132,18 @@ def check_address(host: str, port: int) -> None:
         ) from None
 
 
-def make_page(name: str, data: Path | None, compared: str | None = None) -> Any:
-    """The page of a model, by its folder or Hub id, and a corpus; and of a second model.
+def make_page(name: str | None, data: Path | None, compared: str | None = None) -> Any:
+    """The page of a model, by its folder or Hub id, and a corpus; of the demo where there is one, else of the package.
+
+    A second model, if named, has its maps beside the first's.
 
     Raises:
-        UserError: no model, or no such corpus; says what to run.
+        UserError: no such model, or no such corpus.
     """
-    if name == str(DEMO / "egma") and not Path(name).is_dir():
-        raise UserError("there is no demo model; run `make demo` first, or `egma demo`, or name a model with --model")
+    if name is None and not (DEMO / "egma").is_dir():
+        print(f"there is no model in {DEMO / 'egma'}: this is the package's sample (--model shows yours)", flush=True)
+        name, data = SAMPLE_MODEL, data or Path(SAMPLE_READINGS)
+    name = name or str(DEMO / "egma")
     transformers_logging.set_verbosity_error()
     if data is None and (DEMO / "data").is_dir():
         data = DEMO / "data"

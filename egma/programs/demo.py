@@ -46,7 +46,6 @@ RUNS = {
 PLAN = """A corpus of {readings} generated readings, {models} trainings, one evaluation, into {output}.
 At the default size some 8 minutes on two free cores, no GPU and 1 GB of disk. Ctrl-C is harmless: the same
 command goes on from there, and what is finished is reused."""
-OTHERS = [name for name in RUNS if name != "egma"]
 FIGURES = (
     ("zero_shot_auroc", "Zero-shot AUROC"),
     ("pointing_game", "Pointing game"),
@@ -74,6 +73,22 @@ def run_demo(output: Path, readings: int, max_steps: int | None, seed: int, corp
         UserError: a stage failed; its own message stands above.
     """
     output = output.resolve()
+    print(PLAN.format(readings=readings, models=len(RUNS), output=output), flush=True)
+    data = train_and_evaluate(output, list(RUNS), readings, max_steps, seed, corpus_seed)
+    results = collect_results(output)
+    print(write_report(output, data, results))
+    print(f"\nreport   {output / 'report.md'}\nresults  {output / 'results.json'}")
+    print(f"models   {', '.join(str(output / name) for name in RUNS)}")
+
+
+def train_and_evaluate(
+    output: Path, names: Sequence[str], readings: int, max_steps: int | None, seed: int, corpus_seed: int | None = None
+) -> Path:
+    """Draw and convert a world, train the RUNS of these names in it, evaluate the last beside the others.
+
+    Returns:
+        The folder of the converted corpus.
+    """
     raw, data = output / "raw", output / "data"
     output.mkdir(parents=True, exist_ok=True)
     cores = str(os.cpu_count() or 1)
@@ -82,21 +97,17 @@ def run_demo(output: Path, readings: int, max_steps: int | None, seed: int, corp
     generator = program_identity(ROOT / "dataset_scripts")
     title = "generate the phantom corpus (MIMIC-EYE layout)"
     options = ("--image-size", 128, "--num-proc", cores)
-    others = [word for name in OTHERS for word in ("--compare", output / name)]
+    others = [word for name in names[:-1] for word in ("--compare", output / name)]
     steps: dict[int, Callable[[], list[Stage]]] = {  # by the share of the work that is done before, percent
         0: lambda: [Stage(title, (*phantom, "--num-proc", cores), raw, (generator,))],
         15: lambda: [conversion("convert it", "mimic_eye", raw, fingerprint(raw), data, *options)],
-        20: lambda: [_training(output, data, name, seed, max_steps) for name in RUNS],
-        90: lambda: [evaluation("evaluate them", output / "egma", data, output / "evaluation", *others)],
+        20: lambda: [_training(output, data, name, seed, max_steps) for name in names],
+        90: lambda: [evaluation("evaluate them", output / names[-1], data, output / "evaluation", *others)],
     }
-    print(PLAN.format(readings=readings, models=len(RUNS), output=output), flush=True)
     for place, (percent_done, stages) in enumerate(steps.items(), 1):
         print(f"== step {place} of {len(steps)}, about {percent_done} % of the work is done", flush=True)
         run_stages(output, stages())
-    results = collect_results(output)
-    print(write_report(output, data, results))
-    print(f"\nreport   {output / 'report.md'}\nresults  {output / 'results.json'}")
-    print(f"models   {', '.join(str(output / name) for name in RUNS)}")
+    return data
 
 
 def _training(output: Path, data: Path, name: str, seed: int, max_steps: int | None) -> Stage:

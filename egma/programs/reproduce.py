@@ -5,7 +5,7 @@
 Converts what is given, trains on MIMIC-EYE three times with the paper's settings (without gaze, with the objective as
 published, with EGMA+), evaluates all three by every protocol whose data are there, and writes `results.json`,
 `report.md` (tables with the published figures and whether they are comparable) and `model_card.md`. The same command
-goes on after an interruption. docs/reproduce.md says what a laboratory sends back: figures and digests, never data.
+goes on after an interruption. docs/evaluation.md says what a laboratory sends back: figures and digests, never data.
 """
 
 import argparse

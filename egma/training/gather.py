@@ -1,6 +1,6 @@
 """The objective of the batches of all processes, each process doing its own share.
 
-Sentences travel, patches stay: every process compares its own images with the reports of all. `docs/scaling.md` counts
+Sentences travel, patches stay: every process compares its own images with the reports of all. `docs/training.md` counts
 the messages.
 """
 

@@ -13,6 +13,8 @@ def held_share(before: ArrayLike, tied: ArrayLike, k: int) -> Array:
     """The chance that one of `tied` equal candidates, in random order, is among the first k, with `before` better ones.
 
     The one place where a rank becomes a hit; `tied` counts the candidate itself.
+    >>> held_share(before=0, tied=2, k=1)  # one of two places
+    np.float64(0.5)
     """
     open_places = k - np.asarray(before, dtype=np.float64)
     return np.clip(open_places / np.maximum(tied, 1), 0, 1)
@@ -31,6 +33,8 @@ def precision_at_k(scores: Array, relevant: NDArray[np.bool_], k: int) -> Array:
 
     Raises:
         ValueError: k outside 1 ... c, another shape, no candidate, or a score that is not finite.
+    >>> precision_at_k([[3, 2, 1]], [[1, 0, 1]], k=2)
+    array([0.5])
     """
     return exact(_retrieved(scores, relevant, k).sum(axis=1) / k)
 
@@ -43,6 +47,8 @@ def recall_at_k(scores: Array, relevant: NDArray[np.bool_], k: int) -> Array:
 
     Raises:
         ValueError: a query without a relevant candidate, or see `precision_at_k`.
+    >>> recall_at_k([[3, 2, 2]], [[1, 0, 1]], k=2)  # the first, and one of two for the second place
+    array([0.75])
     """
     retrieved = _retrieved(scores, relevant, k).sum(axis=1)
     count = np.asarray(relevant, dtype=bool).sum(axis=1)

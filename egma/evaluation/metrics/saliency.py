@@ -22,6 +22,8 @@ def nss(maps: ArrayLike, fixations: ArrayLike) -> Array:
 
     Several fixations in one cell count as several; the deviation is the population's. A constant map earns 0, as
     chance does.
+    >>> nss([[[3, 1]]], [[[2, 1]]])  # two fixations a deviation above the mean, one below
+    array([0.33333333])
     """
     values, counts = _with_fixations(maps, fixations)
     constant = is_constant(values)
@@ -39,6 +41,8 @@ def auc_judd(maps: ArrayLike, fixations: ArrayLike, thresholds: Literal["all", "
 
     Raises:
         ValueError: every cell is fixated; see also the top.
+    >>> auc_judd([[[3, 2, 1]]], [[[0, 1, 0]]])  # above one of two other cells
+    array([0.5])
     """
     if thresholds == "all":
         return both_aucs(maps, fixations, fixations)[0]
@@ -58,6 +62,8 @@ def shuffled_auc(maps: ArrayLike, fixations: ArrayLike, other_fixations: ArrayLi
 
     Args:
         other_fixations: (n, H, W) counts of the fixations on other images.
+    >>> shuffled_auc([[[3, 2, 1]]], [[[0, 1, 0]]], [[[1, 0, 3]]])  # above three of four
+    array([0.75])
     """
     values, counts = _with_fixations(maps, fixations)
     _, others = _with_fixations(values, other_fixations, "other_fixations")
@@ -81,6 +87,8 @@ def cc(maps: ArrayLike, gaze_maps: ArrayLike) -> Array:
 
     Raises:
         ValueError: a gaze map that is the same everywhere.
+    >>> cc([[[1, 2, 3]]], [[[3, 2, 1]]])
+    array([-1.])
     """
     values, gaze = checked_pair(maps, gaze_maps, "gaze_maps")
     refuse(is_constant(gaze), "gaze_maps: the same everywhere, so that nothing correlates with it")
@@ -95,6 +103,8 @@ def sim(maps: ArrayLike, gaze_maps: ArrayLike) -> Array:
 
     Raises:
         ValueError: a negative value or an empty map; pass cosines through `maps.as_distributions` first.
+    >>> sim([[[1, 1]]], [[[3, 1]]])  # 1/2 and 1/4
+    array([0.75])
     """
     values, gaze = _distributions(maps, gaze_maps)
     return np.asarray(np.minimum(values, gaze).sum(axis=(1, 2)), dtype=np.float64)
@@ -107,6 +117,8 @@ def kl(maps: ArrayLike, gaze_maps: ArrayLike) -> Array:
 
     Raises:
         ValueError: a negative value or an empty map; pass cosines through `maps.as_distributions` first.
+    >>> kl([[[1, 1]]], [[[2, 0]]])  # ln 2
+    array([0.69314718])
     """
     values, gaze = _distributions(maps, gaze_maps)
     return np.asarray((gaze * np.log(EPSILON + gaze / (values + EPSILON))).sum(axis=(1, 2)), dtype=np.float64)

@@ -22,14 +22,6 @@ from modeling_egma import EgmaModel, EgmaProcessor
 from tests.egma.page.serving import page_model
 
 
-def test_without_a_demo_model_it_says_what_to_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(app, "DEMO", tmp_path)
-    assert app.main([]) == 2
-    assert "run `make demo` first" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("name", "said"),
     [
