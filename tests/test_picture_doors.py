@@ -238,7 +238,7 @@ def test_a_batch_and_a_list_of_many_kinds_are_their_pictures(processor: Any) -> 
 
 
 def test_the_page_shows_a_reading_as_the_model_sees_it(processor: Any, doors: dict[str, Any]) -> None:
-    reading: Any = {"image_id": "a", "boxes": [], "width": SIDE, "height": SIDE}
+    reading: Any = {"image_id": "a", "boxes": [], "findings": [], "width": SIDE, "height": SIDE}
     for kind in ("colours and alpha", "lying", "grey, one value transparent"):
         content, _, expected = FILES[kind]
         shown = picture_of(reading | {"image": Image.open(io.BytesIO(content))}).image
