@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from subprocess import PIPE
@@ -52,18 +51,13 @@ def heat_maps() -> None:
     heatmap_gallery(rows, IMAGES / "heat_maps.png", generated=True)
 
 
-@contextmanager
-def page():
-    words = ("-m", "egma", "app", "--model", SAMPLE_MODEL, "--data", SAMPLE_READINGS, "--port", PORT)
-    with subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=PIPE, text=True) as running:
+def pages(*words: str) -> None:
+    """Screenshots of `egma app` with these words."""
+    command = [sys.executable, "-m", "egma", "app", *words, "--port", PORT]
+    with subprocess.Popen(command, cwd=ROOT, stdout=PIPE, text=True) as running:
         assert any("answers on" in line for line in iter(running.stdout.readline, ""))
-        yield f"http://127.0.0.1:{PORT}/"
+        screenshots.main(f"http://127.0.0.1:{PORT}/")
         running.terminate()
-
-
-def pages() -> None:
-    with page() as address:
-        screenshots.main(address)
 
 
 FIGURES = {
@@ -77,7 +71,12 @@ FIGURES = {
     "pages": Figure(
         tuple(f"images/page_{name}.png" for name in (*screenshots.VIEWS, "phone")),
         "`docs/screenshots.py`, on `egma app`",
-        pages,
+        lambda: pages("--model", SAMPLE_MODEL, "--data", SAMPLE_READINGS),
+    ),
+    "compared": Figure(
+        ("images/page_compare.png",),
+        "`docs/screenshots.py`, on `egma app --compare runs/demo/no_gaze`",
+        lambda: pages("--compare", "runs/demo/no_gaze"),
     ),
 }
 
@@ -108,8 +107,9 @@ def main(*names: str) -> None:
     made = set()
     for name, figure in FIGURES.items():
         if name in (names or FIGURES):
-            if name == "pages" and not Path(screenshots.CHROMIUM).exists():
-                print(f"pages: left as they are, without {screenshots.CHROMIUM}")
+            needs = {"pages": Path(screenshots.CHROMIUM), "compared": ROOT / "runs/demo/no_gaze"}.get(name, ROOT)
+            if not needs.exists():
+                print(f"{name}: left as it is, without {needs}")
                 continue
             figure.make()
             made.add(name)
