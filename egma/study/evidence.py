@@ -31,7 +31,13 @@ EVIDENCE = ROOT / "docs" / "evidence"
 READINGS, IMAGE_SIZE = 5500, 128
 CONFIRMING, DEVELOPMENT = (0, 1, 2), (100,)  # seeds
 # gaze and places of `dataset_scripts.phantom`
-WORLDS = {"real": ("real", "real"), "clear": ("clear", "fixed"), "uniform": ("real", "uniform")}
+WORLDS = {
+    "real": ("real", "real"),
+    "clear": ("clear", "fixed"),
+    "uniform": ("real", "uniform"),
+    "share0.15": ("0.15", "real"),
+    "share0.3": ("0.3", "real"),
+}
 FIGURES = {
     "auroc": "AUROC",
     "pointing": "Pointing game",
@@ -65,8 +71,17 @@ STUDIES: dict[str, dict[str, Arm]] = {
         "published_none": Arm("no gaze, objective as published", "unified", gaze_ratio=0.0, learning_rate=5e-4),
     },
     "amount": {
-        "withheld": Arm("gaze of a tenth of the readings", gaze="withheld", kept=0.1),
-        "lent": Arm("the same, lent to the others", gaze="lent", kept=0.1),
+        name: Arm(title, gaze=name.partition("_")[0], kept=kept)
+        for name, title, kept in (
+            ("withheld_1", "gaze of 1 % of the readings", 0.01),
+            ("lent_1", "gaze of 1 %, lent to the others", 0.01),
+            ("withheld_5", "gaze of 5 % of the readings", 0.05),
+            ("lent_5", "gaze of 5 %, lent to the others", 0.05),
+            ("withheld", "gaze of a tenth of the readings", 0.1),
+            ("lent", "the same, lent to the others", 0.1),
+            ("withheld_50", "gaze of half of the readings", 0.5),
+            ("lent_50", "gaze of half, lent to the others", 0.5),
+        )
     },
 }
 # an arm less another
@@ -79,7 +94,7 @@ DIFFERENCES = {
         ("denoised", "own"),
         ("own", "dealt"),
     ],
-    "amount": [("lent", "withheld")],
+    "amount": [(f"lent{name}", f"withheld{name}") for name in ("_1", "_5", "", "_50")],
 }
 
 
