@@ -30,13 +30,14 @@ from egma.tools.processes import CONFIGS, ROOT, TRAINING_SOURCES, Stage, evaluat
 EVIDENCE = ROOT / "docs" / "evidence"
 READINGS, IMAGE_SIZE = 5500, 128
 CONFIRMING, DEVELOPMENT = (0, 1, 2), (100,)  # seeds
-# gaze and places of `dataset_scripts.phantom`
+# gaze, places and style of `dataset_scripts.phantom`
 WORLDS = {
-    "real": ("real", "real"),
-    "clear": ("clear", "fixed"),
-    "uniform": ("real", "uniform"),
-    "share0.15": ("0.15", "real"),
-    "share0.3": ("0.3", "real"),
+    "real": ("real", "real", "a"),
+    "clear": ("clear", "fixed", "a"),
+    "uniform": ("real", "uniform", "a"),
+    "share0.15": ("0.15", "real", "a"),
+    "share0.6": ("0.6", "real", "a"),
+    "style_b": ("real", "real", "b"),
 }
 FIGURES = {
     "auroc": "AUROC",
@@ -50,7 +51,7 @@ TASKS = ("zero_shot", "pointing_game", "retrieval")
 
 
 class Arm(NamedTuple):
-    """What a model learns from: an objective of `configs/ablations`, an edit of the training gaze, and its rate."""
+    """What a model learns from: presets of `configs/ablations`, an edit of the training gaze, and its rate."""
 
     title: str
     objective: str = "plus"
@@ -60,14 +61,17 @@ class Arm(NamedTuple):
     kept: float = 1.0
 
 
+MAIN = {
+    "none": Arm("no gaze", gaze_ratio=0.0),
+    "equals": Arm("gaze of other readings", gaze="of_equals"),
+    "own": Arm("own gaze"),
+    "published": Arm("own gaze, objective as published", "unified", learning_rate=5e-4),
+}
 STUDIES: dict[str, dict[str, Arm]] = {
     "worth": {
-        "none": Arm("no gaze", gaze_ratio=0.0),
-        "equals": Arm("gaze of other readings", gaze="of_equals"),
-        "own": Arm("own gaze"),
+        **MAIN,
         "denoised": Arm("own gaze, denoised", gaze="denoised"),
         "dealt": Arm("own gaze, dealt to other sentences", gaze="dealt"),
-        "published": Arm("own gaze, objective as published", "unified", learning_rate=5e-4),
         "published_none": Arm("no gaze, objective as published", "unified", gaze_ratio=0.0, learning_rate=5e-4),
     },
     "amount": {
@@ -83,17 +87,16 @@ STUDIES: dict[str, dict[str, Arm]] = {
             ("lent_50", "gaze of half, lent to the others", 0.5),
         )
     },
+    "towers": {name: arm._replace(objective=f"{arm.objective},convnext") for name, arm in MAIN.items()},
+    "elsewhere": MAIN,  # the models of `worth`, evaluated on another world
 }
+ELSEWHERE = "style_b"
 # an arm less another
+_DIFFERENCES = [("own", "equals"), ("equals", "none"), ("own", "none"), ("own", "published")]
 DIFFERENCES = {
-    "worth": [
-        ("own", "equals"),
-        ("equals", "none"),
-        ("own", "none"),
-        ("own", "published"),
-        ("denoised", "own"),
-        ("own", "dealt"),
-    ],
+    "worth": [*_DIFFERENCES, ("denoised", "own"), ("own", "dealt")],
+    "towers": _DIFFERENCES,
+    "elsewhere": _DIFFERENCES,
     "amount": [(f"lent{name}", f"withheld{name}") for name in ("_1", "_5", "", "_50")],
 }
 
@@ -137,18 +140,22 @@ def run_world(
         for name, arm in arms.items()
         for rate in rates or [arm.learning_rate]
     }
+    runs = folder / ("towers" if study == "towers" else "runs")
     corpora = {name: _edited(folder, data, arm) for name, arm in chosen.items()}
-    stages = {name: _training(folder, corpora[name], name, arm, seed) for name, arm in chosen.items()}
-    run_stages(folder, [*stages.values()], workers=os.cpu_count() or 1, logs=folder / "logs")
-    found = _evaluated(folder, data, list(chosen))
+    stages = {name: _training(folder, corpora[name], runs / name, arm, seed) for name, arm in chosen.items()}
+    if study == "elsewhere":
+        folder = output / f"{ELSEWHERE}-{seed}"
+        data = _corpus(folder, ELSEWHERE, seed)
+    else:
+        run_stages(folder, [*stages.values()], workers=os.cpu_count() or 1, logs=folder / "logs")
+    found = _evaluated(folder, data, [runs / name for name in chosen])
     for name, arm in chosen.items():
         _write_line(study, {"world": world, "seed": seed, "arm": name, **arm._asdict()}, stages[name], found[name])
 
 
-def _evaluated(folder: Path, data: Path, names: list[str]) -> dict[str, Any]:
+def _evaluated(folder: Path, data: Path, models: list[Path]) -> dict[str, Any]:
     """Results of the models, one program for all of them."""
-    models = [folder / "runs" / name for name in names]
-    output = folder / "evaluations" / "-".join(names)
+    output = folder / "evaluations" / "-".join(model.name for model in models) / models[0].parent.name
     others = [word for model in models[1:] for word in ("--compare", model)]
     options = (*others, "--tasks", *TASKS, "--bootstrap", BOOTSTRAP_DRAWS)
     run_stages(folder, [evaluation(f"evaluate {output.name}", models[0], data, output, *options)], logs=folder / "logs")
@@ -158,10 +165,11 @@ def _evaluated(folder: Path, data: Path, names: list[str]) -> dict[str, Any]:
 
 def _corpus(folder: Path, world: str, seed: int) -> Path:
     raw, data = folder / "raw", folder / "data"
-    gaze, places = WORLDS[world]
+    gaze, places, style = WORLDS[world]
     cores = str(os.cpu_count() or 1)
     phantom: tuple[object, ...] = ("-m", "dataset_scripts.phantom", "--output", raw, "--seed", seed)
-    phantom += ("--readings", READINGS, "--gaze", gaze, "--places", places, "--num-proc", cores)
+    phantom += ("--readings", READINGS, "--gaze", gaze, "--places", places, "--style", style)
+    phantom += ("--num-proc", cores)
     made_of = (program_identity(ROOT / "dataset_scripts" / "phantom"),)
     run_stages(folder, [Stage("generate", phantom, raw, made_of)], logs=folder / "logs")
     build: tuple[object, ...] = ("-m", "dataset_scripts.build", "mimic_eye", "--source", raw, "--output", data)
@@ -178,19 +186,19 @@ def _edited(folder: Path, data: Path, arm: Arm) -> Path:
     return edited_copy(data, folder / "edited" / name, {"train": edit}, f"gaze of training: {name}")
 
 
-def _training(folder: Path, data: Path, name: str, arm: Arm, seed: int) -> Stage:
-    run, presets = folder / "runs" / name, _presets(arm)
+def _training(folder: Path, data: Path, run: Path, arm: Arm, seed: int) -> Stage:
+    presets = _presets(arm)
     command: tuple[object, ...] = (ROOT / "train_egma.py", "--config", ",".join(presets))
     command += ("--data", data, "--output_dir", run)
     command += ("--gaze_ratio", arm.gaze_ratio, "--seed", seed, "--learning_rate", arm.learning_rate)
     made_of = program_identity(*TRAINING_SOURCES, *map(Path, presets)), corpus_identity(data)
     # other frames than these have another folder
     command += ("--prepared", folder / "prepared" / f"{made_of[1]}-{program_identity(*TRAINING_SOURCES)}")
-    return Stage(f"train {name}", command, run, made_of)
+    return Stage(f"train {run.name}", command, run, made_of)
 
 
 def _presets(arm: Arm) -> list[str]:
-    names = ("phantom", "study", f"ablations/{arm.objective}")
+    names = ("phantom", "study", *(f"ablations/{name}" for name in arm.objective.split(",")))
     return [str(CONFIGS / f"{name}.yaml") for name in names]
 
 
@@ -239,7 +247,7 @@ def tables(study: str) -> str:
             for key in ("auroc", "above_blind")
         }
         bars(panels, EVIDENCE / f"{study}-{world}.png", f"Generated data, no patients. World: {world}.")
-        parts += [f"World: {world}", markdown_table(["trained on", "seeds", *FIGURES.values()], cells)]
+        parts += [f"`{study}`, world `{world}`", markdown_table(["trained on", "seeds", *FIGURES.values()], cells)]
         parts.append(markdown_table(["seed by seed", "AUROC", "Pointing game"], _differences(study, found)))
     return "\n\n".join(parts)
 
