@@ -22,7 +22,7 @@ from dataset_scripts.schema import UserError
 from egma.evaluation.reporting.tables import markdown_table
 from egma.evaluation.statistics.seeds import Spread
 from egma.study.corpora import edited_copy, shuffled_sentences
-from egma.study.plots import bars
+from egma.study.plots import bars, curves
 from egma.study.pooled_gaze import PooledGaze
 from egma.study.runs import BOOTSTRAP_DRAWS
 from egma.tools.processes import CONFIGS, ROOT, TRAINING_SOURCES, Stage, evaluation, run_stages
@@ -44,6 +44,26 @@ FIGURES = {
     "pointing": "Pointing game",
     "above_blind": "Pointing less the best blind",
     "recall": "Recall@1",
+}
+# what the curves go over: label, and series -> the arm and the world of each of its points
+CURVES: dict[str, tuple[str, dict[str, dict[str, tuple[str, str]]]]] = {
+    "worth": (
+        "share of the looks that belong to what is said",
+        {
+            title: {share: (arm, world) for share, world in ((".15", "share0.15"), (".3", "real"), (".6", "share0.6"))}
+            for title, arm in (("own gaze", "own"), ("gaze of other readings", "equals"))
+        },
+    ),
+    "amount": (
+        "readings with gaze",
+        {
+            title: {
+                f"{share} %": (f"{arm}{suffix}", "real")
+                for share, suffix in ((1, "_1"), (5, "_5"), (10, ""), (50, "_50"))
+            }
+            for title, arm in (("alone", "withheld"), ("lent to the others", "lent"))
+        },
+    ),
 }
 # of a line, as results.json calls them
 FIGURES_OF = {"auroc": "zero_shot_auroc", "pointing": "pointing_game", "recall": "text_to_image_recall_at_1"}
@@ -249,7 +269,29 @@ def tables(study: str) -> str:
         bars(panels, EVIDENCE / f"{study}-{world}.png", f"Generated data, no patients. World: {world}.")
         parts += [f"`{study}`, world `{world}`", markdown_table(["trained on", "seeds", *FIGURES.values()], cells)]
         parts.append(markdown_table(["seed by seed", "AUROC", "Pointing game"], _differences(study, found)))
+    if study in CURVES and parts:
+        _curves(study)
     return "\n\n".join(parts)
+
+
+def _curves(study: str) -> None:
+    """`docs/evidence/STUDY-curves.png`: of each series the points that there are, and no gaze in the `real` world."""
+    label, series = CURVES[study]
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for line in (line for name in STUDIES for line in lines(name) if name in CURVES):
+        found.setdefault((line["arm"], line["world"]), []).append(line)
+    points = {name: {row: found[at] for row, at in rows.items() if at in found} for name, rows in series.items()}
+    points = {name: rows for name, rows in points.items() if rows}
+    if points:
+        panels = {
+            FIGURES[key]: {
+                name: {row: _spread(of_row, key) for row, of_row in rows.items()} for name, rows in points.items()
+            }
+            for key in ("auroc", "pointing")
+        }
+        none = found.get(("none", "real"), [])
+        without = {FIGURES[key]: {"no gaze": _spread(none, key).mean} for key in ("auroc", "pointing") if none}
+        curves(panels, EVIDENCE / f"{study}-curves.png", "Generated data, no patients.", label, without)
 
 
 def _differences(study: str, found: Sequence[dict[str, Any]]) -> list[list[str]]:

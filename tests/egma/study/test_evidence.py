@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,22 @@ def test_tables_are_made_of_the_lines_alone(
     assert "| own gaze less no gaze | +20.0 | +0.0 |" in said
     assert "| own gaze, trial of rate 0.002 | 1 | 40.0 |" in said
     assert (tmp_path / "worth-real.png").stat().st_size > 5000
+
+
+def test_curves_are_drawn_over_the_points_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(evidence, "EVIDENCE", tmp_path)
+    monkeypatch.setattr(evidence, "curves", lambda *given: drawn.append(given))
+    other = json.loads(line("own", 0, 0.9)) | {"world": "share0.6"}
+    found = [line("none", 0, 0.5), line("none", 1, 0.6), line("own", 0, 0.7), json.dumps(other)]
+    (tmp_path / "worth.jsonl").write_text("\n".join(found) + "\n")
+    assert main(["--tables"]) == 0
+    [(panels, path, _, label, reference)] = drawn
+    points = {row: spread.mean for row, spread in panels["AUROC"]["own gaze"].items()}
+    assert points == {".3": 0.7, ".6": 0.9} and list(panels["AUROC"]) == ["own gaze"]
+    assert reference["AUROC"] == {"no gaze": pytest.approx(0.55)} and path.name == "worth-curves.png" and label
 
 
 @pytest.mark.parametrize(
