@@ -92,6 +92,7 @@ STUDIES: dict[str, dict[str, Arm]] = {
         **MAIN,
         "denoised": Arm("own gaze, denoised", gaze="denoised"),
         "dealt": Arm("own gaze, dealt to other sentences", gaze="dealt"),
+        "boxes": Arm("boxes in the place of gaze", gaze="in_boxes"),
         "published_none": Arm("no gaze, objective as published", "unified", gaze_ratio=0.0, learning_rate=5e-4),
     },
     "amount": {
@@ -114,7 +115,7 @@ ELSEWHERE = "style_b"
 # an arm less another
 _DIFFERENCES = [("own", "equals"), ("equals", "none"), ("own", "none"), ("own", "published")]
 DIFFERENCES = {
-    "worth": [*_DIFFERENCES, ("denoised", "own"), ("own", "dealt")],
+    "worth": [*_DIFFERENCES, ("denoised", "own"), ("own", "dealt"), ("boxes", "own")],
     "towers": _DIFFERENCES,
     "elsewhere": _DIFFERENCES,
     "amount": [(f"lent{name}", f"withheld{name}") for name in ("_1", "_5", "", "_50")],
