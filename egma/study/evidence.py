@@ -22,7 +22,7 @@ from dataset_scripts.schema import UserError
 from egma.evaluation.reporting.tables import markdown_table
 from egma.evaluation.statistics.seeds import Spread
 from egma.study.corpora import edited_copy, shuffled_sentences
-from egma.study.plots import bars
+from egma.study.plots import bars, curves
 from egma.study.pooled_gaze import PooledGaze
 from egma.study.runs import BOOTSTRAP_DRAWS
 from egma.tools.processes import CONFIGS, ROOT, TRAINING_SOURCES, Stage, evaluation, run_stages
@@ -30,13 +30,40 @@ from egma.tools.processes import CONFIGS, ROOT, TRAINING_SOURCES, Stage, evaluat
 EVIDENCE = ROOT / "docs" / "evidence"
 READINGS, IMAGE_SIZE = 5500, 128
 CONFIRMING, DEVELOPMENT = (0, 1, 2), (100,)  # seeds
-# gaze and places of `dataset_scripts.phantom`
-WORLDS = {"real": ("real", "real"), "clear": ("clear", "fixed"), "uniform": ("real", "uniform")}
+# gaze, places and style of `dataset_scripts.phantom`
+WORLDS = {
+    "real": ("real", "real", "a"),
+    "clear": ("clear", "fixed", "a"),
+    "uniform": ("real", "uniform", "a"),
+    "share0.15": ("0.15", "real", "a"),
+    "share0.6": ("0.6", "real", "a"),
+    "style_b": ("real", "real", "b"),
+}
 FIGURES = {
     "auroc": "AUROC",
     "pointing": "Pointing game",
     "above_blind": "Pointing less the best blind",
     "recall": "Recall@1",
+}
+# what the curves go over: label, and series -> the arm and the world of each of its points
+CURVES: dict[str, tuple[str, dict[str, dict[str, tuple[str, str]]]]] = {
+    "worth": (
+        "share of the looks that belong to what is said",
+        {
+            title: {share: (arm, world) for share, world in ((".15", "share0.15"), (".3", "real"), (".6", "share0.6"))}
+            for title, arm in (("own gaze", "own"), ("gaze of other readings", "equals"))
+        },
+    ),
+    "amount": (
+        "readings with gaze",
+        {
+            title: {
+                f"{share} %": (f"{arm}{suffix}", "real")
+                for share, suffix in ((1, "_1"), (5, "_5"), (10, ""), (50, "_50"))
+            }
+            for title, arm in (("alone", "withheld"), ("lent to the others", "lent"))
+        },
+    ),
 }
 # of a line, as results.json calls them
 FIGURES_OF = {"auroc": "zero_shot_auroc", "pointing": "pointing_game", "recall": "text_to_image_recall_at_1"}
@@ -44,7 +71,7 @@ TASKS = ("zero_shot", "pointing_game", "retrieval")
 
 
 class Arm(NamedTuple):
-    """What a model learns from: an objective of `configs/ablations`, an edit of the training gaze, and its rate."""
+    """What a model learns from: presets of `configs/ablations`, an edit of the training gaze, and its rate."""
 
     title: str
     objective: str = "plus"
@@ -54,32 +81,44 @@ class Arm(NamedTuple):
     kept: float = 1.0
 
 
+MAIN = {
+    "none": Arm("no gaze", gaze_ratio=0.0),
+    "equals": Arm("gaze of other readings", gaze="of_equals"),
+    "own": Arm("own gaze"),
+    "published": Arm("own gaze, objective as published", "unified", learning_rate=5e-4),
+}
 STUDIES: dict[str, dict[str, Arm]] = {
     "worth": {
-        "none": Arm("no gaze", gaze_ratio=0.0),
-        "equals": Arm("gaze of other readings", gaze="of_equals"),
-        "own": Arm("own gaze"),
+        **MAIN,
         "denoised": Arm("own gaze, denoised", gaze="denoised"),
         "dealt": Arm("own gaze, dealt to other sentences", gaze="dealt"),
-        "published": Arm("own gaze, objective as published", "unified", learning_rate=5e-4),
+        "boxes": Arm("boxes in the place of gaze", gaze="in_boxes"),
         "published_none": Arm("no gaze, objective as published", "unified", gaze_ratio=0.0, learning_rate=5e-4),
     },
     "amount": {
-        "withheld": Arm("gaze of a tenth of the readings", gaze="withheld", kept=0.1),
-        "lent": Arm("the same, lent to the others", gaze="lent", kept=0.1),
+        name: Arm(title, gaze=name.partition("_")[0], kept=kept)
+        for name, title, kept in (
+            ("withheld_1", "gaze of 1 % of the readings", 0.01),
+            ("lent_1", "gaze of 1 %, lent to the others", 0.01),
+            ("withheld_5", "gaze of 5 % of the readings", 0.05),
+            ("lent_5", "gaze of 5 %, lent to the others", 0.05),
+            ("withheld", "gaze of a tenth of the readings", 0.1),
+            ("lent", "the same, lent to the others", 0.1),
+            ("withheld_50", "gaze of half of the readings", 0.5),
+            ("lent_50", "gaze of half, lent to the others", 0.5),
+        )
     },
+    "towers": {name: arm._replace(objective=f"{arm.objective},convnext") for name, arm in MAIN.items()},
+    "elsewhere": MAIN,  # the models of `worth`, evaluated on another world
 }
+ELSEWHERE = "style_b"
 # an arm less another
+_DIFFERENCES = [("own", "equals"), ("equals", "none"), ("own", "none"), ("own", "published")]
 DIFFERENCES = {
-    "worth": [
-        ("own", "equals"),
-        ("equals", "none"),
-        ("own", "none"),
-        ("own", "published"),
-        ("denoised", "own"),
-        ("own", "dealt"),
-    ],
-    "amount": [("lent", "withheld")],
+    "worth": [*_DIFFERENCES, ("denoised", "own"), ("own", "dealt"), ("boxes", "own")],
+    "towers": _DIFFERENCES,
+    "elsewhere": _DIFFERENCES,
+    "amount": [(f"lent{name}", f"withheld{name}") for name in ("_1", "_5", "", "_50")],
 }
 
 
@@ -122,18 +161,22 @@ def run_world(
         for name, arm in arms.items()
         for rate in rates or [arm.learning_rate]
     }
+    runs = folder / ("towers" if study == "towers" else "runs")
     corpora = {name: _edited(folder, data, arm) for name, arm in chosen.items()}
-    stages = {name: _training(folder, corpora[name], name, arm, seed) for name, arm in chosen.items()}
-    run_stages(folder, [*stages.values()], workers=os.cpu_count() or 1, logs=folder / "logs")
-    found = _evaluated(folder, data, list(chosen))
+    stages = {name: _training(folder, corpora[name], runs / name, arm, seed) for name, arm in chosen.items()}
+    if study == "elsewhere":
+        folder = output / f"{ELSEWHERE}-{seed}"
+        data = _corpus(folder, ELSEWHERE, seed)
+    else:
+        run_stages(folder, [*stages.values()], workers=os.cpu_count() or 1, logs=folder / "logs")
+    found = _evaluated(folder, data, [runs / name for name in chosen])
     for name, arm in chosen.items():
         _write_line(study, {"world": world, "seed": seed, "arm": name, **arm._asdict()}, stages[name], found[name])
 
 
-def _evaluated(folder: Path, data: Path, names: list[str]) -> dict[str, Any]:
+def _evaluated(folder: Path, data: Path, models: list[Path]) -> dict[str, Any]:
     """Results of the models, one program for all of them."""
-    models = [folder / "runs" / name for name in names]
-    output = folder / "evaluations" / "-".join(names)
+    output = folder / "evaluations" / "-".join(model.name for model in models) / models[0].parent.name
     others = [word for model in models[1:] for word in ("--compare", model)]
     options = (*others, "--tasks", *TASKS, "--bootstrap", BOOTSTRAP_DRAWS)
     run_stages(folder, [evaluation(f"evaluate {output.name}", models[0], data, output, *options)], logs=folder / "logs")
@@ -143,10 +186,11 @@ def _evaluated(folder: Path, data: Path, names: list[str]) -> dict[str, Any]:
 
 def _corpus(folder: Path, world: str, seed: int) -> Path:
     raw, data = folder / "raw", folder / "data"
-    gaze, places = WORLDS[world]
+    gaze, places, style = WORLDS[world]
     cores = str(os.cpu_count() or 1)
     phantom: tuple[object, ...] = ("-m", "dataset_scripts.phantom", "--output", raw, "--seed", seed)
-    phantom += ("--readings", READINGS, "--gaze", gaze, "--places", places, "--num-proc", cores)
+    phantom += ("--readings", READINGS, "--gaze", gaze, "--places", places, "--style", style)
+    phantom += ("--num-proc", cores)
     made_of = (program_identity(ROOT / "dataset_scripts" / "phantom"),)
     run_stages(folder, [Stage("generate", phantom, raw, made_of)], logs=folder / "logs")
     build: tuple[object, ...] = ("-m", "dataset_scripts.build", "mimic_eye", "--source", raw, "--output", data)
@@ -163,19 +207,19 @@ def _edited(folder: Path, data: Path, arm: Arm) -> Path:
     return edited_copy(data, folder / "edited" / name, {"train": edit}, f"gaze of training: {name}")
 
 
-def _training(folder: Path, data: Path, name: str, arm: Arm, seed: int) -> Stage:
-    run, presets = folder / "runs" / name, _presets(arm)
+def _training(folder: Path, data: Path, run: Path, arm: Arm, seed: int) -> Stage:
+    presets = _presets(arm)
     command: tuple[object, ...] = (ROOT / "train_egma.py", "--config", ",".join(presets))
     command += ("--data", data, "--output_dir", run)
     command += ("--gaze_ratio", arm.gaze_ratio, "--seed", seed, "--learning_rate", arm.learning_rate)
     made_of = program_identity(*TRAINING_SOURCES, *map(Path, presets)), corpus_identity(data)
     # other frames than these have another folder
     command += ("--prepared", folder / "prepared" / f"{made_of[1]}-{program_identity(*TRAINING_SOURCES)}")
-    return Stage(f"train {name}", command, run, made_of)
+    return Stage(f"train {run.name}", command, run, made_of)
 
 
 def _presets(arm: Arm) -> list[str]:
-    names = ("phantom", "study", f"ablations/{arm.objective}")
+    names = ("phantom", "study", *(f"ablations/{name}" for name in arm.objective.split(",")))
     return [str(CONFIGS / f"{name}.yaml") for name in names]
 
 
@@ -224,9 +268,31 @@ def tables(study: str) -> str:
             for key in ("auroc", "above_blind")
         }
         bars(panels, EVIDENCE / f"{study}-{world}.png", f"Generated data, no patients. World: {world}.")
-        parts += [f"World: {world}", markdown_table(["trained on", "seeds", *FIGURES.values()], cells)]
+        parts += [f"`{study}`, world `{world}`", markdown_table(["trained on", "seeds", *FIGURES.values()], cells)]
         parts.append(markdown_table(["seed by seed", "AUROC", "Pointing game"], _differences(study, found)))
+    if study in CURVES and parts:
+        _curves(study)
     return "\n\n".join(parts)
+
+
+def _curves(study: str) -> None:
+    """`docs/evidence/STUDY-curves.png`: of each series the points that there are, and no gaze in the `real` world."""
+    label, series = CURVES[study]
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for line in (line for name in STUDIES for line in lines(name) if name in CURVES):
+        found.setdefault((line["arm"], line["world"]), []).append(line)
+    points = {name: {row: found[at] for row, at in rows.items() if at in found} for name, rows in series.items()}
+    points = {name: rows for name, rows in points.items() if len(rows) > 1}
+    if points:
+        panels = {
+            FIGURES[key]: {
+                name: {row: _spread(of_row, key) for row, of_row in rows.items()} for name, rows in points.items()
+            }
+            for key in ("auroc", "pointing")
+        }
+        none = found.get(("none", "real"), [])
+        without = {FIGURES[key]: {"no gaze": _spread(none, key).mean} for key in ("auroc", "pointing") if none}
+        curves(panels, EVIDENCE / f"{study}-curves.png", "Generated data, no patients.", label, without)
 
 
 def _differences(study: str, found: Sequence[dict[str, Any]]) -> list[list[str]]:

@@ -38,7 +38,7 @@ def ablation(study: Study, data: Path) -> str:
     baselines, note = study.baselines(rows["unified"], "test"), _note(study, data)
     bars(_panels(by_row), study.output / "ablation.png", note)
     chance = {FIGURES[key]: {"chance": value} for key, value in baselines["chance"].items() if key in FIGURES and value}
-    curves(_panels(by_ratio), study.output / "gaze_amount.png", note, "readings with gaze", chance)
+    curves(_series(by_ratio), study.output / "gaze_amount.png", note, "readings with gaze", chance)
     return _report(
         study,
         "ablation",
@@ -70,7 +70,7 @@ def noise(study: Study, data: Path) -> str:
     nothing = study.figures(without, "test", [*FIGURES])
     baselines, note = study.baselines(without, "test"), _note(study, data)
     lines = {FIGURES[key]: {"no gaze": spread.mean} for key, spread in nothing.items()}
-    curves(_panels(rows), study.output / "noise.png", note, "gaze in training", lines)
+    curves(_series(rows), study.output / "noise.png", note, "gaze in training", lines)
     every = rows | {"no gaze": nothing}
     return _report(
         study,
@@ -137,6 +137,10 @@ def _table(
 def _panels(rows: Mapping[str, Mapping[str, Spread]]) -> dict[str, dict[str, Spread]]:
     found = {title: {name: row[key] for name, row in rows.items() if key in row} for key, title in FIGURES.items()}
     return {title: of_rows for title, of_rows in found.items() if of_rows}
+
+
+def _series(rows: Mapping[str, Mapping[str, Spread]]) -> dict[str, dict[str, dict[str, Spread]]]:
+    return {title: {"EGMA": of_rows} for title, of_rows in _panels(rows).items()}
 
 
 def _plain(rows: Mapping[str, Mapping[str, Spread]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A sentence's own looks are the fixations while it is said; those of its equals a
 say the same text. A sentence that no other reading says has all gaze of the corpus for its equals'.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from functools import cached_property
@@ -16,7 +17,8 @@ from scipy.ndimage import gaussian_filter
 from dataset_scripts.schema import UserError, load_readings, sentence_span
 from egma.study.corpora import Row
 
-LOOKS = 40  # drawn of the equals', each as likely as it is long
+LOOKS = 40  # drawn of the equals', each as likely as it is long; or in boxes
+TELLING_LETTERS = 6  # of a label's word, by which a sentence names the label; shorter ones are sides and organs
 CELLS, SIGMA_CELLS = 14, 0.7  # of the maps by which own looks are weighed
 # x, y in fractions of the image, and seconds, (3, n); in pools also the number of the reading, (4, n)
 Looks = NDArray[np.float64]
@@ -84,6 +86,19 @@ class PooledGaze:
 
         return _replaced(row, weighed)
 
+    def in_boxes(self, row: Row, random: np.random.Generator) -> Row:
+        """Looks evenly in the boxes of what the sentence names, of one box as many as of another; else its own."""
+
+        def drawn(text: str, own: Looks) -> Looks:
+            boxes = [box for box in row["boxes"] if _names(text, box["label"])]
+            if not boxes:
+                return own
+            edges = np.array([[box[edge] for edge in ("x_min", "y_min", "x_max", "y_max")] for box in boxes])
+            low, high = np.split(edges[random.integers(len(boxes), size=LOOKS)].T, 2)
+            return np.vstack([random.uniform(low, high), np.ones(LOOKS)])
+
+        return _replaced(row, drawn)
+
     @cached_property
     def _everywhere(self) -> Looks:
         return _map(self.all_looks)
@@ -93,6 +108,11 @@ class PooledGaze:
 
     def _others(self, looks: Looks, row: Row) -> Looks:
         return looks[:, looks[3] != self.numbers.get(row["reading_id"], -1)]
+
+
+def _names(text: str, label: str) -> bool:
+    words = set(re.findall(r"[a-z]+", text.lower()))
+    return any(word in words for word in re.findall(r"[a-z]+", label.lower()) if len(word) >= TELLING_LETTERS)
 
 
 def _looks(row: Row) -> dict[str, Looks]:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,13 +33,29 @@ def test_tables_are_made_of_the_lines_alone(
     assert (tmp_path / "worth-real.png").stat().st_size > 5000
 
 
+def test_curves_are_drawn_over_the_points_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(evidence, "EVIDENCE", tmp_path)
+    monkeypatch.setattr(evidence, "curves", lambda *given: drawn.append(given))
+    other = json.loads(line("own", 0, 0.9)) | {"world": "share0.6"}
+    found = [line("none", 0, 0.5), line("none", 1, 0.6), line("own", 0, 0.7), json.dumps(other)]
+    (tmp_path / "worth.jsonl").write_text("\n".join(found) + "\n")
+    assert main(["--tables"]) == 0
+    [(panels, path, _, label, reference)] = drawn
+    points = {row: spread.mean for row, spread in panels["AUROC"]["own gaze"].items()}
+    assert points == {".3": 0.7, ".6": 0.9} and list(panels["AUROC"]) == ["own gaze"]
+    assert reference["AUROC"] == {"no gaze": pytest.approx(0.55)} and path.name == "worth-curves.png" and label
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["worth", "--arms", "nobody"], "arm 'nobody': expected of none, equals, own"),
         (["nowhere"], "study 'nowhere': expected of worth, amount"),
         (["worth", "nowhere"], "study 'nowhere': expected of worth, amount"),
-        ([], "no study: expected of worth, amount, or --tables"),
+        ([], "no study: expected of worth, amount, towers, elsewhere, or --tables"),
         (["--tables"], "no line of an evaluation; expected STUDY.jsonl, of worth, amount"),
     ],
 )
@@ -75,3 +92,25 @@ def test_a_world_is_drawn_trained_in_and_written_down_once(
     capsys.readouterr()
     assert main(command) == 0
     assert capsys.readouterr().out.count("reused") == 5 and evidence.lines("worth") == found
+
+
+def test_the_models_of_one_world_are_evaluated_in_another_without_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, evaluated, ran = [], [], []
+    monkeypatch.setattr(evidence, "EVIDENCE", tmp_path)
+    monkeypatch.setattr(evidence, "_corpus", lambda folder, world, seed: drawn.append((folder.name, world)) or folder)
+    monkeypatch.setattr(evidence, "_edited", lambda folder, data, arm: data)
+    monkeypatch.setattr(evidence, "corpus_identity", lambda data: "")
+    monkeypatch.setattr(evidence, "run_stages", lambda *given, **_: ran.append(given))
+    monkeypatch.setattr(evidence, "_evaluated", lambda *given: evaluated.append(given) or {"own": None})
+    monkeypatch.setattr(evidence, "_write_line", lambda *_: None)
+    assert main(["elsewhere", "--seeds", "3", "--arms", "own", "--output", str(tmp_path)]) == 0
+    assert drawn == [("real-3", "real"), ("style_b-3", "style_b")] and ran == []
+    other = tmp_path / "style_b-3"
+    assert evaluated == [(other, other, [tmp_path / "real-3" / "runs" / "own"])]
+
+
+def test_a_tower_of_the_study_is_another_preset_over_the_arms_own() -> None:
+    names = [Path(preset).stem for preset in evidence._presets(evidence.STUDIES["towers"]["published"])]
+    assert names == ["phantom", "study", "unified", "convnext"]

@@ -73,3 +73,14 @@ def test_denoised_looks_count_where_the_equals_look_more_than_usual(pooled: Any)
     assert weighed["duration"][0] == pytest.approx(2.0) and weighed["duration"][1] == pytest.approx(0.0)
     # without an equal, own looks stay as they are
     assert pooled().denoised(ROWS[3], np.random.default_rng(0))["fixations"]["x"] == [0.5, 0.5]
+
+
+def test_looks_in_boxes_are_where_what_the_sentence_names_is(pooled: Any) -> None:
+    edges = ("x_min", "y_min", "x_max", "y_max")
+    labelled = {"Pleural abnormality": (0.1, 0.6, 0.2, 0.7), "Left lung": (0.5, 0.1, 0.9, 0.9)}
+    boxes = [{"label": label, **dict(zip(edges, box, strict=True))} for label, box in labelled.items()]
+    found = pooled().in_boxes(reading("a", "Left PLEURAL effusion.", 0.9) | {"boxes": boxes}, np.random.default_rng(0))
+    x, y = (np.asarray(found["fixations"][axis]) for axis in ("x", "y"))
+    assert ((x > 0.1) & (x < 0.2)).all() and ((y > 0.6) & (y < 0.7)).all() and x.max() - x.min() > 0.05
+    other = pooled().in_boxes(reading("a", "left heart border.", 0.9) | {"boxes": boxes}, np.random.default_rng(0))
+    assert set(other["fixations"]["x"]) == {0.9}
