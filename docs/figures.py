@@ -35,11 +35,12 @@ PORT = "7863"
 
 
 class Figure(NamedTuple):
-    """Files, relative to `docs`, and what makes them, in words and in deed."""
+    """Files, relative to `docs`, and what makes them, in words and in deed; `needs` has to be there."""
 
     files: tuple[str, ...]
     by: str
     make: Callable[[], None]
+    needs: Path = ROOT
 
 
 def run(*words: str) -> None:
@@ -72,11 +73,13 @@ FIGURES = {
         tuple(f"images/page_{name}.png" for name in (*screenshots.VIEWS, "phone")),
         "`docs/screenshots.py`, on `egma app`",
         lambda: pages("--model", SAMPLE_MODEL, "--data", SAMPLE_READINGS),
+        Path(screenshots.CHROMIUM),
     ),
     "compared": Figure(
         ("images/page_compare.png",),
         "`docs/screenshots.py`, on `egma app --compare runs/demo/no_gaze`",
         lambda: pages("--compare", "runs/demo/no_gaze"),
+        ROOT / "runs" / "demo" / "no_gaze",
     ),
 }
 
@@ -107,9 +110,8 @@ def main(*names: str) -> None:
     made = set()
     for name, figure in FIGURES.items():
         if name in (names or FIGURES):
-            needs = {"pages": Path(screenshots.CHROMIUM), "compared": ROOT / "runs/demo/no_gaze"}.get(name, ROOT)
-            if not needs.exists():
-                print(f"{name}: left as it is, without {needs}")
+            if not figure.needs.exists():
+                print(f"{name}: left as it is, without {figure.needs}")
                 continue
             figure.make()
             made.add(name)

@@ -47,6 +47,7 @@ def gaze_matrix(
     Raises:
         ValueError: a missing column, columns of unequal length, a number that is not finite, a negative duration, a
             span that runs backwards, or settings out of range.
+
     >>> seen = {"x": [0.25, 0.75], "y": [0.25, 0.75], "start": [0.0, 1.0], "duration": [1.0, 1.0]}
     >>> gaze_matrix(seen, [(0.0, 1.0), None], grid=2, sigma=0.01).tolist()
     [[[1.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]]

@@ -102,6 +102,7 @@ def late_interaction(patches: Tensor, sentences: Tensor, reports: Reports) -> tu
     Args:
         patches: (B, P, D).
         sentences: (N, D), packed as `reports` says.
+
     >>> reports = lay_out(torch.tensor([0, 0]), 1, torch.device("cpu"))
     >>> late_interaction(torch.eye(4)[None], torch.eye(4)[:2], reports)  # two patches of four; both sentences
     (tensor([[0.5000]]), tensor([[1.]]))

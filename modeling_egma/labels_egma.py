@@ -18,6 +18,7 @@ def classification_labels(labels: Tensor, logits: Tensor, problem_type: str | No
 
     Raises:
         ValueError: labels of another shape or range.
+
     >>> classification_labels(torch.tensor([2, 0]), torch.zeros(2, 3), None)
     (tensor([2, 0]), 'single_label_classification')
     """

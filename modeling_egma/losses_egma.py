@@ -104,6 +104,7 @@ def multi_label_cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor | Non
 
     Returns:
         (...).
+
     >>> multi_label_cross_entropy(torch.zeros(3), torch.tensor([1, 0, 0])).exp()  # ln 3 and ln 2
     tensor(6.)
     """
@@ -132,6 +133,7 @@ def late_interaction_logits(
     Returns:
         `zI` (B, R), the mean over patches of the best sentence, and `zT` (B, R), the mean over sentences of the best
         patch; rows are images. The columns of a report without a sentence are 0.
+
     >>> late_interaction_logits(torch.eye(2)[:, None], torch.eye(2), torch.tensor([0, 1]), 10.0)[0]
     tensor([[10.,  0.],
             [ 0., 10.]])
@@ -156,6 +158,7 @@ def contrastive_alignment_loss(
     Args:
         report_ids: (B,), equal for reports of the same text, which then are not each other's negatives; None: the
             paper's diagonal, every other report is a negative.
+
     >>> contrastive_alignment_loss(torch.eye(2)[:, None], torch.eye(2), torch.tensor([0, 1]), math.log(3)).exp()
     tensor(1.3333)
     """
@@ -182,6 +185,7 @@ def gaze_alignment_loss(
 
     Returns:
         A scalar, the mean over the images that have gaze and a sentence.
+
     >>> patches, rows, has_gaze = torch.eye(4), torch.tensor([0]), torch.tensor([True])  # half of ln 8 and of ln 2
     >>> gaze_alignment_loss(patches[None], patches[:1], rows, patches[:1], has_gaze, 0.0).exp()
     tensor(4.)
@@ -209,6 +213,7 @@ def cross_modality_mapping_loss(
 
     Returns:
         A scalar, the mean over the images with two or more sentences.
+
     >>> own, rows, has_gaze = torch.eye(2), torch.tensor([0, 0]), torch.tensor([True])  # each is rebuilt as itself
     >>> cross_modality_mapping_loss(own[None], own, rows, own, has_gaze, 30.0).item() < 1e-9
     True
@@ -409,6 +414,7 @@ class CappedScale(torch.autograd.Function):
 
 def similarity_maps(patches: Tensor, sentences: Tensor) -> Tensor:
     """Embeddings (B, P, D) and (N, D) -> cosines (B, N, G, G); see `EgmaModel.get_similarity_map`.
+
     >>> similarity_maps(torch.eye(4)[None], torch.eye(4)[:1]).tolist()
     [[[[1.0, 0.0], [0.0, 0.0]]]]
     """

@@ -42,6 +42,7 @@ def pooled_cosines(patches: Tensor, sentences: Tensor, scale: Tensor | float) ->
 
     Returns:
         (B, N).
+
     >>> pooled_cosines(torch.eye(4)[None], torch.eye(4)[:1], 0.0)  # all alike: 1/4, over a length of 1/2
     tensor([[0.5000]])
     """

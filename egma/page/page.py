@@ -14,7 +14,7 @@ from egma.page.corpus import Corpus, examples_view
 from egma.page.handlers import ALIGN, Handlers
 from egma.page.inputs import PROMPT_SEPARATOR
 from egma.page.safety import friendly_process, plain, upload
-from egma.page.session import PageModel
+from egma.page.session import PageModel, Sessions
 from egma.page.uploads import MAX_UPLOAD_BYTES
 
 STATIC = Path(__file__).with_name("static")
@@ -59,23 +59,28 @@ class Parts(NamedTuple):
     recorder: gr.HTML
 
 
-def build_page(handlers: Handlers, about: str) -> gr.Blocks:
+class Page(gr.Blocks):
+    """What Gradio makes of the page, and the sessions of those who have it open."""
+
+    def __init__(self, sessions: Sessions, **options: Any) -> None:
+        super().__init__(**options)
+        self.sessions = sessions
+
+    async def process_api(self, *inputs: Any, **options: Any) -> Any:
+        """One event of a session after the other."""
+        async with self.sessions.of(options.get("session_hash")).lock:
+            return await friendly_process(super().process_api)(*inputs, **options)
+
+
+def build_page(handlers: Handlers, about: str) -> Page:
     """The whole page.
 
     Args:
         about: Markdown on what it is, which model and which data it shows.
     """
-    with gr.Blocks(title="EGMA", analytics_enabled=False, fill_width=True) as page:
+    with Page(handlers.sessions, title="EGMA", analytics_enabled=False, fill_width=True) as page:
         _connect(page, _lay_out(handlers, about), handlers)
     page.queue(max_size=MAX_WAITING, api_open=False)  # closed are the routes that pass the queue by
-    process = friendly_process(page.process_api)
-
-    async def one_by_one(*inputs: Any, session_hash: str | None = None, **options: Any) -> Any:
-        async with handlers.sessions.of(session_hash).lock:
-            return await process(*inputs, session_hash=session_hash, **options)
-
-    setattr(page, "process_api", one_by_one)  # noqa: B010
-    setattr(page, "has_lost", handlers.sessions.has_lost)  # noqa: B010
     return page
 
 

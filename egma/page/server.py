@@ -14,7 +14,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from dataset_scripts.schema import UserError
 from egma.page.guard import Door, Guard
-from egma.page.page import launch_options
+from egma.page.page import Page, launch_options
 from egma.page.session import MAX_SESSIONS
 from egma.page.uploads import SWEPT_EVERY_SECONDS, Uploads
 
@@ -23,7 +23,7 @@ OPTIONS |= {"lifespan": "on", "timeout_graceful_shutdown": 2}
 
 
 @contextmanager
-def answering(page: gr.Blocks, host: str, port: int, door: Door, folder: Path) -> Iterator[Uploads]:
+def answering(page: Page, host: str, port: int, door: Door, folder: Path) -> Iterator[Uploads]:
     """Answer while the block runs.
 
     Args:
@@ -40,7 +40,7 @@ def answering(page: gr.Blocks, host: str, port: int, door: Door, folder: Path) -
         FastAPI(openapi_url=None), page, "/", root_path=door.root_path or None, **launch_options()
     )
     page.is_running = page.has_launched = True
-    guard = Guard(GZipMiddleware(app), door, uploads, getattr(page, "has_lost"))  # noqa: B009
+    guard = Guard(GZipMiddleware(app), door, uploads, page.sessions.has_lost)
     server = uvicorn.Server(uvicorn.Config(guard, host, port, **OPTIONS))
     threads = [threading.Thread(target=server.run), threading.Thread(target=_sweep, args=(uploads, ended))]
     for thread in threads:

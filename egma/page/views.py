@@ -117,7 +117,7 @@ def classify_view(
     note = f"A bar begins at the median score of {among} on this image; what scores less has none."
     if len({len(of_finding) for of_finding in prompts.values()}) > 1:
         note += " Findings with more prompts have more chances: a class scores as its best prompt does."
-    return _shown(model, session) | {"lines": lines, "note": note, "bars": True}
+    return _shown(model, session) | {"lines": lines, "note": note}
 
 
 def bar_shares(values: Array, references: Array) -> Array:

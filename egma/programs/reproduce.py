@@ -80,7 +80,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--text-model", default=TEXT_MODEL, help=f"folder or Hub id; default: {TEXT_MODEL}")
     parser.add_argument("--preset", default="configs/mimic_eye_paper.yaml", help="of trainings")
     parser.add_argument("--seed", type=int, default=42, help="of initialisation, order and samples")
-    parser.add_argument("--limit", type=int, help="rehearsal: the first so many readings of a corpus")
+    parser.add_argument("--limit", type=int, help="rehearsal: so many readings of a corpus, of all its splits in turn")
     parser.add_argument("--max-steps", type=int, help="rehearsal: so many steps of a training")
     parser.add_argument("--dry-run", action="store_true", help="say what it takes on this machine; train nothing")
     return parser.parse_args(argv)

@@ -108,7 +108,7 @@ STUDIES: dict[str, dict[str, Arm]] = {
             ("lent_50", "gaze of half, lent to the others", 0.5),
         )
     },
-    "towers": {name: arm._replace(objective=f"{arm.objective},convnext") for name, arm in MAIN.items()},
+    "towers": {f"convnext_{name}": arm._replace(objective=f"{arm.objective},convnext") for name, arm in MAIN.items()},
     "elsewhere": MAIN,  # the models of `worth`, evaluated on another world
 }
 ELSEWHERE = "style_b"
@@ -116,7 +116,7 @@ ELSEWHERE = "style_b"
 _DIFFERENCES = [("own", "equals"), ("equals", "none"), ("own", "none"), ("own", "published")]
 DIFFERENCES = {
     "worth": [*_DIFFERENCES, ("denoised", "own"), ("own", "dealt"), ("boxes", "own")],
-    "towers": _DIFFERENCES,
+    "towers": [(f"convnext_{one}", f"convnext_{other}") for one, other in _DIFFERENCES],
     "elsewhere": _DIFFERENCES,
     "amount": [(f"lent{name}", f"withheld{name}") for name in ("_1", "_5", "", "_50")],
 }
@@ -161,7 +161,7 @@ def run_world(
         for name, arm in arms.items()
         for rate in rates or [arm.learning_rate]
     }
-    runs = folder / ("towers" if study == "towers" else "runs")
+    runs = folder / "runs"
     corpora = {name: _edited(folder, data, arm) for name, arm in chosen.items()}
     stages = {name: _training(folder, corpora[name], runs / name, arm, seed) for name, arm in chosen.items()}
     if study == "elsewhere":
@@ -176,7 +176,7 @@ def run_world(
 
 def _evaluated(folder: Path, data: Path, models: list[Path]) -> dict[str, Any]:
     """Results of the models, one program for all of them."""
-    output = folder / "evaluations" / "-".join(model.name for model in models) / models[0].parent.name
+    output = folder / "evaluations" / "-".join(model.name for model in models)
     others = [word for model in models[1:] for word in ("--compare", model)]
     options = (*others, "--tasks", *TASKS, "--bootstrap", BOOTSTRAP_DRAWS)
     run_stages(folder, [evaluation(f"evaluate {output.name}", models[0], data, output, *options)], logs=folder / "logs")

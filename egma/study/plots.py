@@ -1,6 +1,7 @@
 """The studies' plots: bars a row of the ablation, curves over the amount of gaze or of noise; every seed is a dot."""
 
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -40,18 +41,15 @@ def curves(
     figure = Figure(figsize=(3.6 * len(panels), 3.2), layout="constrained")
     for axes, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         rows = max(map(list, series.values()), key=len)
-        colors = iter(LINE_COLORS)
-        for (name, spreads), color in zip(series.items(), colors, strict=False):
-            places = [rows.index(row) for row in spreads]
-            axes.plot(
-                places, [100 * spread.mean for spread in spreads.values()], color=color, linewidth=1.6, label=name
-            )
+        colors = cycle(LINE_COLORS)
+        for name, spreads in series.items():
+            places, means = [rows.index(row) for row in spreads], [100 * spread.mean for spread in spreads.values()]
+            (line,) = axes.plot(places, means, color=next(colors), linewidth=1.6, label=name)
             for place, spread in zip(places, spreads.values(), strict=True):
-                axes.plot(
-                    [place] * len(spread.values), [100 * v for v in spread.values], "o", color=color, markersize=3
-                )
-        for color, (name, value) in zip(colors, reference.get(title, {}).items(), strict=False):
-            axes.axhline(100 * value, color=color, linestyle="--", linewidth=1.2, label=name)
+                values = [100 * value for value in spread.values]
+                axes.plot([place] * len(values), values, "o", color=line.get_color(), markersize=3)
+        for name, value in reference.get(title, {}).items():
+            axes.axhline(100 * value, color=next(colors), linestyle="--", linewidth=1.2, label=name)
         axes.set_xticks(range(len(rows)), rows, rotation=35, ha="right", fontsize=8)
         axes.set_xlabel(label, fontsize=9)
         axes.set_title(title, fontsize=10)

@@ -23,6 +23,7 @@ def signed_cnr(maps: ArrayLike, masks: ArrayLike) -> Array:
 
     Raises:
         ValueError: a mask that marks every cell, or a map with one value inside and another one outside.
+
     >>> signed_cnr([[[3, 1, 0, 0]]], [[[1, 1, 0, 0]]])  # 2 apart, a variance of 1 inside
     array([2.])
     """
@@ -39,6 +40,7 @@ def cnr(maps: ArrayLike, masks: ArrayLike) -> Array:
     """(n,) |`signed_cnr`| (Boecking et al., "Making the Most of Text Semantics", ECCV 2022).
 
     As published; a map that is dark where it should be bright earns as much as its negative.
+
     >>> cnr([[[0, 0, 3, 1]]], [[[1, 1, 0, 0]]])
     array([2.])
     """
@@ -53,6 +55,7 @@ def miou(maps: ArrayLike, masks: ArrayLike, thresholds: Sequence[float] = THRESH
 
     Raises:
         ValueError: no thresholds.
+
     >>> miou([[[0.9, 0.3, 0.1]]], [[[1, 0, 0]]], thresholds=(0.2, 0.5))  # 1 of 2, 1 of 1
     array([0.75])
     """
@@ -72,6 +75,7 @@ def pointing_credit(maps: ArrayLike, masks: ArrayLike) -> Array:
 
     A constant map earns the mask's share of the cells. Source: Zhang et al., "Top-down Neural Attention by Excitation
     Backprop", 2016, without their 15 pixels of tolerance.
+
     >>> pointing_credit([[[0.9, 0.9, 0.1]]], [[[1, 0, 0]]])
     array([0.5])
     """

@@ -13,6 +13,7 @@ def held_share(before: ArrayLike, tied: ArrayLike, k: int) -> Array:
     """The chance that one of `tied` equal candidates, in random order, is among the first k, with `before` better ones.
 
     The one place where a rank becomes a hit; `tied` counts the candidate itself.
+
     >>> held_share(before=0, tied=2, k=1)  # one of two places
     np.float64(0.5)
     """
@@ -33,6 +34,7 @@ def precision_at_k(scores: Array, relevant: NDArray[np.bool_], k: int) -> Array:
 
     Raises:
         ValueError: k outside 1 ... c, another shape, no candidate, or a score that is not finite.
+
     >>> precision_at_k([[3, 2, 1]], [[1, 0, 1]], k=2)
     array([0.5])
     """
@@ -47,6 +49,7 @@ def recall_at_k(scores: Array, relevant: NDArray[np.bool_], k: int) -> Array:
 
     Raises:
         ValueError: a query without a relevant candidate, or see `precision_at_k`.
+
     >>> recall_at_k([[3, 2, 2]], [[1, 0, 1]], k=2)  # the first, and one of two for the second place
     array([0.75])
     """

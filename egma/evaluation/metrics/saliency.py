@@ -22,6 +22,7 @@ def nss(maps: ArrayLike, fixations: ArrayLike) -> Array:
 
     Several fixations in one cell count as several; the deviation is the population's. A constant map earns 0, as
     chance does.
+
     >>> nss([[[3, 1]]], [[[2, 1]]])  # two fixations a deviation above the mean, one below
     array([0.33333333])
     """
@@ -41,6 +42,7 @@ def auc_judd(maps: ArrayLike, fixations: ArrayLike, thresholds: Literal["all", "
 
     Raises:
         ValueError: every cell is fixated; see also the top.
+
     >>> auc_judd([[[3, 2, 1]]], [[[0, 1, 0]]])  # above one of two other cells
     array([0.5])
     """
@@ -62,6 +64,7 @@ def shuffled_auc(maps: ArrayLike, fixations: ArrayLike, other_fixations: ArrayLi
 
     Args:
         other_fixations: (n, H, W) counts of the fixations on other images.
+
     >>> shuffled_auc([[[3, 2, 1]]], [[[0, 1, 0]]], [[[1, 0, 3]]])  # above three of four
     array([0.75])
     """
@@ -87,6 +90,7 @@ def cc(maps: ArrayLike, gaze_maps: ArrayLike) -> Array:
 
     Raises:
         ValueError: a gaze map that is the same everywhere.
+
     >>> cc([[[1, 2, 3]]], [[[3, 2, 1]]])
     array([-1.])
     """
@@ -103,6 +107,7 @@ def sim(maps: ArrayLike, gaze_maps: ArrayLike) -> Array:
 
     Raises:
         ValueError: a negative value or an empty map; pass cosines through `maps.as_distributions` first.
+
     >>> sim([[[1, 1]]], [[[3, 1]]])  # 1/2 and 1/4
     array([0.75])
     """
@@ -117,6 +122,7 @@ def kl(maps: ArrayLike, gaze_maps: ArrayLike) -> Array:
 
     Raises:
         ValueError: a negative value or an empty map; pass cosines through `maps.as_distributions` first.
+
     >>> kl([[[1, 1]]], [[[2, 0]]])  # ln 2
     array([0.69314718])
     """

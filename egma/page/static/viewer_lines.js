@@ -31,12 +31,12 @@ egma.linesAndMaps = (label, { choose, preview }) => {
     const scores = [...(here ? [`here ${here(line).toFixed(2)}`] : []), egma.scoreText(line.scores)].join(" · ");
     return make("li", {}, button(place, {},
       make("span", { class: "egma-text" }, line.text),
-      absence && !value.bars ? make("span", { class: "egma-absent", title: "By its words: a bright map is no finding here" }, absence) : null,
+      absence && line.bar === undefined ? make("span", { class: "egma-absent", title: "By its words: a bright map is no finding here" }, absence) : null,
       line.marked ? make("span", { class: "egma-marked", title: "By the corpus' labels of this image" },
         `${MARKS[line.marked]} marked ${line.marked}`) : null,
       line.detail ? make("span", { class: "egma-detail" }, line.detail) : null,
       line.rank ? make("span", { class: "egma-rank" }, `rank ${line.rank.place} of ${line.rank.of} sentences on this image`) : null,
-      value.bars ? bar(line.bar) : null, make("span", { class: "egma-scores" }, scores)));
+      line.bar === undefined ? null : bar(line.bar), make("span", { class: "egma-scores" }, scores)));
   }
 
   function bar(share) {

@@ -11,7 +11,7 @@ from egma.page import session as page_session
 from egma.page.corpus import Corpus
 from egma.page.handlers import Handlers
 from egma.page.session import PageModel, Session
-from tests.egma.page.browsing import browser, choose_picture, go, needs_chromium, upload, write_image
+from tests.egma.page.browsing import choose_picture, go, needs_chromium, upload, write_image
 from tests.egma.page.conftest import Served
 from tests.egma.page.serving import free_port, served
 
@@ -19,12 +19,6 @@ pytestmark = needs_chromium
 PICTURE = "an opacity on the left"
 GAZE = "x_fraction,y_fraction,start_seconds,duration_seconds\n0.2,0.3,0.1,0.5\n0.7,0.6,0.8,0.4\n"
 UNREACHABLE = "The server cannot be reached."
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as started:
-        yield started
 
 
 @pytest.fixture

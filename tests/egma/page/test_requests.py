@@ -1,6 +1,5 @@
 """What the page asks for in a browser is what the guard lets through, and nothing of it is refused."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,7 +10,7 @@ import pytest
 from egma.page.guard import API, ROUTES, Door
 from egma.page.handlers import Handlers
 from egma.page.session import PageModel
-from tests.egma.page.browsing import browser, needs_chromium, write_image
+from tests.egma.page.browsing import needs_chromium, write_image
 from tests.egma.page.conftest import Served
 from tests.egma.page.serving import served
 from tests.egma.page.test_browser import choose_picture, go
@@ -27,12 +26,6 @@ ASKED_BY_NAME = {
     *(("GET", f"{API}/queue/data"), ("GET", f"{API}/upload_progress"), ("POST", f"{API}/queue/join")),
     *(("POST", f"{API}/upload"), ("GET", "/"), ("GET", "/theme.css")),
 }
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as started:
-        yield started
 
 
 def test_the_guard_lets_through_what_the_page_asks_for(chromium: Any, page: Served, tmp_path: Path) -> None:

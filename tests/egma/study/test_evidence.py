@@ -112,5 +112,5 @@ def test_the_models_of_one_world_are_evaluated_in_another_without_training(
 
 
 def test_a_tower_of_the_study_is_another_preset_over_the_arms_own() -> None:
-    names = [Path(preset).stem for preset in evidence._presets(evidence.STUDIES["towers"]["published"])]
+    names = [Path(preset).stem for preset in evidence._presets(evidence.STUDIES["towers"]["convnext_published"])]
     assert names == ["phantom", "study", "unified", "convnext"]
