@@ -26,9 +26,9 @@ from transformers import set_seed
 
 from benchmarks.parts import ROOT
 from egma.training.arguments import parse_settings
-from egma.training.devices import check_windows, parameter_groups
+from egma.training.devices import check_windows, make_module, parameter_groups
 from egma.training.gather import Features
-from egma.training.step import TrainingModule, whole_step
+from egma.training.step import whole_step
 from modeling_egma import EgmaConfig, EgmaModel
 
 TERMS = ("contrastive", "gaze", "mapping")
@@ -118,7 +118,7 @@ def towers_and_step(size: Size, device: torch.device) -> list[dict[str, Any]]:
 
 def _towers_and_step(size: Size, batch_size: int, device: torch.device) -> dict[str, Any]:
     model = make_model(size, device)
-    module = TrainingModule(model).train()
+    module = make_module(model, device).train()
     batch = make_batch(model, batch_size, device)
     accelerator = Accelerator()
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=1e-5, fused=device.type == "cuda" or None)
@@ -314,7 +314,7 @@ def make_batch(model: EgmaModel, images: int, device: torch.device) -> dict[str,
         "pixel_values": torch.randn(images, 3, side, side, device=device),
         "input_ids": ids,
         "attention_mask": mask,
-        "sentence_to_image": torch.arange(images, device=device).repeat_interleave(SENTENCES),
+        "sentence_to_image": torch.arange(images).repeat_interleave(SENTENCES),
         "gaze_heatmaps": torch.rand(count, grid, grid, device=device),
         "gaze_mask": torch.ones(images, dtype=torch.bool, device=device),
     }
@@ -325,7 +325,7 @@ def make_features(images: int, patches: int, width: int, device: torch.device) -
     return Features(
         F.normalize(torch.randn(images, patches, width, device=device), dim=-1).requires_grad_(),
         F.normalize(torch.randn(count, width, device=device), dim=-1).requires_grad_(),
-        torch.arange(images, device=device).repeat_interleave(SENTENCES),
+        torch.arange(images).repeat_interleave(SENTENCES),
         torch.rand(count, patches, device=device),
         torch.ones(images, dtype=torch.bool, device=device),
     )

@@ -18,7 +18,7 @@ from benchmarks.training import corpus
 from egma.inference.texts import encode_blocks, text_inputs
 from egma.training.arguments import TrainingSettings, parse_settings
 from egma.training.data import ReadingCollator, TrainingData
-from egma.training.devices import make_optimizer
+from egma.training.devices import make_module, make_optimizer
 from egma.training.start import build_model
 from egma.training.step import TrainingModule, to_device
 from modeling_egma import EgmaModel
@@ -76,7 +76,7 @@ def _measure(name: str, settings: TrainingSettings) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = TrainingData(settings, 0, 1)
     model, processor = build_model(settings, data.rows)
-    module = TrainingModule(model.to(device)).train()
+    module = make_module(model.to(device), device).train()
     optimizer = make_optimizer(model, settings, device)
     watch, batches = Stopwatch(device), data.batches(ReadingCollator(processor, settings), 0)
     sentences = real = encoded = padded = 0

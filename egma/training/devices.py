@@ -10,6 +10,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from dataset_scripts.schema import UserError
 from egma.training.arguments import TrainingSettings
@@ -33,6 +36,7 @@ PEAK_FLOPS = {
 # of CUDA, in the dimension over which attention runs through its batch
 GRID_LIMIT = 65_535
 AUTOMATIC_TRACKERS = ("all", "none")
+UNASKED = "sdpa_unasked"
 
 
 def make_accelerator(settings: TrainingSettings) -> Accelerator:
@@ -95,14 +99,32 @@ def check_windows(vision_config: Any, settings: TrainingSettings, device: torch.
         )
 
 
-def make_module(model: EgmaModel, settings: TrainingSettings) -> TrainingModule:
-    """What is trained; with `torch_compile` the encoders are compiled for the buckets of their input's shape."""
-    module = TrainingModule(model, buckets=settings.torch_compile)
-    if settings.torch_compile:
+def make_module(model: EgmaModel, device: torch.device, compiled: bool = False) -> TrainingModule:
+    """What is trained; where it is `compiled`, the encoders are for the buckets of their input's shape."""
+    if device.type == "cuda":
+        ask_of_no_mask(model.text_model)
+    module = TrainingModule(model, buckets=compiled)
+    if compiled:
         model.vision_model.compile(dynamic=False)
         model.text_model.compile(dynamic=False)
         model.objective = torch.compile(model.objective, dynamic=True)  # type: ignore[method-assign]
     return module
+
+
+def ask_of_no_mask(encoder: PreTrainedModel) -> None:
+    """PyTorch's attention with the mask as it is given.
+
+    transformers asks first whether anything is masked, and the host waits for a GPU's answer.
+    """
+    if encoder.config._attn_implementation != "sdpa":
+        return
+    AttentionInterface.register(UNASKED, sdpa_attention_forward)
+    AttentionMaskInterface.register(UNASKED, _whole_mask)
+    encoder.set_attn_implementation(UNASKED)
+
+
+def _whole_mask(*given: Any, **settings: Any) -> Any:
+    return sdpa_mask(*given, **settings | {"allow_is_bidirectional_skip": False})
 
 
 def make_optimizer(model: nn.Module, settings: TrainingSettings, device: torch.device) -> torch.optim.AdamW:

@@ -35,7 +35,8 @@ class Finishing:
         if "windows" in batch:
             affines, geometry = batch.get("frame_affines"), batch["geometry"]
             geometry = geometry if affines is None else compose(affines, geometry)
-            rows, looked_at = batch["sentence_to_image"], (batch["fixations"], batch["windows"])
+            looked_at = batch["fixations"], batch["windows"]
+            rows = batch["sentence_to_image"].to(geometry.device, non_blocking=True)
             maps, mask = packed_gaze(*looked_at, geometry, rows, self.grid, self.sigma)
             kept |= {"gaze_heatmaps": maps, "gaze_mask": mask}
         return kept

@@ -64,7 +64,8 @@ class TrainingRun:
         torch.manual_seed(text_number(f"dropout {settings.seed} {accelerator.process_index}"))
         prepare_sharding(accelerator, model)
         optimizer = make_optimizer(model, settings, accelerator.device)
-        self.module, self.optimizer = accelerator.prepare(make_module(model, settings), optimizer)
+        module = make_module(model, accelerator.device, settings.torch_compile)
+        self.module, self.optimizer = accelerator.prepare(module, optimizer)
         steps_per_epoch = self.data.batches_per_epoch / settings.gradient_accumulation_steps
         self.total_steps = settings.max_steps or whole_steps(settings.epochs * steps_per_epoch)
         self.evaluation_steps = settings.evaluation_steps or whole_steps(steps_per_epoch)

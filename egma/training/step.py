@@ -28,7 +28,7 @@ class TrainingModule(nn.Module):
     """The model as DDP or FSDP wraps it: all that needs gradients happens inside `forward`.
 
     Args:
-        buckets: whether token lengths and numbers of sentences are padded to multiples (`torch_compile`).
+        buckets: whether token lengths and numbers of sentences are padded to multiples, for compiled encoders.
     """
 
     def __init__(self, model: EgmaModel, buckets: bool = False) -> None:
@@ -124,10 +124,14 @@ def synchronised(accelerator: Accelerator, module: nn.Module, last: bool) -> Abs
 
 
 def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
-    """The batch on the device, and finished there; before it where the device has no float64."""
+    """The batch on the device, and finished there; before it where the device has no float64.
+
+    `sentence_to_image` stays: its counts are sizes, and the host would wait for them (`losses_egma`).
+    """
     finish = batch.get("finish")
     if finish is not None and device.type == "mps":
         batch, finish = finish(batch), None
-    moved = {name: value.to(device, non_blocking=True) for name, value in batch.items() if isinstance(value, Tensor)}
+    moving = {name: value for name, value in batch.items() if isinstance(value, Tensor) and name != "sentence_to_image"}
+    moved = {name: value.to(device, non_blocking=True) for name, value in moving.items()}
     whole = dict(batch) | moved
     return whole if finish is None else finish(whole)

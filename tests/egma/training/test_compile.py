@@ -15,11 +15,8 @@ BATCHES = [([3, 1, 2, 1, 4], 6), ([2, 2, 1, 3, 1], 9)]
 
 @pytest.mark.timeout(600)
 def test_compiled_gradients_are_those_of_eager_and_lengths_of_a_bucket_share_a_program(record_difference) -> None:
-    class Settings:
-        torch_compile = True
-
     model = small_model(torch.float32).train()
-    compiled = make_module(model, Settings())  # type: ignore[arg-type]
+    compiled = make_module(model, torch.device("cpu"), compiled=True)
     programs = []
     for number, (counts, length) in enumerate(BATCHES):
         batch = make_batch(counts, number, torch.float32, length=length)
