@@ -23,7 +23,9 @@ def dry_run(recipe: str, data: Path, folder: Path, *start: str) -> int:
 def test_large_on_a_dinov2_of_its_own_size(
     phantom_data: Path, tmp_path: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Dinov2Model(Dinov2Config(**BLOCKS, image_size=518, patch_size=14)).save_pretrained(tmp_path / "vision")
+    Dinov2Model(Dinov2Config(**BLOCKS | {"num_hidden_layers": 10}, image_size=518, patch_size=14)).save_pretrained(
+        tmp_path / "vision"
+    )
     BitImageProcessor(image_mean=[0.53] * 3, image_std=[0.26] * 3).save_pretrained(tmp_path / "vision")
     MPNetModel(MPNetConfig(**BLOCKS, vocab_size=64, max_position_embeddings=40)).save_pretrained(tmp_path / "text")
     tokenizer.save_pretrained(tmp_path / "text")
