@@ -133,12 +133,11 @@ def train_and_evaluate(
 @contextlib.contextmanager
 def _one_bar() -> Iterator["tqdm[Any]"]:
     """A bar for the whole, below what is printed; without a terminal none."""
-    form = "{desc} {percentage:3.0f} %|{bar}| {elapsed}"
-    with (
-        tqdm(total=100, desc="demo", bar_format=form, file=sys.stdout, disable=not sys.stdout.isatty()) as bar,
-        contextlib.redirect_stdout(sys.stdout if bar.disable else DummyTqdmFile(sys.stdout)),
-    ):
-        yield bar
+    form, plain = "{desc} {percentage:3.0f} %|{bar}| {elapsed}", sys.stdout
+    with tqdm(total=100, desc="demo", bar_format=form, file=plain, disable=not plain.isatty()) as bar:
+        above: Any = plain if bar.disable else DummyTqdmFile(plain)
+        with contextlib.redirect_stdout(above):
+            yield bar
 
 
 def _stand(bar: "tqdm[Any]", percent: float, metrics: Sequence[Path] = (), steps: int = 1) -> None:
