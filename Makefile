@@ -71,7 +71,7 @@ $(VENV)/installed: $(VENV)/torch setup.cfg
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(bin)/pip install -q -c constraints.txt -e '.[train,eval,app,dicom,export,dev]'
+	$(bin)/pip install -q -c constraints.txt -e '.[all,dev]'
 	touch $@
 
 $(VENV)/installed-app: $(VENV)/installed

@@ -3,6 +3,7 @@
 import argparse
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Never
@@ -37,9 +38,9 @@ def program(main: Callable[[Sequence[str] | None], int | None]) -> Callable[...,
         try:
             return main(argv) or 0
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {_said(error)}", file=sys.stderr)
         except OSError as error:  # the system refuses a file: a place that cannot be written, a disk that is full
-            said = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+            said = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else _said(error)
             print(f"error: {said}", file=sys.stderr)
         except KeyboardInterrupt:
             print("interrupted; the same command goes on where it was, or starts anew", file=sys.stderr)
@@ -47,6 +48,12 @@ def program(main: Callable[[Sequence[str] | None], int | None]) -> Callable[...,
         return 2
 
     return ending
+
+
+def _said(error: Exception) -> str:
+    """The sentence alone, also where torch's loader put a traceback before what one of its workers met."""
+    words = re.match(r"Caught \w+ in .*\nOriginal Traceback .*\n[\w.]+: ([^\n]*)\s*$", str(error), re.DOTALL)
+    return words[1] if words else str(error)
 
 
 def run_example(main: Callable[..., None], usage: str | None) -> int:

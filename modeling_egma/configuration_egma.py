@@ -46,6 +46,8 @@ class EgmaConfig(PreTrainedConfig):
         pooling: how tokens become one vector: `"mean"`, the paper's; `"tower"`, CLIP's or SigLIP's own, as they start.
         logit_bias: what is added to scores, which no term of the objective has (SigLIP).
         vision_stage: 1-based stage of a hierarchical backbone whose tokens are aligned; the last one when None.
+        hidden_layers: 1-based layers of a plain ViT whose patch tokens are added to the last layer's, each after the
+            final norm; the last layer alone when None.
         text_layers: how many of the last text layers are averaged (at most what there is), or which of the hidden
             states, the embeddings being 0 (MedCLIP: [1, 2, -1]).
         contrastive_weight, gaze_weight, mapping_weight: weights of the three terms of the objective.
@@ -77,6 +79,7 @@ class EgmaConfig(PreTrainedConfig):
     pooling: Literal["mean", "tower"] = "mean"
     logit_bias: float | int = 0.0
     vision_stage: int | None = None
+    hidden_layers: list[int] | None = None
     text_layers: int | list[int] = 4
     contrastive_weight: float | int = 1.0
     gaze_weight: float | int = 1.0
@@ -109,6 +112,7 @@ class EgmaConfig(PreTrainedConfig):
         """Check the fields against each other; called at construction."""
         _check(self.projection_dim >= 1, "projection_dim", self.projection_dim, "a whole number >= 1")
         self._check_text_layers()
+        self._check_hidden_layers()
         for name in ("contrastive_weight", "gaze_weight", "mapping_weight"):
             value = getattr(self, name)
             _check(math.isfinite(value) and value >= 0, name, value, "a finite number >= 0")
@@ -134,6 +138,16 @@ class EgmaConfig(PreTrainedConfig):
         count = int(getattr(self.text_config, "num_hidden_layers", 0))
         known = bool(layers) and all(-count - 1 <= layer <= count for layer in layers)
         _check(known, "text_layers", layers, f"a number of layers, or hidden states from {-count - 1} to {count}")
+
+    def _check_hidden_layers(self) -> None:
+        layers = self.hidden_layers
+        if layers is None:
+            return
+        if hasattr(self.vision_config, "depths"):
+            _check(False, "hidden_layers", layers, "None: the stages of this vision backbone have grids of their own")
+        last = int(getattr(self.vision_config, "num_hidden_layers", 0))
+        known = 0 < len(layers) == len(set(layers)) and all(1 <= layer < last for layer in layers)
+        _check(known, "hidden_layers", layers, f"layers from 1 to {last - 1}, each once, below the last one")
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:

@@ -195,7 +195,7 @@ class EgmaModel(EgmaPreTrainedModel):
             `last_hidden_state` (B, P, width), the patch tokens before projection; `pooler_output` (B, D), the
             projected mean token, or what `config.pooling` says, not normalised.
         """
-        tokens, output = patch_tokens(self.vision_model, pixel_values, **kwargs)
+        tokens, output = patch_tokens(self.vision_model, pixel_values, self.config.hidden_layers, **kwargs)
         pooled = output.pooler_output if self.config.pooling == "tower" else tokens.mean(dim=1)
         return _with_pooling(tokens, self.visual_projection(pooled), output)
 
@@ -459,7 +459,7 @@ class EgmaForImageClassification(EgmaPreTrainedModel):
         """
         if pixel_values is None:
             raise ValueError("EgmaForImageClassification needs pixel_values")
-        tokens, output = patch_tokens(self.vision_model, pixel_values, **kwargs)
+        tokens, output = patch_tokens(self.vision_model, pixel_values, self.config.hidden_layers, **kwargs)
         logits = self.classifier(tokens.mean(dim=1))
         loss = None
         if labels is not None:

@@ -3,7 +3,7 @@
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, cast
 
@@ -31,6 +31,8 @@ FINAL_NORMS = {
     **dict.fromkeys(("convnext", "convnextv2"), "layernorm"),
     **dict.fromkeys(("beit", "data2vec-vision"), "pooler.layernorm"),
 }
+# of the others that have one
+OWN_NORMS = ("layernorm", "norm", "post_layernorm")
 # of a ResNet or PVT, which take pictures of any size: what they were trained with, and the stride of their first stage
 SUPPLIED = {"image_size": 224, "patch_size": 4}
 ATTENTION_ROWS = 65_535  # that a GPU's attention kernel takes at a time
@@ -236,27 +238,52 @@ def final_norm(tower: PreTrainedModel) -> nn.Module | None:
     return None if place is None else attrgetter(place)(tower)
 
 
-def patch_tokens(vision_model: PreTrainedModel, pixel_values: Tensor, **kwargs: Any) -> tuple[Tensor, Any]:
+def patch_tokens(
+    vision_model: PreTrainedModel, pixel_values: Tensor, layers: Sequence[int] | None = None, **kwargs: Any
+) -> tuple[Tensor, Any]:
     """Patch tokens (B, P, width) after the backbone's final layer norm, without class and register tokens.
 
     Position embeddings are interpolated for frames of another size than the backbone's own.
+
+    Args:
+        layers: 1-based ones whose tokens are added to the last one's, each after the final norm: their mean.
+
+    Raises:
+        ValueError: a layer has other tokens than the last one, or the backbone has no final norm.
     """
     config, name = vision_model.config, "interpolate_pos_encoding"
     is_own = config.image_size in (pixel_values.shape[-1], [*pixel_values.shape[-2:]], (*pixel_values.shape[-2:],))
     if not is_own:
         _reset_windows(vision_model)
         kwargs |= {name: True} if name in inspect.signature(vision_model.forward).parameters else {}
-    output = vision_model(pixel_values.to(vision_model.dtype), **(kwargs | {"return_dict": True}))
+    asked = kwargs.get("output_hidden_states", config.output_hidden_states)
+    kwargs |= {"return_dict": True} | ({"output_hidden_states": True} if layers else {})
+    output = vision_model(pixel_values.to(vision_model.dtype), **kwargs)
     if not is_own:
         _reset_windows(vision_model)
     is_map = output.last_hidden_state.ndim == 4
     tokens = output.last_hidden_state.flatten(2).mT if is_map else output.last_hidden_state
     norm = final_norm(vision_model)
     tokens = tokens if norm is None else norm(tokens)
+    if layers:
+        tokens = _with_layers(vision_model, tokens, [output.hidden_states[layer] for layer in layers])
+        output.hidden_states = selected_states(output.hidden_states, asked)
     if not is_map:
         cells = cells_along(config, pixel_values.shape[-2]) * cells_along(config, pixel_values.shape[-1])
         tokens = tokens[:, tokens.shape[1] - cells :]
     return tokens, output
+
+
+def _with_layers(vision_model: PreTrainedModel, tokens: Tensor, states: list[Tensor]) -> Tensor:
+    own = [getattr(vision_model, name) for name in OWN_NORMS if hasattr(vision_model, name)]
+    norm, kind = final_norm(vision_model) or next(iter(own), None), vision_model.config.model_type
+    if norm is None or any(state.shape != tokens.shape for state in states):
+        shapes = {tuple(state.shape[1:]) for state in states}
+        raise ValueError(
+            f"hidden_layers of a '{kind}': tokens of {', '.join(map(str, shapes))}, expected {tuple(tokens.shape[1:])} "
+            "as of the last layer, and a final norm for them"
+        )
+    return torch.stack([*map(norm, states), tokens]).mean(dim=0)
 
 
 def pooled_alone(vision_model: Any, tokens: Tensor) -> Tensor:

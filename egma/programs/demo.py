@@ -5,12 +5,20 @@ with the objective as published, with EGMA+), evaluates all, and writes `results
 What is there is reused.
 """
 
+import contextlib
+import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import datasets
+import yaml
+from tqdm import tqdm
+from tqdm.contrib import DummyTqdmFile
+from transformers.utils import logging
 
 import modeling_egma  # noqa: F401  registers the Auto classes
 from dataset_scripts.command_line import Parser, program
@@ -24,6 +32,7 @@ from egma.figures.heat_maps import GalleryRow, heatmap_gallery
 from egma.figures.training_curves import training_curves
 from egma.inference.models import load_whole_model
 from egma.tools.processes import CONFIGS, ROOT, Stage, conversion, evaluation, run_stages, training, write_json
+from egma.training.watching import METRICS_FILE
 
 
 class Run(NamedTuple):
@@ -46,6 +55,7 @@ RUNS = {
 PLAN = """A corpus of {readings} generated readings, {models} trainings, one evaluation, into {output}.
 At the default size some 8 minutes on two free cores, no GPU and 1 GB of disk. Ctrl-C is harmless: the same
 command goes on from there, and what is finished is reused."""
+TRAINING_PERCENT, EVALUATION_PERCENT = 20, 90  # of the work, before either
 FIGURES = (
     ("zero_shot_auroc", "Zero-shot AUROC"),
     ("pointing_game", "Pointing game"),
@@ -70,9 +80,11 @@ def run_demo(output: Path, readings: int, max_steps: int | None, seed: int, corp
     """Everything that `make demo` shows, under `output`.
 
     Raises:
-        UserError: a stage failed; its own message stands above.
+        UserError: a stage failed; its own message stands above, or in its log.
     """
     output = output.resolve()
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
     print(PLAN.format(readings=readings, models=len(RUNS), output=output), flush=True)
     data = train_and_evaluate(output, list(RUNS), readings, max_steps, seed, corpus_seed)
     results = collect_results(output)
@@ -97,17 +109,44 @@ def train_and_evaluate(
     generator = program_identity(ROOT / "dataset_scripts")
     title = "generate the phantom corpus (MIMIC-EYE layout)"
     options = ("--image-size", 128, "--num-proc", cores)
+    model = output / names[-1]
     others = [word for name in names[:-1] for word in ("--compare", output / name)]
     steps: dict[int, Callable[[], list[Stage]]] = {  # by the share of the work that is done before, percent
         0: lambda: [Stage(title, (*phantom, "--num-proc", cores), raw, (generator,))],
         15: lambda: [conversion("convert it", "mimic_eye", raw, fingerprint(raw), data, *options)],
-        20: lambda: [_training(output, data, name, seed, max_steps) for name in names],
-        90: lambda: [evaluation("evaluate them", output / names[-1], data, output / "evaluation", *others)],
+        TRAINING_PERCENT: lambda: [_training(output, data, name, seed, max_steps) for name in names],
+        EVALUATION_PERCENT: lambda: [evaluation("evaluate them", model, data, output / "evaluation", *others)],
     }
-    for place, (percent_done, stages) in enumerate(steps.items(), 1):
-        print(f"== step {place} of {len(steps)}, about {percent_done} % of the work is done", flush=True)
-        run_stages(output, stages())
+    total = max_steps or yaml.safe_load((CONFIGS / "phantom.yaml").read_text(encoding="utf-8"))["max_steps"]
+    logs = output / "logs" if sys.stdout.isatty() else None
+    with _one_bar() as bar:
+        for place, (percent_done, stages) in enumerate(steps.items(), 1):
+            print(f"== step {place} of {len(steps)}, about {percent_done} % of the work is done", flush=True)
+            stand = functools.partial(
+                _stand, bar, percent_done, [output / name / METRICS_FILE for name in names], total
+            )
+            run_stages(output, stages(), logs=logs, meanwhile=stand)
+        _stand(bar, 100)
     return data
+
+
+@contextlib.contextmanager
+def _one_bar() -> Iterator["tqdm[Any]"]:
+    """A bar for the whole, below what is printed; without a terminal none."""
+    form, plain = "{desc} {percentage:3.0f} %|{bar}| {elapsed}", sys.stdout
+    with tqdm(total=100, desc="demo", bar_format=form, file=plain, disable=not plain.isatty()) as bar:
+        above: Any = plain if bar.disable else DummyTqdmFile(plain)
+        with contextlib.redirect_stdout(above):
+            yield bar
+
+
+def _stand(bar: "tqdm[Any]", percent: float, metrics: Sequence[Path] = (), steps: int = 1) -> None:
+    """Where the bar stands; during the trainings also by the lines that they leave, one a step."""
+    if percent == TRAINING_PERCENT:
+        lines = [min(steps, path.read_bytes().count(b"\n")) for path in metrics if path.exists()]
+        percent += (EVALUATION_PERCENT - TRAINING_PERCENT) * sum(lines) / (steps * len(metrics))
+    bar.n = percent
+    bar.refresh()
 
 
 def _training(output: Path, data: Path, name: str, seed: int, max_steps: int | None) -> Stage:
@@ -136,7 +175,7 @@ def collect_results(output: Path) -> dict[str, Any]:
 
 def write_report(output: Path, data: Path, results: dict[str, Any]) -> str:
     """Write `report.md` with its figures; returns the table."""
-    logs = {name: output / name / "metrics.jsonl" for name in RUNS}
+    logs = {name: output / name / METRICS_FILE for name in RUNS}
     metrics = ("contrastive", "gaze", "validation_contrastive", "validation_gaze")
     training_curves(logs, metrics, output / "training_curves.png", generated=True)
     heatmap_gallery(_gallery(output / "egma", data), output / "heat_maps_egma.png", generated=True)

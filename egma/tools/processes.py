@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -89,7 +89,13 @@ def evaluation(title: str, model: Path, data: Path, output: Path, *options: obje
     return Stage(title, command, output, made_of, ())
 
 
-def run_stages(output: Path, stages: Sequence[Stage], workers: int | None = None, logs: Path | None = None) -> None:
+def run_stages(
+    output: Path,
+    stages: Sequence[Stage],
+    workers: int | None = None,
+    logs: Path | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> None:
     """Run programs side by side, each on its share of the cores; what the same command made of the same is reused.
 
     `stages.json` in `output` holds, by title, every command that was begun, what it reads, and the seconds of those
@@ -97,7 +103,8 @@ def run_stages(output: Path, stages: Sequence[Stage], workers: int | None = None
 
     Args:
         workers: how many at a time; None: all.
-        logs: folder for what the programs say; None: it is said here.
+        logs: folder for what the programs say; None: it is said here, in a terminal with their bars.
+        meanwhile: called every POLL_SECONDS.
 
     Raises:
         UserError: a program failed; its own message stands above, or in its log.
@@ -110,6 +117,8 @@ def run_stages(output: Path, stages: Sequence[Stage], workers: int | None = None
     waiting = deque(stage for stage in stages if stage not in done)
     workers = max(1, min(workers or len(waiting), len(waiting)))
     environment = os.environ | QUIET | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
+    if logs is not None or not sys.stderr.isatty():
+        environment["TQDM_DISABLE"] = "1"
     total, begun = len(waiting), time.monotonic()
     running: dict[Stage, _Running] = {}
     try:
@@ -122,6 +131,7 @@ def run_stages(output: Path, stages: Sequence[Stage], workers: int | None = None
                 record[stage.title] = stage.record
                 _write_record(output, record)
             time.sleep(POLL_SECONDS)
+            meanwhile()
             for stage in [stage for stage in running if running[stage].process.poll() is not None]:
                 ended = running.pop(stage)
                 _check_ended(stage, ended.process, logs)

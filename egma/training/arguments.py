@@ -71,6 +71,9 @@ class TrainingSettings:
     trained_blocks: int | None = field(
         default=None, metadata={"help": "train so many last blocks of each encoder and what follows; without: all"}
     )
+    lora_rank: int | None = field(
+        default=None, metadata={"help": "train adapters (LoRA) of this rank in the place of the encoders"}
+    )
     vocabulary_size: int = field(default=4000, metadata={"help": "WordPiece entries when the text encoder is new"})
     max_length: int = field(default=64, metadata={"help": "tokens a sentence; what is cut is counted"})
 
@@ -160,6 +163,8 @@ class TrainingSettings:
         _check_ranges(self)
         if (self.prepared and self.streaming) or (self.keep_on_device and not self.prepared):
             raise UserError("prepared needs the index that streaming does without, and keep_on_device needs prepared")
+        if self.lora_rank and self.trained_blocks:
+            raise UserError("lora_rank leaves the encoders as they are, trained_blocks trains them: name one of them")
         for name, known in (("positives", POSITIVES), ("learning_rate_schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise UserError(f"{name} is '{getattr(self, name)}', expected {' or '.join(known)}")
@@ -278,7 +283,8 @@ def _check_ranges(settings: TrainingSettings) -> None:
     shares = ("gaze_ratio", "warmup_fraction", "flip_probability", "brightness", "contrast", "shift_fraction")
     counts = (
         *("shuffle_buffer", "batch_size", "micro_batch_size", "gradient_accumulation_steps", "max_steps"),
-        *("trained_blocks", "early_stopping_patience", "evaluation_steps", "checkpoint_steps", "log_steps"),
+        *("trained_blocks", "lora_rank", "early_stopping_patience"),
+        *("evaluation_steps", "checkpoint_steps", "log_steps"),
     )
     amounts = ("heat_map_cases", "checkpoint_minutes", "num_workers", "learning_rate", "weight_decay")
     rules: dict[str, tuple[float, float]] = {

@@ -32,6 +32,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from dataset_scripts.schema import UserError
+from egma.training.adapters import merged
 from egma.training.averaging import averages
 from egma.training.random_states import random_states, restore_random_states
 from egma.training.together import on_first
@@ -153,7 +154,7 @@ def read_finished(output: Path) -> dict[str, Any] | None:
 
 
 def export_best(folder: Path, model: PreTrainedModel, processor: Any, output: Path) -> None:
-    """Model and processor of a checkpoint as others load them, with the averaged weights where a run keeps them.
+    """Model and processor of a checkpoint as others load them: averaged where a run keeps averages, without adapters.
 
     Written beside their place, then moved.
 
@@ -164,7 +165,8 @@ def export_best(folder: Path, model: PreTrainedModel, processor: Any, output: Pa
     partial = output / f"{PARTIAL}model"
     try:
         weights = load_file(folder / "model.safetensors")
-        model.save_pretrained(partial, state_dict=weights | averages(load_file(folder / "optimizer.safetensors")))
+        weights |= averages(load_file(folder / "optimizer.safetensors"))
+        model.save_pretrained(partial, state_dict=merged(weights))
         processor.save_pretrained(partial)
         shutil.copytree(partial, output, dirs_exist_ok=True, copy_function=os.replace)
     except (OSError, SafetensorError) as error:

@@ -31,7 +31,10 @@ def dry_run(run: TrainingRun) -> None:
         "whole model": model,
     }
     for name, module in parameters.items():
-        run.watch.say(f"{name}: {sum(p.numel() for p in module.parameters()):,} parameters")
+        total, trained = (
+            sum(p.numel() for p in module.parameters() if p.requires_grad or not only) for only in (False, True)
+        )
+        run.watch.say(f"{name}: {total:,} parameters, {trained:,} of them trained")
     batch = taken[0]
     shape = tuple(batch["pixel_values"].shape[-2:])
     encoded = sum((stop - start) * length for start, stop, length in run.training.text_blocks(batch))
@@ -40,7 +43,7 @@ def dry_run(run: TrainingRun) -> None:
         f"{len(batch['sentence_to_image'])} sentences, {len(batch['input_ids'])} of them distinct; "
         f"{int(batch['attention_mask'].sum())} tokens ({encoded} with padding)"
     )
-    run.watch.say("loss " + f"{float(loss):.4g}  " + "  ".join(f"{n} {float(v):.4g}" for n, v in terms.items()))
+    run.watch.say("  ".join(f"{name} {float(value.detach()):.4g}" for name, value in {"loss": loss, **terms}.items()))
     run.watch.say(f"memory: {memory_gigabytes(accelerator.device):.2f} GB at most on the main process")
     # the first step also warms the device up, and compiles
     hours = seconds[-1] * run.total_steps / 3600

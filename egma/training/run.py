@@ -18,6 +18,7 @@ from transformers import get_scheduler
 from dataset_scripts.identity import corpus_identity, model_identity
 from dataset_scripts.schema import UserError
 from egma.tools.processes import write_json
+from egma.training.adapters import add_adapters
 from egma.training.arguments import FREE_SETTINGS, STARTS, TrainingSettings
 from egma.training.augmentation import text_number
 from egma.training.averaging import WeightAverage
@@ -58,7 +59,7 @@ class TrainingRun:
         check_statistics(model, settings, accelerator.num_processes)
         check_windows(model.config.vision_config, settings, accelerator.device)
         self.notes = objective_notes(settings, model.config, self.data.has_gaze)
-        self.notes += freeze_lower(model, settings.trained_blocks)
+        self.notes += freeze_lower(model, settings.trained_blocks) + add_adapters(model, settings.lora_rank)
         self.notes += frozen_notes(model, freeze_unreached(model, size["height"], size["width"]))
         # every process draws a dropout of its own
         torch.manual_seed(text_number(f"dropout {settings.seed} {accelerator.process_index}"))

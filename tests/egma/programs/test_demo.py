@@ -1,29 +1,41 @@
 """`make demo` in small: every stage through the programs, then nothing done twice."""
 
-import contextlib
 import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
 
 from egma.programs import demo
+from egma.tools.processes import ROOT
+
+NOISE = ("Generating", "Loading weights", "Writing model shards", "reading/s", "step/s", "patients/s")
+SMALL = ("--readings", "64", "--max_steps", "2")
 
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "run"
-    with (folder.parent / "said").open("w") as said, contextlib.redirect_stdout(said):
-        assert demo.main(["--output", str(folder), "--readings", "64", "--max_steps", "2"]) == 0
+    with (folder.parent / "said").open("w") as said:
+        command = [sys.executable, ROOT / "demo.py", "--output", folder, *SMALL]
+        assert subprocess.run(command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT).returncode == 0
     return folder
 
 
 def test_it_says_what_it_takes_and_where_it_stands(output: Path) -> None:
+    """In a file plain lines, of its own and of its programs, and no bar."""
     said = (output.parent / "said").read_text()
     assert said.startswith("A corpus of 64 generated readings, 3 trainings") and "minutes on two free cores" in said
     assert [line.split(",")[0] for line in said.splitlines() if line.startswith("== ")] == [
         f"== step {place} of 4" for place in (1, 2, 3, 4)
     ]
-    for noise in ("Generating", "Loading weights", "Writing model shards", "%|"):
+    assert "train egma: step 2" in said and not (output / "logs").exists()
+    for noise in (*NOISE, "%|", "\r"):
         assert noise not in said
 
 
@@ -65,3 +77,27 @@ def test_a_second_run_reuses_what_is_there(output: Path, capfd: pytest.CaptureFi
 def test_a_failing_stage_ends_in_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert demo.main(["--output", str(tmp_path / "run"), "--readings", "0"]) == 2
     assert capfd.readouterr().err.strip().splitlines()[-1].startswith("error: 'generate the phantom corpus")
+
+
+def test_in_a_terminal_one_bar_stands_for_the_whole(output: Path) -> None:
+    """Of what is made again here; what the programs say lies in logs."""
+    shutil.rmtree(output / "no_gaze")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    command = [sys.executable, str(ROOT / "demo.py"), "--output", str(output), *SMALL]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    heard = bytearray()
+    while True:
+        try:
+            heard += os.read(ours, 65536)
+        except OSError:  # the other side is closed
+            break
+    os.close(ours)
+    said = heard.decode()
+    assert process.wait() == 0, said
+    assert "minutes on two free cores" in said and "== step 4 of 4" in said and "train no_gaze: " in said
+    bars = {line.split("%|")[0] for line in said.replace("\n", "\r").split("\r") if "%|" in line}
+    assert bars and all(bar.lstrip("\x1b[A ").startswith("demo ") for bar in bars) and "demo 100 " in bars
+    assert not any(noise in said for noise in NOISE)
+    assert "step 2" in (output / "logs" / "train-no-gaze.log").read_text()

@@ -26,12 +26,14 @@ from egma.programs import train as train_egma
 from egma.tools.processes import ROOT
 from egma.training import run as training_run
 from egma.training.arguments import parse_settings
-from egma.training.checkpoint import checkpoints
+from egma.training.checkpoint import check_checkpoint, checkpoints
 from egma.training.run import TrainingRun
 from tests.egma.training.test_gather import free_port
 
-from .test_resume import ENVIRONMENT, STEPS, assert_same, interrupted_after, launched, lines, stopped
+from .test_resume import ENVIRONMENT, STEPS, assert_same, finish, interrupted_after, launched, lines, stopped
 from .test_train import TINY
+
+DISK_BYTES = 2**26
 
 
 @pytest.fixture
@@ -241,6 +243,44 @@ def test_a_full_disk_ends_in_one_sentence(arguments: list[str], tmp_path: Path, 
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and "File too large" in error
     assert not list((tmp_path / "run").glob(".partial*")) and not checkpoints(tmp_path / "run")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of a few megabytes, where this process may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "egma-test", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mounting, capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_two_processes_on_a_disk_that_fills_go_on_bit_for_bit(
+    arguments: list[str], tmp_path: Path, small_disk: Path
+) -> None:
+    """Full at the second checkpoint: the first one is whole, and all that there is."""
+    arguments += ["--batch_size", "4", "--evaluation_steps", "2"]
+    whole, parts, filler = tmp_path / "whole", small_disk / "parts", small_disk / "filler"
+    finish(launched(arguments, whole, 2))
+    first = sum(path.stat().st_size for path in (whole / f"checkpoint-{STEPS}").iterdir())
+    filler.write_bytes(bytes(DISK_BYTES - int(1.5 * first)))
+    command = [*launched(arguments, parts, 2), "--resume", "auto"]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    # the only traceback is the launcher's own, of a child that ended with a code
+    own, _, launchers = done.stderr.partition("Traceback (most recent call last)")
+    assert "Traceback" not in launchers and "ChildFailedError" in launchers, done.stderr
+    said = [line for line in own.splitlines() if line.startswith("error: ")]
+    assert said and set(said) == {said[0]}
+    assert "checkpoint-4: cannot be written (No space left on device); it needs" in said[0]
+    assert said[0].endswith("kept: checkpoint-2")
+    assert [folder.name for folder in checkpoints(parts)] == ["checkpoint-2"] and not list(parts.glob(".partial*"))
+    check_checkpoint(parts / "checkpoint-2")
+    filler.unlink()
+    finish(command)
+    assert_same(whole, parts)
 
 
 def test_a_folder_that_cannot_be_made_ends_in_one_sentence(arguments: list[str], tmp_path: Path, capsys: Any) -> None:

@@ -1,5 +1,6 @@
 """Columns of many rows, recordings of a batch, and the workers that read them."""
 
+import errno
 import itertools
 import os
 from multiprocessing.reduction import ForkingPickler
@@ -15,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.multiprocessing import reductions
 
-from dataset_scripts.schema import load_readings
+from dataset_scripts.command_line import program
+from dataset_scripts.schema import UserError, load_readings
 from egma.training import data as data_module
 from egma.training import readings
 from egma.training.data import ReadingCollator, TrainingData
@@ -169,3 +171,39 @@ def test_small_tensors_are_sent_without_shared_memory(
     monkeypatch.setattr(reductions.multiprocessing.reduction, "DupFd", lambda descriptor: descriptor)
     ForkingPickler.dumps(batch)
     assert shared == [batch["pixel_values"].nbytes]
+
+
+class Spoilt:
+    """A row that is refused, deep inside."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getitems__(self, places: list[Any]) -> list[Any]:
+        try:
+            raise ValueError("deeper")
+        except ValueError:
+            raise self.error  # noqa: B904
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            UserError("reading 'r7': a picture of 3 bytes, expected a PNG"),
+            "reading 'r7': a picture of 3 bytes, expected a PNG",
+        ),
+        (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "data/train.arrow"), "data/train.arrow"),
+    ],
+    ids=["row", "file"],
+)
+def test_what_a_worker_refuses_is_one_sentence(workers: int, error: Exception, said: str, capsys: Any) -> None:
+    @program
+    def main(_: Any) -> None:
+        list(readings.make_loader(Spoilt(error), list, [[(0, 0)]], workers, torch.device("cpu")))  # type: ignore[arg-type]
+
+    assert main([]) == 2
+    found = capsys.readouterr().err
+    assert found.count("\n") == 1 and found.startswith("error: ") and said in found
+    assert isinstance(error, OSError) or found == f"error: {said}\n"
