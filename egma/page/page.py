@@ -19,7 +19,7 @@ from egma.page.uploads import MAX_UPLOAD_BYTES
 
 STATIC = Path(__file__).with_name("static")
 SCRIPTS = (
-    *("maps.js", "optics.js", "timeline.js", "words.js", "drawing.js", "handling.js", "exports.js"),
+    *("maps.js", "optics.js", "timeline.js", "words.js", "zip.js", "drawing.js", "handling.js", "exports.js"),
     *("viewer_lines.js", "viewer.js", "player.js", "recorder.js", "lists.js", "connection.js"),
 )
 COLOR_MAPS = ("magma", "viridis", "cividis", "gray")  # perceptually uniform, readable without colour vision

@@ -4,7 +4,8 @@ const egma = (() => {
   const kinds = {};
   const picturesById = new Map();
   const waiting = new Set();
-  const hand = { recording: false }; // a recording is under way, or made and not yet downloaded
+  // a recording is under way, or made and not yet finished; a finished one is not yet downloaded
+  const hand = { recording: false, finished: false };
   const SHOWN_SIDE = 320; // of the raster that a map is brought to before the browser enlarges it
   const [NARROW, OUTLINE] = [760, [86, 180, 233, 255]]; // pixels, as in page.css; red, green, blue, opacity
 
@@ -92,9 +93,9 @@ const egma = (() => {
   const isShown = (id) => picturesById.has(id);
 
   // Whether a recording that was not downloaded may be lost.
-  const mayLose = (what) => !hand.recording || window.confirm(`${what}, and the recording is not downloaded. Discard it?`);
+  const mayLose = (what, loses = hand.recording) => !loses || window.confirm(`${what}, and the recording is not downloaded. Discard it?`);
   const mayChange = () => mayLose("Another picture comes");
-  window.addEventListener("beforeunload", (event) => hand.recording && event.preventDefault());
+  window.addEventListener("beforeunload", (event) => (hand.recording || hand.finished) && event.preventDefault());
 
   for (const chosen of ["change", "drop"]) {
     document.addEventListener(chosen, (event) => {

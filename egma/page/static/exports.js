@@ -1,7 +1,14 @@
 "use strict";
 // What is seen, to take away: the picture with its map and legend as SVG and PNG, maps and scores as JSON and CSV.
+egma.save = (name, content, type) => {
+  const address = content instanceof Blob ? content : new Blob([content], { type });
+  const link = egma.make("a", { download: name, href: URL.createObjectURL(address) });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+};
+
 egma.exports = (now) => {
-  const { make } = egma;
+  const { make, save } = egma;
   const [WIDTH, LINE, MOST_LETTERS] = [1024, 26, 110]; // pixels of the exported picture; of a line of words
 
   const escaped = (text) => text.replace(/[&<>"]/g, (character) => `&#${character.charCodeAt(0)};`);
@@ -24,13 +31,6 @@ egma.exports = (now) => {
 ${image(bar.element.querySelector("canvas"), `x="240" y="${height + 1.5 * LINE - 6}" width="300" height="12"`)}
 ${words.map((line, row) => `<text x="16" y="${height + LINE * (row + 1)}">${escaped(line.slice(0, MOST_LETTERS))}</text>`).join("\n")}</svg>`;
     return { svg, height: full };
-  }
-
-  function save(name, content, type) {
-    const address = content instanceof Blob ? content : new Blob([content], { type });
-    const link = make("a", { download: name, href: URL.createObjectURL(address) });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   }
 
   async function savePng({ svg, height }) {

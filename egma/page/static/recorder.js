@@ -4,23 +4,26 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   const { make, Stage, seconds } = egma;
   const TRAIL = 60; // samples
   const [KEPT, KEPT_EVERY] = ["egma-recording ", 300]; // of backups' names; samples
-  let [value, running, started, pointer, samples, sentences, saved, key] = [null, false, 0, null, empty(), [], false, ""];
+  // `key`: its backup's name; `sent`: of the one that was finished last
+  let [value, running, started, pointer, samples, sentences, key, sent] = [null, false, 0, null, empty(), [], "", ""];
+  const made = new Map(); // the finished ones by their backups' names: reading, picture's id and address, whether downloaded
 
   const stage = new Stage("Radiograph: move the pointer to where you look", { class: "egma-recorded" }, true);
   const begin = make("button", { type: "button", class: "egma-main", onclick: () => egma.mayLose("Another one begins") && start() }, "Start");
   const done = make("button", { type: "button", onclick: endSentence }, "Sentence done (Enter)");
   const finish = make("button", { type: "button", class: "egma-main", onclick: send }, "Finish");
-  const discard = make("button", { type: "button", onclick: () => egma.mayLose("This ends it") && reset() }, "Discard");
+  const discard = make("button", { type: "button", onclick: drop }, "Discard");
   const text = make("input", { type: "text", maxlength: 400, "aria-label": "The sentence",
     placeholder: "Type the sentence, or speak and write it later",
     onkeydown: (event) => {
       if (event.key === "Enter") endSentence();
-    } });
+    }, oninput: keep });
   const clock = make("span", { class: "egma-clock", role: "timer" });
   const list = make("ol", { class: "egma-said-list" });
   const [reader, patient] = ["Reader (optional)", "Patient, pseudonymous (optional)"].map((title) =>
     make("input", { type: "text", maxlength: 60, "aria-label": title, placeholder: title }));
   const result = make("div", { class: "egma-result", "aria-live": "polite" });
+  const all = make("button", { type: "button", onclick: saveAll });
   const left = make("div", { class: "egma-note" });
   const steps = make("ol", { class: "egma-note" },
     make("li", {}, "Start, and keep the pointer on the picture where you look."),
@@ -28,7 +31,7 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
     make("li", {}, "Finish: the trace becomes a reading, its source named tracker/mouse, to download."));
   root.append(make("div", { class: "egma-split" }, make("div", { class: "egma-stage-column" }, stage.element),
     make("div", { class: "egma-side" }, left, steps, make("div", { class: "egma-controls" }, begin, done, finish, discard, clock),
-      text, list, make("div", { class: "egma-controls" }, reader, patient), result)));
+      text, list, make("div", { class: "egma-controls" }, reader, patient), result, all)));
 
   function empty() {
     return { x: [], y: [], time: [] };
@@ -100,24 +103,29 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   function edit(sentence, words) {
     sentence.text = words;
     keep();
-    if (!result.childElementCount) return;
-    saved = false;
+    if (!made.delete(key)) return;
     result.replaceChildren(make("p", {}, "Changed since: press Finish again for the files."));
     buttons();
   }
 
   function send() {
     if (text.value.trim() && running) endSentence();
-    running = false;
+    [running, sent] = [false, key];
     keep();
     buttons();
     stage.render(picture());
     trigger("finish", { samples, sentences, reader_id: reader.value.trim(), subject_id: patient.value.trim() });
   }
 
+  function drop() {
+    if (!egma.mayLose("This ends it", made.has(key) ? !made.get(key).saved : undefined)) return;
+    made.delete(key);
+    reset();
+  }
+
   function reset() {
-    localStorage.removeItem(key);
-    [key, running, samples, sentences, saved] = ["", false, empty(), [], false];
+    if (!made.has(key)) localStorage.removeItem(key);
+    [key, running, samples, sentences] = ["", false, empty(), []];
     [clock.textContent, text.value] = ["", ""];
     result.replaceChildren();
     showSentences();
@@ -125,7 +133,9 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   }
 
   function buttons() {
-    egma.hand.recording = running || (samples.x.length > 0 && !saved);
+    egma.hand.recording = running || (samples.x.length > 0 && !made.has(key));
+    egma.hand.finished = [...made.values()].some((one) => !one.saved);
+    [all.hidden, all.textContent] = [!made.size, `Download all recordings (${made.size}) in one ZIP`];
     begin.disabled = running || !picture();
     [done.disabled, text.disabled] = [!running, !running];
     finish.disabled = !sentences.length && !running;
@@ -137,14 +147,15 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
 
   function keep() {
     try {
-      localStorage.setItem(key, JSON.stringify({ picture: value.picture, samples, sentences, names: [reader.value, patient.value] }));
+      localStorage.setItem(key, JSON.stringify({ picture: value.picture, samples, sentences,
+        typed: text.value.trim(), names: [reader.value, patient.value] }));
     } catch {
       left.textContent = "This browser has no room for a backup of the recording: download it before you leave.";
     }
   }
 
   function offer() {
-    const names = Object.keys(localStorage).filter((name) => name.startsWith(KEPT) && name !== key);
+    const names = Object.keys(localStorage).filter((name) => name.startsWith(KEPT) && name !== key && !made.has(name));
     left.replaceChildren(...names.map((name) => {
       const kept = JSON.parse(localStorage.getItem(name));
       const another = running || kept.picture !== value?.picture;
@@ -157,7 +168,9 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   function restore(name, kept) {
     reset();
     [key, samples, sentences, [reader.value, patient.value]] = [name, kept.samples, kept.sentences, kept.names];
-    if (!sentences.length) sentences.push({ text: "", start_seconds: 0, end_seconds: samples.time.at(-1) });
+    const from = sentences.at(-1)?.end_seconds ?? 0;
+    const until = Math.max(from, samples.time.at(-1) ?? 0);
+    if (kept.typed || !sentences.length) sentences.push({ text: kept.typed ?? "", start_seconds: from, end_seconds: until });
     showSentences();
   }
 
@@ -167,18 +180,43 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
     return make("a", { download: name, href: address, class: "egma-download", onclick }, `Download ${name}`);
   }
 
+  const written = (reading) => JSON.stringify(reading, null, 1);
+
+  function downloaded(names) {
+    for (const name of names) {
+      made.get(name).saved = true;
+      localStorage.removeItem(name);
+    }
+    buttons();
+  }
+
+  // Every finished recording, and every picture once, by a name of its own: two may be called the same.
+  function saveAll() {
+    const [names, files] = [new Map(), []]; // names: of pictures, by their ids
+    for (const { reading, of, src } of made.values()) {
+      if (!names.has(of)) {
+        const taken = [...names.values()].some((name) => name.toLowerCase() === reading.image_id.toLowerCase());
+        names.set(of, taken ? `${reading.image_id}_${of}` : reading.image_id);
+        files.push([`${names.get(of)}.png`, Uint8Array.from(atob(src.split(",")[1]), (letter) => letter.charCodeAt(0))]);
+      }
+      const image = { image: `${names.get(of)}.png`, image_id: names.get(of) };
+      files.push([`${reading.reading_id}.json`, new TextEncoder().encode(written({ ...reading, ...image }))]);
+    }
+    egma.save("egma_recordings.zip", egmaZip.zip(files));
+    downloaded(made.keys());
+  }
+
   function showResult(reading) {
-    const json = new Blob([JSON.stringify(reading, null, 1)], { type: "application/json" });
+    const json = new Blob([written(reading)], { type: "application/json" });
     const wordless = sentences.length - reading.sentences.length;
-    const save = () => {
-      saved = true;
-      localStorage.removeItem(key);
-      buttons();
-    };
+    if (made.get(key)?.reading.reading_id !== reading.reading_id) {
+      made.set(key, { reading, of: value.picture, src: picture().src, saved: false });
+    }
+    const name = key;
     result.replaceChildren(
       make("p", {}, `${reading.fixations.x.length} fixations in ${reading.sentences.length} sentences`
         + `${wordless > 0 ? ` (${wordless} without words left out)` : ""}; see them under Gaze. Keep both files in one folder:`),
-      download(`${reading.reading_id}.json`, URL.createObjectURL(json), save), download(reading.image, picture().src),
+      download(`${reading.reading_id}.json`, URL.createObjectURL(json), () => downloaded([name])), download(reading.image, picture().src),
       make("code", {}, "python -m dataset_scripts.build tracker --source FOLDER --output data/ours"));
   }
 
@@ -191,7 +229,7 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
     }
     stage.element.hidden = !picture();
     if (picture()) stage.render(picture());
-    if (value?.reading && picture()) showResult(value.reading);
+    if (value?.reading && picture() && sent === key) showResult(value.reading);
     buttons();
   };
 };
