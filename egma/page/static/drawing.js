@@ -21,6 +21,15 @@ const egma = (() => {
     return element;
   }
 
+  // What a browser keeps; nothing where it keeps none for this page, as in some frames.
+  function storage(kind) {
+    try {
+      return window[kind];
+    } catch {
+      return { getItem: () => null, removeItem() {} };
+    }
+  }
+
   const percent = (fraction) => `${Math.round(100 * fraction)} %`;
   const seconds = (value) => `${value.toFixed(1)} s`;
   const scoreText = (scores) => scores.map((score) => `${score.title} ${score.value.toFixed(2)}`).join(" · ");
@@ -271,7 +280,7 @@ const egma = (() => {
   kinds.picture = () => (value) => void publish(value);
 
   return {
-    kinds, start, hand, focusPicture, isShown, mayLose, mayChange, make, percent, seconds, scoreText, display, see, mapsSeen,
+    kinds, start, hand, focusPicture, isShown, mayLose, mayChange, make, storage, percent, seconds, scoreText, display, see, mapsSeen,
     sized, colored, drawLayer, twice, peakInWords, overlay, legend, Stage,
   };
 })();

@@ -3,9 +3,11 @@
 egma.kinds.recorder = (root, { picture, trigger }) => {
   const { make, Stage, seconds } = egma;
   const TRAIL = 60; // samples
+  const backups = egma.storage("localStorage");
   const [KEPT, KEPT_EVERY] = ["egma-recording ", 300]; // of backups' names; samples
   // `key`: its backup's name; `sent`: of the one that was finished last
   let [value, running, started, pointer, samples, sentences, key, sent] = [null, false, 0, null, empty(), [], "", ""];
+  let refused = false; // the browser had no room for a backup
   const made = new Map(); // the finished ones by their backups' names: reading, picture's id and address, whether downloaded
 
   const stage = new Stage("Radiograph: move the pointer to where you look", { class: "egma-recorded" }, true);
@@ -124,7 +126,7 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   }
 
   function reset() {
-    if (!made.has(key)) localStorage.removeItem(key);
+    if (!made.has(key)) backups.removeItem(key);
     [key, running, samples, sentences] = ["", false, empty(), []];
     [clock.textContent, text.value] = ["", ""];
     result.replaceChildren();
@@ -147,21 +149,22 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
 
   function keep() {
     try {
-      localStorage.setItem(key, JSON.stringify({ picture: value.picture, samples, sentences,
+      backups.setItem(key, JSON.stringify({ picture: value.picture, samples, sentences,
         typed: text.value.trim(), names: [reader.value, patient.value] }));
+      refused = false;
     } catch {
-      left.textContent = "This browser has no room for a backup of the recording: download it before you leave.";
+      refused = true;
     }
   }
 
   function offer() {
-    const names = Object.keys(localStorage).filter((name) => name.startsWith(KEPT) && name !== key && !made.has(name));
-    left.replaceChildren(...names.map((name) => {
-      const kept = JSON.parse(localStorage.getItem(name));
+    const names = Object.keys(backups).filter((name) => name.startsWith(KEPT) && name !== key && !made.has(name));
+    left.replaceChildren(refused ? "This browser has no room for a backup of the recording: download it before you leave." : "", ...names.map((name) => {
+      const kept = JSON.parse(backups.getItem(name));
       const another = running || kept.picture !== value?.picture;
       return make("p", {}, `A recording of ${name.slice(KEPT.length)} was not downloaded${another ? "; it can be restored over its own picture" : ""}. `,
         make("button", { type: "button", disabled: another, onclick: () => egma.mayLose("Another one comes") && restore(name, kept) }, "Restore"),
-        make("button", { type: "button", onclick: () => offer(localStorage.removeItem(name)) }, "Discard it"));
+        make("button", { type: "button", onclick: () => offer(backups.removeItem(name)) }, "Discard it"));
     }));
   }
 
@@ -185,7 +188,7 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   function downloaded(names) {
     for (const name of names) {
       made.get(name).saved = true;
-      localStorage.removeItem(name);
+      backups.removeItem(name);
     }
     buttons();
   }
