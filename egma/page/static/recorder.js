@@ -205,7 +205,7 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
       const image = { image: `${names.get(of)}.png`, image_id: names.get(of) };
       files.push([`${reading.reading_id}.json`, new TextEncoder().encode(written({ ...reading, ...image }))]);
     }
-    egma.save("egma_recordings.zip", egmaZip.zip(files));
+    egma.save("egma_recordings.zip", egmaZip(files));
     downloaded(made.keys());
   }
 
