@@ -1,4 +1,4 @@
-"""The gallery's embeddings on the disk, so that a later start of the page need not make them before its first search."""
+"""The gallery's embeddings on the disk, so that a later start of the page finds without encoding."""
 
 import hashlib
 import logging
