@@ -202,9 +202,8 @@ def thumbnail(image: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def examples_view(corpus: Corpus | None) -> Json:
+def examples_view(readings: Sequence[Reading]) -> Json:
     """Thumbnails of the examples, with the findings of each in words."""
-    readings = corpus.examples if corpus else []
     return {
         "items": [
             {

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from dataset_scripts.schema import Reading, Recording, UserError
+from dataset_scripts.schema import Reading, Recording, Sentence, UserError
 from egma.evaluation.protocols.retrieval import report_sentences
 from egma.inference.embeddings import TextBank
 from egma.page.corpus import Corpus, Gallery, centre_of, example_recording
@@ -32,23 +32,29 @@ class Handlers:
     def _session(self, request: gr.Request) -> Session:
         return self.sessions.of(request.session_hash)
 
+    @property
+    def examples(self) -> list[Reading]:
+        return [] if self.corpus is None else self.corpus.examples
+
+    def first_report(self) -> str:
+        """That of the first example, with which the page opens."""
+        return "\n".join(_texts(self.examples[0]["sentences"])) if self.examples else ""
+
     def start(self, request: gr.Request) -> tuple[Any, ...]:
-        """The first example, so that the page opens with a picture: picture, report, lines, playback, recorder."""
-        if self.corpus is None or not self.corpus.examples:
-            return None, "", None, None, None
-        return self._example(0, request)
+        """The first example, so that the page opens with a picture: picture, lines, playback, recorder."""
+        picture, _, *views = self._example(0, request)
+        return picture, *views
 
     def choose_example(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         """Picture, report, lines, playback, recorder of the example that was chosen."""
         place = event._data.get("place") if isinstance(event._data, dict) else None
-        if self.corpus is None or type(place) is not int or not 0 <= place < len(self.corpus.examples):
+        if type(place) is not int or not 0 <= place < len(self.examples):
             raise UserError("There is no such example.")
         return self._example(place, request)
 
     def _example(self, place: int, request: gr.Request) -> tuple[Any, ...]:
-        assert self.corpus is not None
-        reading = self.corpus.examples[place]
-        return self._reading(reading, [sentence["text"] for sentence in reading["sentences"]], request)
+        reading = self.examples[place]
+        return self._reading(reading, _texts(reading["sentences"]), request)
 
     def _reading(self, reading: Reading, report: list[str], request: gr.Request) -> tuple[Any, ...]:
         """A corpus' picture and recording with a report."""
@@ -122,7 +128,7 @@ class Handlers:
         recording = opened.recording
         typed = typed_sentences(report) if report and not recording.sentences else []
         session.record(*opened)
-        session.report = [sentence["text"] for sentence in recording.sentences] or typed
+        session.report = _texts(recording.sentences) or typed
         if recording.sentences:
             report = session.given_report = "\n".join(session.report)
         return report, *self._views(session)
@@ -172,10 +178,14 @@ class Handlers:
         reading = self.model.in_turn(reading_of_trace, event._data, picture)
         recording = Recording(reading["sentences"], reading["fixations"], [], [])
         session.record(recording, ["recorded with a mouse"], by_mouse=True)
-        session.report = [sentence["text"] for sentence in reading["sentences"]]
+        session.report = _texts(recording.sentences)
         recorder = self._empty_recorder(session) | {"reading": reading}
         session.given_report = "\n".join(session.report)
         return recorder, session.given_report, *self._views(session)
 
     def _empty_recorder(self, session: Session) -> Json:
         return {"picture": picture_id(session.picture), "reading": None}
+
+
+def _texts(sentences: list[Sentence]) -> list[str]:
+    return [sentence["text"] for sentence in sentences]

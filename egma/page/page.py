@@ -90,9 +90,10 @@ def _lay_out(handlers: Handlers, about: str) -> Parts:
     parts: dict[str, Any] = {"picture": _component("picture")}
     with gr.Row(elem_classes="egma-page"):
         with gr.Column(scale=1, min_width=240):
-            parts["examples"] = _component("examples", examples_view(handlers.corpus), events=["choose"])
+            parts["examples"] = _component("examples", examples_view(handlers.examples), events=["choose"])
             parts["image"] = upload("Radiograph", PICTURE_TYPES, "radiograph")
             parts["report"] = gr.Textbox(
+                handlers.first_report(),  # not with the first picture, which may come when somebody types already
                 label="Report",
                 lines=6,
                 max_lines=14,
@@ -137,8 +138,9 @@ def _connect(page: gr.Blocks, on: Parts, handlers: Handlers) -> None:
     inner: dict[str, Any] = silent | IN_TURN | {"api_visibility": "private"}
 
     typed: Any = [on.report, on.query, on.prompts]
-    started = page.load(handlers.start, None, shown, **inner)
-    started.then(None, typed, typed, js="(...shown) => egma.typed(...shown)", api_visibility="private")
+    page.load(None, typed, typed, js="(...shown) => egma.typed(...shown)", api_visibility="private")
+    if handlers.examples:
+        page.load(handlers.start, None, [on.picture, *views, on.recorder], **inner)
     on.examples.choose(handlers.choose_example, None, shown, **inner)
     uploaded = on.image.upload(
         handlers.align, [on.image, on.report], shown, api_name="align", show_progress_on=on.image, **IN_TURN

@@ -5,9 +5,8 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   const TRAIL = 60; // samples
   const backups = egma.storage("localStorage");
   const [KEPT, KEPT_EVERY] = ["egma-recording ", 300]; // of backups' names; samples
-  // `key`: its backup's name; `sent`: of the one that was finished last
-  let [value, running, started, pointer, samples, sentences, key, sent] = [null, false, 0, null, empty(), [], "", ""];
-  let refused = false; // the browser had no room for a backup
+  // `key`: its backup's name; `sent`: of the one that was finished last; `refused`: the browser had no room for a backup
+  let [value, running, started, pointer, samples, sentences, key, sent, refused] = [null, false, 0, null, empty(), [], "", "", false];
   const made = new Map(); // the finished ones by their backups' names: reading, picture's id and address, whether downloaded
 
   const stage = new Stage("Radiograph: move the pointer to where you look", { class: "egma-recorded" }, true);
@@ -113,6 +112,7 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   function send() {
     if (text.value.trim() && running) endSentence();
     [running, sent] = [false, key];
+    made.delete(key);
     keep();
     buttons();
     stage.render(picture());
@@ -159,7 +159,8 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
 
   function offer() {
     const names = Object.keys(backups).filter((name) => name.startsWith(KEPT) && name !== key && !made.has(name));
-    left.replaceChildren(refused ? "This browser has no room for a backup of the recording: download it before you leave." : "", ...names.map((name) => {
+    const full = refused ? "This browser has no room for a backup of the recording: download it before you leave." : "";
+    left.replaceChildren(full, ...names.map((name) => {
       const kept = JSON.parse(backups.getItem(name));
       const another = running || kept.picture !== value?.picture;
       return make("p", {}, `A recording of ${name.slice(KEPT.length)} was not downloaded${another ? "; it can be restored over its own picture" : ""}. `,
@@ -183,8 +184,6 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
     return make("a", { download: name, href: address, class: "egma-download", onclick }, `Download ${name}`);
   }
 
-  const written = (reading) => JSON.stringify(reading, null, 1);
-
   function downloaded(names) {
     for (const name of names) {
       made.get(name).saved = true;
@@ -193,29 +192,24 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
     buttons();
   }
 
-  // Every finished recording, and every picture once, by a name of its own: two may be called the same.
+  // Every finished recording, and every picture once; two pictures may be called the same, and have ids of their own.
   function saveAll() {
-    const [names, files] = [new Map(), []]; // names: of pictures, by their ids
+    const files = new Map();
     for (const { reading, of, src } of made.values()) {
-      if (!names.has(of)) {
-        const taken = [...names.values()].some((name) => name.toLowerCase() === reading.image_id.toLowerCase());
-        names.set(of, taken ? `${reading.image_id}_${of}` : reading.image_id);
-        files.push([`${names.get(of)}.png`, Uint8Array.from(atob(src.split(",")[1]), (letter) => letter.charCodeAt(0))]);
-      }
-      const image = { image: `${names.get(of)}.png`, image_id: names.get(of) };
-      files.push([`${reading.reading_id}.json`, new TextEncoder().encode(written({ ...reading, ...image }))]);
+      const image_id = `${reading.image_id}_${of}`;
+      const text = JSON.stringify({ ...reading, image: `${image_id}.png`, image_id }, null, 1);
+      files.set(`${image_id}.png`, Uint8Array.from(atob(src.split(",")[1]), (letter) => letter.charCodeAt(0)));
+      files.set(`${reading.reading_id}.json`, new TextEncoder().encode(text));
     }
     egma.save("egma_recordings.zip", egmaZip(files));
     downloaded(made.keys());
   }
 
   function showResult(reading) {
-    const json = new Blob([written(reading)], { type: "application/json" });
+    const json = new Blob([JSON.stringify(reading, null, 1)], { type: "application/json" });
     const wordless = sentences.length - reading.sentences.length;
-    if (made.get(key)?.reading.reading_id !== reading.reading_id) {
-      made.set(key, { reading, of: value.picture, src: picture().src, saved: false });
-    }
     const name = key;
+    if (!made.has(name)) made.set(name, { reading, of: value.picture, src: picture().src, saved: false });
     result.replaceChildren(
       make("p", {}, `${reading.fixations.x.length} fixations in ${reading.sentences.length} sentences`
         + `${wordless > 0 ? ` (${wordless} without words left out)` : ""}; see them under Gaze. Keep both files in one folder:`),

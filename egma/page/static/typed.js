@@ -13,14 +13,12 @@ egma.typed = (() => {
     if (name) keep(name, target.value);
   });
 
-  function forget() {
+  window.addEventListener("pagehide", () => {
     for (const name of given ? FIELDS : []) {
       const field = document.querySelector(`#${name} :is(textarea, input)`);
       if (field && field.value !== kept.getItem(KEPT + name)) keep(name, "");
     }
-  }
-  document.addEventListener("visibilitychange", forget);
-  window.addEventListener("pagehide", forget);
+  });
 
   // What the fields are to hold, in the order of FIELDS, given what they hold.
   return (...shown) => {

@@ -10,7 +10,7 @@ const egmaZip = (() => {
   const numbers = (bytes, ...values) =>
     Uint8Array.from(values.flatMap((value) => Array.from({ length: bytes }, (_, place) => value >>> (8 * place))));
 
-  // `files`: a name and its bytes each; `at`: when they were written.
+  // `files`: bytes by their names; `at`: when they were written.
   return (files, at = new Date()) => {
     const [local, central] = [[], []];
     const time = (at.getHours() << 11) | (at.getMinutes() << 5) | (at.getSeconds() >> 1);
@@ -24,7 +24,7 @@ const egmaZip = (() => {
       next += 30 + name.length + bytes.length;
     }
     const size = central.reduce((sum, part) => sum + part.length, 0);
-    const end = [numbers(4, 0x06054b50), numbers(2, 0, 0, files.length, files.length), numbers(4, size, next), numbers(2, 0)];
+    const end = [numbers(4, 0x06054b50), numbers(2, 0, 0, files.size, files.size), numbers(4, size, next), numbers(2, 0)];
     return new Blob([...local, ...central, ...end], { type: "application/zip" });
   };
 })();

@@ -1,6 +1,7 @@
 """Every tab as a person uses it, looked at on the screen."""
 
 import json
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -36,6 +37,21 @@ def test_it_opens_with_the_first_example_and_its_maps(tab: Any, page: Served) ->
     assert tab.locator(".egma-strip canvas").count() == len(sentences)
     assert pixels(canvas(tab)).std() > 10
     assert "generated data" in tab.locator(".egma-banner").first.inner_text()
+
+
+def test_what_is_typed_before_the_first_picture_has_come_stays(
+    chromium: Any, page: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example, typed = page.handlers._example, threading.Event()
+    monkeypatch.setattr(page.handlers, "_example", lambda *given: typed.wait(30) and example(*given))
+    tab = chromium.new_page()
+    tab.goto(page.url)
+    settle(tab)
+    tab.locator("#report textarea").fill("no effusion")
+    typed.set()
+    tab.locator(".egma-lines button").first.wait_for()
+    assert tab.locator("#report textarea").input_value() == "no effusion"
+    tab.close()
 
 
 @pytest.mark.parametrize("size", [WIDE, TALL, (160, 160)], ids=["wide", "tall", "square"])

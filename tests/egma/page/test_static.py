@@ -32,7 +32,8 @@ def test_pure_parts(name: str) -> None:
 def test_a_zip_is_what_other_programs_read(files: dict[str, list[int]]) -> None:
     script = (
         f"const {{ egmaZip }} = require({json.dumps(str(TESTS / 'pure.js'))});"
-        f"const files = Object.entries({json.dumps(files)}).map(([name, bytes]) => [name, Uint8Array.from(bytes)]);"
+        f"const given = Object.entries({json.dumps(files)});"
+        "const files = new Map(given.map(([name, bytes]) => [name, Uint8Array.from(bytes)]));"
         "egmaZip(files, new Date(2026, 10, 27, 21, 53, 24)).arrayBuffer()"
         ".then((all) => process.stdout.write(Buffer.from(all)));"
     )
