@@ -1,6 +1,7 @@
 """What is sent is compressed and kept by the browser, and the benchmark measures what it says."""
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +18,25 @@ def test_the_page_travels_compressed(page: Served) -> None:
         assert answer.headers["content-encoding"] == "gzip" and answer.headers["vary"] == "Accept-Encoding"
     print(f"{len(whole.content)} bytes, {sent} as they travel")
     assert sent < len(whole.content) / 3
+
+
+@needs_chromium
+def test_a_browser_that_comes_again_is_sent_no_page_and_no_script(chromium: Any, page: Served) -> None:
+    context = chromium.new_context()
+    tab = context.new_page()
+    sizes = """() => performance.getEntries().filter((one) => !one.name.includes("gradio_api"))
+        .map((one) => one.transferSize ?? 0)"""
+    sent = []
+    for _ in range(2):
+        tab.goto(page.url)
+        tab.wait_for_selector(".egma-lines button")
+        tab.wait_for_function("() => performance.getEntriesByType('navigation')[0].loadEventEnd > 0")
+        sent.append(sum(tab.evaluate(sizes)))
+    whole = httpx.get(page.url).content
+    assert whole == httpx.get(page.url).content  # the same, whatever people did
+    context.close()
+    print(f"{sent[0]} bytes at the first visit, {sent[1]} at the second")
+    assert sent[0] > 200_000 and sent[1] < 20_000
 
 
 def test_more_visitors_than_are_served_at_once_wait_and_are_not_refused(
