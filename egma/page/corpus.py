@@ -3,7 +3,7 @@
 import base64
 import io
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +18,7 @@ from egma.evaluation.protocols.retrieval import distinct_pairs, embedding_scores
 from egma.inference.embeddings import TextBank, Track, encode_images, encode_texts
 from egma.inference.geometry import centred_gaussian
 from egma.inference.scores import sentence_scores
-from egma.page.index import Banks
+from egma.page.index import Banks, Index
 from egma.page.inputs import MAX_FIXATIONS, MAX_SENTENCES, picture_of
 from egma.page.session import PageModel, Session
 from egma.page.views import SCORE_TITLES, Json, ordered_scores, picture_id
@@ -35,11 +35,10 @@ REPORT_TITLES = SCORE_TITLES | {"late_interaction": "late interaction"}
 class Corpus:
     """A folder written by `python -m dataset_scripts.build`; splits are opened when they are asked for.
 
-    Args:
-        index: where the gallery's embeddings are kept, as `kept_banks` of a folder and a model; None: nowhere.
+    `index` keeps the gallery's embeddings: `kept_banks` of a folder and a model.
     """
 
-    def __init__(self, folder: Path, index: Callable[..., Banks] | None = None) -> None:
+    def __init__(self, folder: Path, index: Index | None = None) -> None:
         self.folder, self.index = folder, index
         self.generated = is_generated(folder)
         self._lock = threading.Lock()
@@ -127,9 +126,7 @@ def centre_of(corpus: Corpus | None, sigma: float) -> tuple[Array, str]:
 class Gallery:
     """Pictures and reports of a split, one reading an image and a text, encoded once; the first MAX_GALLERY."""
 
-    def __init__(
-        self, folder: Path, split: Split, model: PageModel, track: Track, index: Callable[..., Banks] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, split: Split, model: PageModel, track: Track, index: Index | None = None) -> None:
         rows = load_readings(folder, split)
         plain = cast(list[Reading], rows.remove_columns("image").to_list())
         places = {reading["reading_id"]: place for place, reading in enumerate(plain)}

@@ -15,6 +15,7 @@ from egma.tools.processes import EVALUATION_SOURCES
 
 logger = logging.getLogger("egma.page")
 Banks = tuple[ImageBank, TextBank]
+Index = Callable[[Dataset, Iterable[str], Callable[[], Banks]], Banks]
 
 
 def kept_banks(folder: Path, model: str, rows: Dataset, texts: Iterable[str], encode: Callable[[], Banks]) -> Banks:
@@ -37,6 +38,7 @@ def kept_banks(folder: Path, model: str, rows: Dataset, texts: Iterable[str], en
     stored = save({"pooled": images.pooled, "texts": sentences.embeddings} | patches)
     places = {"images": images.place, "texts": sentences.place, "scale": images.pooling_scale}
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         path.write_bytes(stored)
         about.write("gallery", places | {"digest": digest(stored)})
     except OSError as error:

@@ -150,8 +150,6 @@ def make_page(name: str | None, data: Path | None, compared: str | None = None, 
     transformers_logging.set_verbosity_error()
     if data is None and (DEMO / "data").is_dir():
         data = DEMO / "data"
-    if index is not None:
-        index.mkdir(parents=True, exist_ok=True)
     corpus = None if data is None else Corpus(data, partial(kept_banks, index, name) if index else None)
     if corpus is not None:
         disable_progress_bars()

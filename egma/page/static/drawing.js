@@ -21,14 +21,8 @@ const egma = (() => {
     return element;
   }
 
-  // What a browser keeps; nothing where it keeps none for this page, as in some frames.
-  function storage(kind) {
-    try {
-      return window[kind];
-    } catch {
-      return { getItem: () => null, removeItem() {} };
-    }
-  }
+  // null where a browser keeps nothing for this page, as in some frames
+  const storage = (kind) => { try { return window[kind]; } catch { return null; } };
 
   const percent = (fraction) => `${Math.round(100 * fraction)} %`;
   const seconds = (value) => `${value.toFixed(1)} s`;

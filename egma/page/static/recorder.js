@@ -13,7 +13,8 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   const begin = make("button", { type: "button", class: "egma-main", onclick: () => egma.mayLose("Another one begins") && start() }, "Start");
   const done = make("button", { type: "button", onclick: endSentence }, "Sentence done (Enter)");
   const finish = make("button", { type: "button", class: "egma-main", onclick: send }, "Finish");
-  const discard = make("button", { type: "button", onclick: drop }, "Discard");
+  const discard = make("button", { type: "button", onclick: () =>
+    egma.mayLose("This ends it", egma.hand.recording || made.get(key)?.saved === false) && reset(made.delete(key)) }, "Discard");
   const text = make("input", { type: "text", maxlength: 400, "aria-label": "The sentence",
     placeholder: "Type the sentence, or speak and write it later",
     onkeydown: (event) => {
@@ -32,7 +33,7 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
     make("li", {}, "Finish: the trace becomes a reading, its source named tracker/mouse, to download."));
   root.append(make("div", { class: "egma-split" }, make("div", { class: "egma-stage-column" }, stage.element),
     make("div", { class: "egma-side" }, left, steps, make("div", { class: "egma-controls" }, begin, done, finish, discard, clock),
-      text, list, make("div", { class: "egma-controls" }, reader, patient), result, all)));
+      text, list, make("div", { class: "egma-controls" }, reader, patient), all, result)));
 
   function empty() {
     return { x: [], y: [], time: [] };
@@ -119,14 +120,8 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
     trigger("finish", { samples, sentences, reader_id: reader.value.trim(), subject_id: patient.value.trim() });
   }
 
-  function drop() {
-    if (!egma.mayLose("This ends it", made.has(key) ? !made.get(key).saved : undefined)) return;
-    made.delete(key);
-    reset();
-  }
-
   function reset() {
-    if (!made.has(key)) backups.removeItem(key);
+    if (!made.has(key)) backups?.removeItem(key);
     [key, running, samples, sentences] = ["", false, empty(), []];
     [clock.textContent, text.value] = ["", ""];
     result.replaceChildren();
@@ -158,14 +153,14 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
   }
 
   function offer() {
-    const names = Object.keys(backups).filter((name) => name.startsWith(KEPT) && name !== key && !made.has(name));
+    const names = Object.keys(backups ?? {}).filter((name) => name.startsWith(KEPT) && name !== key && !made.has(name));
     const full = refused ? "This browser has no room for a backup of the recording: download it before you leave." : "";
     left.replaceChildren(full, ...names.map((name) => {
       const kept = JSON.parse(backups.getItem(name));
       const another = running || kept.picture !== value?.picture;
       return make("p", {}, `A recording of ${name.slice(KEPT.length)} was not downloaded${another ? "; it can be restored over its own picture" : ""}. `,
         make("button", { type: "button", disabled: another, onclick: () => egma.mayLose("Another one comes") && restore(name, kept) }, "Restore"),
-        make("button", { type: "button", onclick: () => offer(backups.removeItem(name)) }, "Discard it"));
+        make("button", { type: "button", onclick: () => offer(backups?.removeItem(name)) }, "Discard it"));
     }));
   }
 
@@ -180,41 +175,28 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
 
   // --- what came of it ---
 
-  function download(name, address, onclick = () => {}) {
-    return make("a", { download: name, href: address, class: "egma-download", onclick }, `Download ${name}`);
-  }
-
-  function downloaded(names) {
-    for (const name of names) {
-      made.get(name).saved = true;
-      backups.removeItem(name);
-    }
-    buttons();
-  }
-
   // Every finished recording, and every picture once; two pictures may be called the same, and have ids of their own.
   function saveAll() {
     const files = new Map();
-    for (const { reading, of, src } of made.values()) {
+    for (const [name, { reading, of, src }] of made) {
       const image_id = `${reading.image_id}_${of}`;
       const text = JSON.stringify({ ...reading, image: `${image_id}.png`, image_id }, null, 1);
       files.set(`${image_id}.png`, Uint8Array.from(atob(src.split(",")[1]), (letter) => letter.charCodeAt(0)));
       files.set(`${reading.reading_id}.json`, new TextEncoder().encode(text));
+      made.get(name).saved = true;
+      backups?.removeItem(name);
     }
     egma.save("egma_recordings.zip", egmaZip(files));
-    downloaded(made.keys());
+    buttons();
   }
 
   function showResult(reading) {
-    const json = new Blob([JSON.stringify(reading, null, 1)], { type: "application/json" });
+    if (!made.has(key)) made.set(key, { reading, of: value.picture, src: picture().src, saved: false });
     const wordless = sentences.length - reading.sentences.length;
-    const name = key;
-    if (!made.has(name)) made.set(name, { reading, of: value.picture, src: picture().src, saved: false });
     result.replaceChildren(
       make("p", {}, `${reading.fixations.x.length} fixations in ${reading.sentences.length} sentences`
-        + `${wordless > 0 ? ` (${wordless} without words left out)` : ""}; see them under Gaze. Keep both files in one folder:`),
-      download(`${reading.reading_id}.json`, URL.createObjectURL(json), () => downloaded([name])), download(reading.image, picture().src),
-      make("code", {}, "python -m dataset_scripts.build tracker --source FOLDER --output data/ours"));
+        + `${wordless > 0 ? ` (${wordless} without words left out)` : ""}; see them under Gaze. Unpack the ZIP into a folder:`),
+      make("code", {}, "egma build tracker --source FOLDER --output data/ours"));
   }
 
   return (next) => {

@@ -1,12 +1,11 @@
 """A recording that was not downloaded is offered again by the browser that made it."""
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 from dataset_scripts import build
-from tests.egma.page.browsing import canvas, choose_picture, go, needs_chromium, write_image
+from tests.egma.page.browsing import canvas, choose_picture, download_recordings, go, needs_chromium, write_image
 from tests.egma.page.conftest import Served
 
 pytestmark = needs_chromium
@@ -29,7 +28,7 @@ def reload(tab: Any) -> None:
     go(tab, "Record")
 
 
-def test_after_a_reload_it_is_restored_over_its_own_picture_and_gone_when_downloaded(tab: Any, page: Served) -> None:
+def test_after_a_reload_it_is_restored_over_its_own_picture_and_gone_when_downloaded(tab: Any, tmp_path: Path) -> None:
     tab.on("dialog", lambda dialog: dialog.accept())
     record(tab)
     tab.get_by_label("Reader (optional)").fill("anna")
@@ -49,8 +48,7 @@ def test_after_a_reload_it_is_restored_over_its_own_picture_and_gone_when_downlo
     tab.get_by_role("button", name="Finish").click()
     tab.get_by_text("in 1 sentences; see them").wait_for()
     assert tab.evaluate("Object.keys(localStorage).filter((key) => key.startsWith('egma')).length") == 1
-    with tab.expect_download():
-        tab.click(".egma-download >> nth=0")
+    download_recordings(tab, tmp_path)
     reload(tab)
     assert NOT_DOWNLOADED not in tab.locator(".egma-recorder").inner_text()
 
@@ -108,11 +106,7 @@ def test_all_recordings_come_in_one_file_and_nothing_is_asked_or_kept_then(tab: 
     assert asked == []  # what is finished is not lost by another picture, or another recording
     assert tab.evaluate("Object.keys(localStorage).length") == 3
     assert NOT_DOWNLOADED not in tab.locator(".egma-recorder").inner_text()
-    with tab.expect_download() as download:
-        everything.click()
-    with zipfile.ZipFile(download.value.path()) as opened:
-        assert opened.testzip() is None
-        opened.extractall(tmp_path / "raw")
+    download_recordings(tab, tmp_path / "raw")
     names = sorted(path.name for path in (tmp_path / "raw").iterdir())
     readings = [json.loads((tmp_path / "raw" / name).read_text()) for name in names if name.endswith(".json")]
     pictures = [name for name in names if name.endswith(".png")]
