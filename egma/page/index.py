@@ -24,7 +24,7 @@ def kept_banks(folder: Path, model: str, rows: Dataset, texts: Iterable[str], en
     """
     path, digest = folder / "gallery.safetensors", lambda content: hashlib.sha256(content).hexdigest()
     pictures = [digest(one["bytes"]) for one in rows.cast_column("image", Image(decode=False))["image"]]
-    made_of = {"model": model_identity(model), "program": program_identity(*EVALUATION_SOURCES)}
+    made_of = {"model": model_identity(model) or model, "program": program_identity(*EVALUATION_SOURCES)}
     about = TaskCache(folder, made_of | {"images": [*rows["image_id"]], "pictures": pictures, "texts": sorted(texts)})
     known, stored = about.read("gallery"), path.read_bytes() if path.is_file() else b""
     if known and known["digest"] == digest(stored):

@@ -4,8 +4,7 @@ const egma = (() => {
   const kinds = {};
   const picturesById = new Map();
   const waiting = new Set();
-  // a recording is under way, or made and not yet finished; a finished one is not yet downloaded
-  const hand = { recording: false, finished: false };
+  const hand = { recording: false, finished: false }; // one is not yet finished; one that is finished is not yet downloaded
   const SHOWN_SIDE = 320; // of the raster that a map is brought to before the browser enlarges it
   const [NARROW, OUTLINE] = [760, [86, 180, 233, 255]]; // pixels, as in page.css; red, green, blue, opacity
 
@@ -23,7 +22,6 @@ const egma = (() => {
 
   // null where a browser keeps nothing for this page, as in some frames
   const storage = (kind) => { try { return window[kind]; } catch { return null; } };
-
   const percent = (fraction) => `${Math.round(100 * fraction)} %`;
   const seconds = (value) => `${value.toFixed(1)} s`;
   const scoreText = (scores) => scores.map((score) => `${score.title} ${score.value.toFixed(2)}`).join(" · ");

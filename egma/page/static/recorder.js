@@ -144,8 +144,7 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
 
   function keep() {
     try {
-      backups.setItem(key, JSON.stringify({ picture: value.picture, samples, sentences,
-        typed: text.value.trim(), names: [reader.value, patient.value] }));
+      backups.setItem(key, JSON.stringify({ picture: value.picture, samples, sentences, typed: text.value.trim(), names: [reader.value, patient.value] }));
       refused = false;
     } catch {
       refused = true;
@@ -180,9 +179,9 @@ egma.kinds.recorder = (root, { picture, trigger }) => {
     const files = new Map();
     for (const [name, { reading, of, src }] of made) {
       const image_id = `${reading.image_id}_${of}`;
-      const text = JSON.stringify({ ...reading, image: `${image_id}.png`, image_id }, null, 1);
+      const named = { ...reading, image: `${image_id}.png`, image_id };
       files.set(`${image_id}.png`, Uint8Array.from(atob(src.split(",")[1]), (letter) => letter.charCodeAt(0)));
-      files.set(`${reading.reading_id}.json`, new TextEncoder().encode(text));
+      files.set(`${reading.reading_id}.json`, new TextEncoder().encode(JSON.stringify(named, null, 1)));
       made.get(name).saved = true;
       backups?.removeItem(name);
     }

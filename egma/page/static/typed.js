@@ -11,7 +11,6 @@ egma.typed = (() => {
     const name = FIELDS.find((one) => target.closest(`#${one}`));
     if (name) keep(name, target.value);
   });
-
   window.addEventListener("pagehide", () => {
     for (const name of given ? FIELDS : []) {
       const field = document.querySelector(`#${name} :is(textarea, input)`);
