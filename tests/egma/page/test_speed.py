@@ -1,13 +1,12 @@
 """What is sent is compressed and kept by the browser, and the benchmark measures what it says."""
 
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from benchmarks import page as benchmark
-from tests.egma.page.browsing import needs_chromium, write_image
+from tests.egma.page.browsing import browser, needs_chromium, write_image
 from tests.egma.page.conftest import Served
 
 
@@ -21,20 +20,19 @@ def test_the_page_travels_compressed(page: Served) -> None:
 
 
 @needs_chromium
-def test_a_browser_that_comes_again_is_sent_no_page_and_no_script(chromium: Any, page: Served) -> None:
-    context = chromium.new_context()
-    tab = context.new_page()
+def test_a_browser_that_comes_again_is_sent_no_page_and_no_script(page: Served) -> None:
     sizes = """() => performance.getEntries().filter((one) => !one.name.includes("gradio_api"))
         .map((one) => one.transferSize ?? 0)"""
     sent = []
-    for _ in range(2):
-        tab.goto(page.url)
-        tab.wait_for_selector(".egma-lines button")
-        tab.wait_for_function("() => performance.getEntriesByType('navigation')[0].loadEventEnd > 0")
-        sent.append(sum(tab.evaluate(sizes)))
+    with browser() as chromium:
+        tab = chromium.new_context().new_page()
+        for _ in range(2):
+            tab.goto(page.url)
+            tab.wait_for_selector(".egma-lines button")
+            tab.wait_for_function("() => performance.getEntriesByType('navigation')[0].loadEventEnd > 0")
+            sent.append(sum(tab.evaluate(sizes)))
     whole = httpx.get(page.url).content
     assert whole == httpx.get(page.url).content  # the same, whatever people did
-    context.close()
     print(f"{sent[0]} bytes at the first visit, {sent[1]} at the second")
     assert sent[0] > 200_000 and sent[1] < 20_000
 
