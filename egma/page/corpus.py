@@ -18,6 +18,7 @@ from egma.evaluation.protocols.retrieval import distinct_pairs, embedding_scores
 from egma.inference.embeddings import TextBank, Track, encode_images, encode_texts
 from egma.inference.geometry import centred_gaussian
 from egma.inference.scores import sentence_scores
+from egma.page.index import Banks, Index
 from egma.page.inputs import MAX_FIXATIONS, MAX_SENTENCES, picture_of
 from egma.page.session import PageModel, Session
 from egma.page.views import SCORE_TITLES, Json, ordered_scores, picture_id
@@ -32,10 +33,13 @@ REPORT_TITLES = SCORE_TITLES | {"late_interaction": "late interaction"}
 
 
 class Corpus:
-    """A folder written by `python -m dataset_scripts.build`; splits are opened when they are asked for."""
+    """A folder written by `python -m dataset_scripts.build`; splits are opened when they are asked for.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    `index` keeps the gallery's embeddings: `kept_banks` of a folder and a model.
+    """
+
+    def __init__(self, folder: Path, index: Index | None = None) -> None:
+        self.folder, self.index = folder, index
         self.generated = is_generated(folder)
         self._lock = threading.Lock()
         self._gallery: Gallery | None = None
@@ -83,7 +87,7 @@ class Corpus:
         with self._lock:
             if self._gallery is None:
                 split = first_split(self.folder, *GALLERY_SPLITS)
-                self._gallery = Gallery(self.folder, split, model, track)
+                self._gallery = Gallery(self.folder, split, model, track, self.index)
         return self._gallery
 
 
@@ -122,7 +126,7 @@ def centre_of(corpus: Corpus | None, sigma: float) -> tuple[Array, str]:
 class Gallery:
     """Pictures and reports of a split, one reading an image and a text, encoded once; the first MAX_GALLERY."""
 
-    def __init__(self, folder: Path, split: Split, model: PageModel, track: Track) -> None:
+    def __init__(self, folder: Path, split: Split, model: PageModel, track: Track, index: Index | None = None) -> None:
         rows = load_readings(folder, split)
         plain = cast(list[Reading], rows.remove_columns("image").to_list())
         places = {reading["reading_id"]: place for place, reading in enumerate(plain)}
@@ -135,8 +139,13 @@ class Gallery:
         self.rows, self.places = rows, [places[reading["reading_id"]] for reading in self.readings]
         self.generated = is_generated(folder)
         sentences = {text for reading in self.readings for text in report_sentences(reading)}
-        self.images = encode_images(model.model, model.processor, rows.select(self.places), GALLERY_BATCH, track)
-        self.texts = encode_texts(model.model, model.processor, sentences, GALLERY_BATCH, track)
+        pictures, using = rows.select(self.places), (model.model, model.processor)
+
+        def encode() -> Banks:
+            images = encode_images(*using, pictures, GALLERY_BATCH, track)
+            return images, encode_texts(*using, sentences, GALLERY_BATCH, track)
+
+        self.images, self.texts = index(pictures, sentences, encode) if index else encode()
 
     def find_images(self, model: PageModel, session: Session, sentences: Sequence[str]) -> Json:
         """The pictures that fit a text best, best first; of several sentences the mean counts."""

@@ -6,6 +6,7 @@ import hmac
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from dataset_scripts.files.json_files import parse_json
@@ -37,6 +38,8 @@ MAX_JSON_BYTES, MAX_FORM_BYTES = 2 << 20, MAX_UPLOAD_BYTES + (1 << 16)
 MAX_JSON_DEPTH, MAX_JSON_LISTS = 12, 5000
 MAX_INPUTS, MAX_VALUES = 16, 50_000
 BODY_SECONDS, WRONG_PASSWORD_SECONDS = 120, 1
+MOST_REQUESTS, REQUESTS_A_SECOND = 300, 20.0  # of an address, of what makes work: docs/page.md has the reasons
+COUNTED = ("/", "/config", f"{API}/info")  # and what is posted
 SHOWN = "x-egma-shown"  # the page shows a picture (static/connection.js)
 NOT_UPLOADED = "The file was not uploaded, or is no longer here; files are uploaded, and addresses are not fetched."
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -88,11 +91,27 @@ class Door:
         return False
 
 
+class Allowance:
+    """A token bucket a visitor, held as the time at which it is full again."""
+
+    def __init__(self) -> None:
+        self._full: dict[str, float] = {}
+
+    def take(self, visitor: str) -> bool:
+        now = time.monotonic()
+        self._full = {one: at for one, at in self._full.items() if at > now}
+        full, most = self._full.get(visitor, now) + 1 / REQUESTS_A_SECOND, now + MOST_REQUESTS / REQUESTS_A_SECOND
+        self._full[visitor] = min(full, most)
+        return full <= most
+
+
 class Guard:
     """ASGI middleware in front of everything: routes, hosts, origins, passwords, sizes; it takes the uploads itself."""
 
     def __init__(self, app: Any, door: Door, uploads: Uploads, has_lost: Callable[[str], bool]) -> None:
         self.app, self.door, self.uploads, self.has_lost = app, door, uploads, has_lost
+        self.allowance = Allowance()
+        self.version = f'"{secrets.token_hex(8)}"'  # of "/", which stays the same while this server runs
         policy = CONTENT_SECURITY_POLICY + door.frame_ancestors
         self.headers = [*HEADERS, (b"content-security-policy", policy.encode())]
 
@@ -107,7 +126,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 begun = True
                 kept = [one for one in message.get("headers", ()) if not one[0].startswith(b"access-control-")]
-                message["headers"] = kept + self.headers
+                message["headers"] = kept + self.headers + self._cached(scope["path"], message["status"])
             await send(message)
 
         try:
@@ -122,9 +141,17 @@ class Guard:
                 asked = {"www-authenticate": 'Basic realm="EGMA", charset="UTF-8"'} if refused.status == 401 else None
                 await JSONResponse({"detail": refused.sentence}, refused.status, asked)(scope, receive, answer)
 
+    def _cached(self, path: str, status: int) -> list[tuple[bytes, bytes]]:
+        """What a browser may keep: files with a hash in their names; the page, as long as it is the same."""
+        keep = b"max-age=31536000, immutable" if path.startswith("/assets/") and status == 200 else b"no-cache"
+        version = [(b"etag", self.version.encode())] if path == "/" and status < 400 else []
+        return [*version, (b"cache-control", b"private, " + keep)]
+
     async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers, path = Headers(scope=scope), scope["path"]
+        headers, path, visitor = Headers(scope=scope), scope["path"], (scope.get("client") or ("",))[0]
         self._require_known(headers, scope["method"], path)
+        if (scope["method"] == "POST" or path in COUNTED) and not self.allowance.take(visitor):
+            raise Refused(429, "Too many requests came from your address; wait a moment, and try again.")
         if not self.door.lets_in(headers.get("authorization", "")):
             await asyncio.sleep(WRONG_PASSWORD_SECONDS)
             raise Refused(401, "This page asks for a user and a password.")
@@ -132,10 +159,12 @@ class Guard:
         scope = {**scope, "headers": forwarded}
         if path == "/":
             scope["query_string"] = b""  # it names states that Gradio would load
-        if path == PROGRESS:
+        if path == "/" and self.version in headers.get("if-none-match", ""):
+            await Response(status_code=304)(scope, receive, send)
+        elif path == PROGRESS:
             await PlainTextResponse('data: {"msg": "done"}\n\n', media_type="text/event-stream")(scope, receive, send)
         elif path == UPLOAD:
-            await JSONResponse([await self._upload(scope, receive)])(scope, receive, send)
+            await JSONResponse([await self._upload(scope, receive, visitor)])(scope, receive, send)
         elif path == JOIN:
             body = await _body(receive, MAX_JSON_BYTES)
             self._require_call(body, SHOWN in headers)
@@ -174,9 +203,9 @@ class Guard:
         if is_shown and self.has_lost(str(call.get("session_hash") or "")):
             raise Refused(409, "The server no longer has what this page shows.")
 
-    async def _upload(self, scope: Scope, receive: Receive) -> str:
+    async def _upload(self, scope: Scope, receive: Receive, visitor: str) -> str:
         """Where the one file of a form waits from now on. Until it is whole, it is a file without a name."""
-        request, visitor = Request(scope, receive), (scope.get("client") or ("",))[0]
+        request = Request(scope, receive)
         size = int(request.headers.get("content-length", MAX_FORM_BYTES + 1))
         if size > MAX_FORM_BYTES:
             await _body(receive, MAX_UPLOAD_BYTES)

@@ -19,8 +19,8 @@ from egma.page.uploads import MAX_UPLOAD_BYTES
 
 STATIC = Path(__file__).with_name("static")
 SCRIPTS = (
-    *("maps.js", "optics.js", "timeline.js", "words.js", "drawing.js", "handling.js", "exports.js"),
-    *("viewer_lines.js", "viewer.js", "player.js", "recorder.js", "lists.js", "connection.js"),
+    *("maps.js", "optics.js", "timeline.js", "words.js", "zip.js", "drawing.js", "handling.js", "exports.js"),
+    *("viewer_lines.js", "viewer.js", "player.js", "recorder.js", "lists.js", "typed.js", "connection.js"),
 )
 COLOR_MAPS = ("magma", "viridis", "cividis", "gray")  # perceptually uniform, readable without colour vision
 MAX_WAITING, AT_ONCE = 64, 16
@@ -112,8 +112,9 @@ def _lay_out(handlers: Handlers, about: str) -> Parts:
                     parts["speech"] = upload("Transcript", SPEECH_TYPES, "transcript")
                 parts["play"] = gr.Button("Show this recording")
             with gr.Tab("Classify"):
+                findings = "Finding: prompt | prompt, a finding a line"
                 parts["prompts"] = gr.Textbox(
-                    default_prompts(), label="Finding: prompt | prompt, a finding a line", lines=5, max_lines=12
+                    default_prompts(), label=findings, lines=5, max_lines=12, elem_id="prompts"
                 )
                 parts["classify"] = gr.Button("Score the findings", variant="primary")
                 parts["findings"] = _component("viewer", label="Findings", hint="Press the button to score them.")
@@ -136,6 +137,8 @@ def _connect(page: gr.Blocks, on: Parts, handlers: Handlers) -> None:
     silent: dict[str, Any] = {"show_progress": "hidden"}
     inner: dict[str, Any] = silent | IN_TURN | {"api_visibility": "private"}
 
+    typed: Any = [on.report, on.query, on.prompts]
+    page.load(None, typed, typed, js="(...shown) => egma.typed(...shown)", api_visibility="private")
     if handlers.examples:
         page.load(handlers.start, None, [on.picture, *views, on.recorder], **inner)
     on.examples.choose(handlers.choose_example, None, shown, **inner)

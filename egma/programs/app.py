@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from egma.page import UPLOADS
 from egma.page.corpus import Corpus
 from egma.page.guard import LOCAL_HOSTS, Door
 from egma.page.handlers import Handlers
+from egma.page.index import kept_banks
 from egma.page.page import build_page
 from egma.page.safety import plain, silence_readers
 from egma.page.server import answering
@@ -64,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", help="folder or Hub id; default: the demo's, else the package's sample")
     parser.add_argument("--data", type=Path, help="converted corpus of examples and gallery; default: as the model's")
     parser.add_argument("--compare", metavar="MODEL", help="a second model, whose maps Align shows beside the first's")
+    parser.add_argument("--index", type=Path, metavar="FOLDER", help="keeps the gallery's embeddings for later starts")
     parser.add_argument("--host", default="127.0.0.1", help="address to answer on; default: this machine alone")
     parser.add_argument("--port", type=_port, default=7860)
     parser.add_argument("--auth", type=Path, metavar="FILE", help="who may use the page: a line user:password for each")
@@ -80,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         door = door_of(arguments)
         check_address(arguments.host, arguments.port)
-        page = make_page(arguments.model, arguments.data, arguments.compare)
+        page = make_page(arguments.model, arguments.data, arguments.compare, arguments.index)
         with answering(page, arguments.host, arguments.port, door, UPLOADS):
             print(f"the page answers on http://{arguments.host}:{arguments.port} (Ctrl-C ends it)", flush=True)
             while page.is_running:
@@ -132,10 +135,10 @@ def check_address(host: str, port: int) -> None:
         ) from None
 
 
-def make_page(name: str | None, data: Path | None, compared: str | None = None) -> Any:
+def make_page(name: str | None, data: Path | None, compared: str | None = None, index: Path | None = None) -> Any:
     """The page of a model, by its folder or Hub id, and a corpus; of the demo where there is one, else of the package.
 
-    A second model, if named, has its maps beside the first's.
+    A second model, if named, has its maps beside the first's. The folder `index` keeps what a search needs.
 
     Raises:
         UserError: no such model, or no such corpus.
@@ -147,7 +150,7 @@ def make_page(name: str | None, data: Path | None, compared: str | None = None) 
     transformers_logging.set_verbosity_error()
     if data is None and (DEMO / "data").is_dir():
         data = DEMO / "data"
-    corpus = None if data is None else Corpus(data)
+    corpus = None if data is None else Corpus(data, partial(kept_banks, index, name) if index else None)
     if corpus is not None:
         disable_progress_bars()
         _ = corpus.examples  # a folder that is no corpus is named before the model is loaded

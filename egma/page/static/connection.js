@@ -40,7 +40,7 @@
   }
 
   async function join(address, init) {
-    const { fn_index: number } = JSON.parse(init.body);
+    const { fn_index: number, session_hash: session } = JSON.parse(init.body);
     const kind = MAKES[window.gradio_config.dependencies.find((one) => one.id === number)?.api_name];
     const headers = new Headers(init.headers);
     if (made.length && kind !== "picture") headers.set("x-egma-shown", "yes");
@@ -48,6 +48,8 @@
     if (answer.status === 409) {
       for (const call of made) await again(call, address, init);
       answer = await answered(address, init);
+      // by the end of this line it knows that the page is closed; Gradio asks for it once, and it broke
+      void ask(address.replace(/queue\/join.*/, `heartbeat/${session}`)).then(({ body }) => body.pipeTo(new WritableStream())).catch(() => {});
     }
     if (answer.ok) open.set((await answer.clone().json()).event_id, { kind, body: init.body });
     return answer;

@@ -4,7 +4,7 @@ const egma = (() => {
   const kinds = {};
   const picturesById = new Map();
   const waiting = new Set();
-  const hand = { recording: false }; // a recording is under way, or made and not yet downloaded
+  const hand = { recording: false, finished: false }; // one is not yet finished; one that is finished is not yet downloaded
   const SHOWN_SIDE = 320; // of the raster that a map is brought to before the browser enlarges it
   const [NARROW, OUTLINE] = [760, [86, 180, 233, 255]]; // pixels, as in page.css; red, green, blue, opacity
 
@@ -20,6 +20,8 @@ const egma = (() => {
     return element;
   }
 
+  // null where a browser keeps nothing for this page, as in some frames
+  const storage = (kind) => { try { return window[kind]; } catch { return null; } };
   const percent = (fraction) => `${Math.round(100 * fraction)} %`;
   const seconds = (value) => `${value.toFixed(1)} s`;
   const scoreText = (scores) => scores.map((score) => `${score.title} ${score.value.toFixed(2)}`).join(" · ");
@@ -92,9 +94,9 @@ const egma = (() => {
   const isShown = (id) => picturesById.has(id);
 
   // Whether a recording that was not downloaded may be lost.
-  const mayLose = (what) => !hand.recording || window.confirm(`${what}, and the recording is not downloaded. Discard it?`);
+  const mayLose = (what, loses = hand.recording) => !loses || window.confirm(`${what}, and the recording is not downloaded. Discard it?`);
   const mayChange = () => mayLose("Another picture comes");
-  window.addEventListener("beforeunload", (event) => hand.recording && event.preventDefault());
+  window.addEventListener("beforeunload", (event) => (hand.recording || hand.finished) && event.preventDefault());
 
   for (const chosen of ["change", "drop"]) {
     document.addEventListener(chosen, (event) => {
@@ -270,7 +272,7 @@ const egma = (() => {
   kinds.picture = () => (value) => void publish(value);
 
   return {
-    kinds, start, hand, focusPicture, isShown, mayLose, mayChange, make, percent, seconds, scoreText, display, see, mapsSeen,
+    kinds, start, hand, focusPicture, isShown, mayLose, mayChange, make, storage, percent, seconds, scoreText, display, see, mapsSeen,
     sized, colored, drawLayer, twice, peakInWords, overlay, legend, Stage,
   };
 })();

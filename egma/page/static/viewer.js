@@ -28,7 +28,8 @@ egma.kinds.viewer = (root, { picture, label, hint }) => {
     tick("Each its own scale", "own"), tick("Smooth", "smooth"), make("label", {}, lungs, " Only the lungs' frame"),
     make("button", { type: "button", onclick: takeFrame, title: "Enlarge the lungs first; the whole picture takes your frame back" },
       "Frame what is seen"));
-  const files = egma.exports(() => ({ ...state, look, picture: picture(), layer: layerOf(state.value) }));
+  const files = egma.exports(() => ({ ...state, look, picture: picture(), panels: models.map((one) => one.valueOf()).filter(Boolean)
+    .map((value) => ({ value, layer: layerOf(value) })) }));
   const ofPicture = egma.pictureControls(root, [
     ["c", "outline on or off", () => outline.firstChild.click()], ["m", "spots on or off", () => spots.firstChild.click()],
     ["Escape", "back to the first order", () => ask(null)]]);

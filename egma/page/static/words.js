@@ -20,12 +20,15 @@ const egmaWords = (() => {
     return rows.map((row) => `${row.map(cell).join(",")}\r\n`).join("");
   }
 
-  // Lines with their scores and maps as a table, a line a row.
-  function table({ lines, grid }) {
-    const titles = (lines[0]?.scores ?? []).map((score) => score.title);
-    const patches = [...Array(grid * grid).keys()].map((place) => `row ${Math.floor(place / grid) + 1} column ${(place % grid) + 1}`);
-    return csv([["text", ...titles, "rank", "of sentences", ...patches], ...lines.map((line) =>
-      [line.text, ...line.scores.map((score) => score.value), line.rank?.place, line.rank?.of, ...line.map])]);
+  // Lines with their scores and maps as a table, a line a row; of two models one's columns after the other's.
+  function table(value) {
+    const models = value.second ? [value, value.second] : [value];
+    const titles = ({ model, lines, grid }) => [...(lines[0]?.scores ?? []).map((score) => score.title), "rank", "of sentences",
+      ...Array.from({ length: grid * grid }, (_, place) => `row ${Math.floor(place / grid) + 1} column ${(place % grid) + 1}`)]
+      .map((title) => (value.second ? `${model}: ${title}` : title));
+    const cells = (line) => [...line.scores.map((score) => score.value), line.rank?.place, line.rank?.of, ...line.map];
+    return csv([["text", ...models.flatMap(titles)],
+      ...value.lines.map(({ text }, row) => [text, ...models.flatMap((one) => cells(one.lines[row]))])]);
   }
 
   return { absence, csv, table };

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,3 +86,12 @@ def choose_picture(tab: Any, path: Path, report: str) -> None:
     tab.wait_for_function(
         "text => document.querySelector('.egma-lines .egma-text')?.textContent === text", arg=report.splitlines()[0]
     )
+
+
+def download_recordings(tab: Any, folder: Path) -> None:
+    with tab.expect_download() as download:
+        tab.get_by_role("button", name="Download all recordings").click()
+    assert download.value.suggested_filename == "egma_recordings.zip"
+    with zipfile.ZipFile(download.value.path()) as opened:
+        assert opened.testzip() is None
+        opened.extractall(folder)

@@ -14,7 +14,17 @@ from transformers import pipeline
 
 from dataset_scripts import build
 from dataset_scripts.schema import load_readings
-from tests.egma.page.browsing import canvas, choose_picture, go, needs_chromium, pixels, settle, upload, write_image
+from tests.egma.page.browsing import (
+    canvas,
+    choose_picture,
+    download_recordings,
+    go,
+    needs_chromium,
+    pixels,
+    settle,
+    upload,
+    write_image,
+)
 from tests.egma.page.conftest import Served
 
 pytestmark = needs_chromium
@@ -301,15 +311,12 @@ def test_a_mouse_records_a_reading_that_the_tracker_converts(tab: Any, tmp_path:
     tab.get_by_label("Sentence 2").fill("heart size normal")
     tab.get_by_role("button", name="Finish").click()
     folder = tmp_path / "recorded"
-    for link in (".egma-download >> nth=0", ".egma-download >> nth=1"):
-        with tab.expect_download() as download:
-            tab.click(link)
-        download.value.save_as(folder / download.value.suggested_filename)
+    download_recordings(tab, folder)
     assert build.main(["tracker", "--source", str(folder), "--output", str(tmp_path / "data")]) == 0
     (split,) = json.loads((tmp_path / "data" / "conversion_report.json").read_text())["splits"]
     row = load_readings(tmp_path / "data", split)[0]
     names = ("source", "reader_id", "subject_id", "image_id")
-    assert [row[name] for name in names] == ["tracker/mouse", "anna", "p1", "my_case.png"]
+    assert [row[name] for name in names] == ["tracker/mouse", "anna", "p1", next(folder.glob("my_case_*.png")).name]
     assert [sentence["text"] for sentence in row["sentences"]] == ["left lower lobe opacity", "heart size normal"]
     x, y, duration = (np.array(row["fixations"][name]) for name in ("x", "y", "duration"))
     longest = duration.argsort()[-2:]

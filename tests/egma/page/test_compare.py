@@ -1,12 +1,17 @@
 """Two models side by side on one picture, whatever the grid of either."""
 
+import csv
+import io
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import BertTokenizer, SwinConfig, pipeline
 
 from dataset_scripts.schema import UserError
@@ -101,6 +106,54 @@ def test_both_maps_of_the_chosen_sentence_are_seen(
             assert axe_faults(tab) == []
             tab.close()
     assert faults == []
+
+
+@needs_chromium
+def test_what_is_saved_holds_both_models_and_two_fingers_zoom_on_either(
+    chromium: Any, module_model: PageModel, second: PageModel, phantom_data: Path, tmp_path: Path
+) -> None:
+    handlers = Handlers(module_model, Corpus(phantom_data), second)
+    with pytest.MonkeyPatch.context() as patch, served(handlers, tmp_path / "up", patch) as page:
+        tab = chromium.new_page(viewport={"width": 1280, "height": 900}, has_touch=True)
+        tab.goto(page.local_url)
+        tab.wait_for_selector(".egma-lines button")
+        choose_picture(tab, write_image(tmp_path, "picture.png", *WIDE), "\n".join(SENTENCES))
+        tab.get_by_label("Opacity", exact=True).first.fill("1")
+        tab.get_by_label("Spots").first.uncheck()
+        tab.locator(".egma-lines button").nth(2).click()
+        tab.mouse.move(5, 5)
+        stored = {}
+        for kind in ("JSON", "CSV", "SVG", "PNG"):
+            with tab.expect_download() as download:
+                tab.get_by_role("button", name=f"Save as {kind}").first.click()
+            stored[kind] = Path(download.value.path()).read_bytes()
+        numbers = json.loads(stored["JSON"])
+        assert (numbers["model"], numbers["second"]["model"]) == ("tiny", "other")
+        titles, *rows = csv.reader(io.StringIO(stored["CSV"].decode()))
+        for model, lines in (("tiny", numbers), ("other", numbers["second"])):
+            places = [place for place, title in enumerate(titles) if title.startswith(f"{model}: row ")]
+            for row, line in zip(rows, lines["lines"], strict=True):
+                assert row[0] == line["text"] and [float(row[place]) for place in places] == line["map"]
+        words = [node.text for node in ElementTree.fromstring(stored["SVG"]).iter("{http://www.w3.org/2000/svg}text")]
+        assert words[2::4] == ["Model: tiny", "Model: other"] and set(words[0::4]) == {f"“{SENTENCES[2]}”"}
+        assert sum(word.startswith("Not for diagnosis") for word in words) == 2
+        whole = np.asarray(Image.open(io.BytesIO(stored["PNG"])).convert("RGB"), dtype=np.float64)
+        assert whole.shape[1] == 2 * 1024
+        for side in (0, 1):  # each is what its side of the screen shows
+            saved = whole[:512, 1024 * side : 1024 * (side + 1)]
+            seen = pixels(canvas(tab, place=side))
+            small = np.asarray(Image.fromarray(saved.astype(np.uint8)).resize(seen.shape[1::-1]), dtype=np.float64)
+            assert np.abs(small - seen).mean() < 8 < np.abs(small - pixels(canvas(tab, place=1 - side))).mean()
+        touch = tab.context.new_cdp_session(tab)
+        for side in (1, 0):
+            box = canvas(tab, place=side).bounding_box()
+            before = tab.evaluate("egma.display.view.scale")
+            for kind, apart in (("touchStart", 0.1), ("touchMove", 0.15), ("touchMove", 0.2), ("touchEnd", None)):
+                across = () if apart is None else (0.5 - apart, 0.5 + apart)
+                points = [{"x": box["x"] + x * box["width"], "y": box["y"] + 0.5 * box["height"]} for x in across]
+                touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+            assert tab.evaluate("egma.display.view.scale") == pytest.approx(2 * before, rel=0.1)
+        tab.close()
 
 
 def at_the_peak(model: PageModel, path: Path, sentence: str, place: tuple[float, float]) -> bool:

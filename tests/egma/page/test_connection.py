@@ -1,6 +1,7 @@
 """A page outlives what its server holds of it: others took the room, it slept, the line broke, the server ended."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,25 @@ def test_a_server_that_ended_and_began_again_is_no_loss(
         assert (after.picture, after.recording) == (before.picture, before.recording)
         score(tab)
         context.close()
+
+
+def test_a_page_that_is_closed_after_the_server_began_again_is_forgotten(
+    chromium: Any, module_model: PageModel, phantom_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, folder, corpus = free_port(), tmp_path / "uploads", Corpus(phantom_data)
+    context = chromium.new_context()
+    tab = context.new_page()
+    with served(Handlers(module_model, corpus), folder, monkeypatch, port=port) as page:
+        tab.goto(page.local_url)
+        tab.wait_for_selector(".egma-lines button")
+    with served(held := Handlers(module_model, corpus), folder, monkeypatch, port=port) as page:
+        score(tab)
+        assert len(held.sessions._sessions) == len(page.state_holder.session_data) == 1
+        context.close()
+        end = time.monotonic() + 30
+        while held.sessions._sessions and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not held.sessions._sessions and not page.state_holder.session_data
 
 
 def test_an_answer_that_the_line_lost_is_told_and_the_page_goes_on(

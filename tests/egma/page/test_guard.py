@@ -46,6 +46,19 @@ def asked(method: str, path: str, door: Door = DOOR, waiting: Uploads | None = N
     return asyncio.run(ask())
 
 
+def answers(
+    guarded: Guard, *requests: tuple[str, str, dict[str, str]], address: str = "192.0.2.1"
+) -> list[httpx.Response]:
+    """One request after the other to the same guard."""
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(guarded, client=(address, 1))
+        async with httpx.AsyncClient(transport=transport, base_url=HERE) as client:
+            return [await client.request(method, path, headers=headers) for method, path, headers in requests]
+
+    return asyncio.run(ask())
+
+
 @pytest.fixture
 def waiting(tmp_path: Path) -> Iterator[Uploads]:
     return Uploads(tmp_path)
@@ -316,3 +329,86 @@ def test_an_upload_that_breaks_off_leaves_no_name(waiting: Uploads) -> None:
     assert answers == [] and list(waiting.folder.iterdir()) == []
     with waiting.place("", MAX_BYTES_A_VISITOR):  # and holds no room
         pass
+
+
+# --- how often ---
+
+
+def guarded(folder: Path, door: Door = DOOR) -> Guard:
+    return Guard(behind, door, Uploads(folder), {"slept"}.__contains__)
+
+
+@pytest.mark.parametrize("request_", [("GET", "/"), ("GET", "/gradio_api/info"), ("POST", JOIN), ("POST", UPLOAD)])
+def test_who_asks_too_often_is_told_to_wait_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: tuple[str, str]
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(guard.time, "monotonic", lambda: clock[0])
+    door, often = guarded(tmp_path), (*request_, {})
+    statuses = [answer.status_code for answer in answers(door, *[often] * (guard.MOST_REQUESTS + 30))]
+    assert 429 not in statuses[: guard.MOST_REQUESTS] and set(statuses[guard.MOST_REQUESTS :]) == {429}
+    (refused,) = answers(door, often)
+    assert refused.json()["detail"].startswith("Too many requests came from your address; wait a moment")
+    assert answers(door, often, address="192.0.2.2")[0].status_code != 429
+    assert answers(door, ("GET", "/assets/a.js", {}))[0].status_code == 200  # files are not counted
+    clock[0] += 1  # what was refused does not count
+    allowed = [answer.status_code != 429 for answer in answers(door, *[often] * 60)]
+    assert allowed.index(False) == sum(allowed) == pytest.approx(guard.REQUESTS_A_SECOND, abs=1)
+
+
+@given(st.lists(st.floats(0, 3), min_size=1, max_size=200))
+def test_an_allowance_is_a_bucket_of_tokens(pauses: list[float]) -> None:
+    most, rate, now, tokens = 3, 2.0, 0.0, 3.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guard, "MOST_REQUESTS", most)
+        patch.setattr(guard, "REQUESTS_A_SECOND", rate)
+        patch.setattr(guard.time, "monotonic", lambda: now)
+        allowance = guard.Allowance()
+        for pause in pauses:
+            now += pause
+            tokens = min(most, tokens + rate * pause)
+            if abs(tokens - 1) < 1e-6:
+                return  # either is right
+            assert allowance.take("a") == (tokens >= 1)
+            tokens -= tokens >= 1
+        assert len(allowance._full) == 1
+
+
+def test_visitors_who_are_gone_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(guard.time, "monotonic", lambda: clock[0])
+    allowance = guard.Allowance()
+    for number in range(50):
+        clock[0] += 1
+        assert allowance.take(str(number))
+    assert len(allowance._full) == 1
+
+
+# --- what a browser keeps ---
+
+
+def test_the_page_is_not_sent_again_while_the_server_runs(tmp_path: Path) -> None:
+    door = guarded(tmp_path)
+    (first,) = answers(door, ("GET", "/", {}))
+    assert first.headers["cache-control"] == "private, no-cache"
+    known = {"if-none-match": f'"other", W/{first.headers["etag"]}'}
+    again, changed = answers(door, ("GET", "/", known), ("GET", "/", {"if-none-match": '"other"'}))
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
+    assert "content-security-policy" in again.headers and changed.status_code == 200
+    (restarted,) = answers(guarded(tmp_path), ("GET", "/", known))
+    assert restarted.status_code == 200 and restarted.headers["etag"] != first.headers["etag"]
+
+
+def test_what_was_kept_is_no_way_around_the_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "WRONG_PASSWORD_SECONDS", 0)
+    door = guarded(tmp_path, Door(frozenset({"page.example"}), passwords={"anna": "secret"}))
+    (answer,) = answers(door, ("GET", "/", {"if-none-match": door.version}))
+    assert answer.status_code == 401 and "etag" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"), [("/assets/a-1b2c.js", True), ("/static/js/a.js", False), ("/theme.css", False)]
+)
+def test_only_names_that_hold_a_hash_are_kept_unasked(tmp_path: Path, path: str, kept: bool) -> None:
+    (answer,) = answers(guarded(tmp_path), ("GET", path, {}))
+    assert ("immutable" in answer.headers["cache-control"]) == kept and "etag" not in answer.headers

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from egma.page import guard
 from egma.page.guard import API, ROUTES, Door
 from egma.page.handlers import Handlers
 from egma.page.session import PageModel
@@ -55,6 +56,29 @@ def test_a_refusal_is_read_on_the_page(chromium: Any, page: Served) -> None:
     tab.locator("#report textarea").dispatch_event("input")
     tab.get_by_role("button", name="Show where").click()
     tab.get_by_text("at most 2,097,152 are read").first.wait_for()
+    tab.close()
+
+
+def test_who_asks_too_often_reads_it_on_the_page_and_goes_on(
+    chromium: Any, page: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tab = chromium.new_page()
+    tab.goto(page.url)
+    tab.wait_for_selector(".egma-lines button")
+    told = tab.get_by_text("Too many requests came from your address; wait a moment, and try again.").first
+    with monkeypatch.context() as patch:
+        patch.setattr(guard, "MOST_REQUESTS", 0)
+        tab.get_by_role("button", name="Show where").click()
+        told.wait_for()
+        tab.reload()
+        tab.get_by_text("Too many requests").wait_for()
+    tab.reload()
+    tab.wait_for_selector(".egma-lines button")
+    with monkeypatch.context() as patch:
+        patch.setattr(guard, "MOST_REQUESTS", 0)
+        tab.locator("#radiograph input[type=file]").set_input_files(write_image(tmp_path, "picture.png", 320, 160))
+        told.wait_for()
+    choose_picture(tab, write_image(tmp_path, "picture.png", 320, 160), "no effusion")
     tab.close()
 
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from benchmarks import page as benchmark
-from tests.egma.page.browsing import needs_chromium, write_image
+from tests.egma.page.browsing import browser, needs_chromium, write_image
 from tests.egma.page.conftest import Served
 
 
@@ -17,6 +17,24 @@ def test_the_page_travels_compressed(page: Served) -> None:
         assert answer.headers["content-encoding"] == "gzip" and answer.headers["vary"] == "Accept-Encoding"
     print(f"{len(whole.content)} bytes, {sent} as they travel")
     assert sent < len(whole.content) / 3
+
+
+@needs_chromium
+def test_a_browser_that_comes_again_is_sent_no_page_and_no_script(page: Served) -> None:
+    sizes = """() => performance.getEntries().filter((one) => !one.name.includes("gradio_api"))
+        .map((one) => one.transferSize ?? 0)"""
+    sent = []
+    with browser() as chromium:
+        tab = chromium.new_context().new_page()
+        for _ in range(2):
+            tab.goto(page.url)
+            tab.wait_for_selector(".egma-lines button")
+            tab.wait_for_function("() => performance.getEntriesByType('navigation')[0].loadEventEnd > 0")
+            sent.append(sum(tab.evaluate(sizes)))
+    whole = httpx.get(page.url).content
+    assert whole == httpx.get(page.url).content  # the same, whatever people did
+    print(f"{sent[0]} bytes at the first visit, {sent[1]} at the second")
+    assert sent[0] > 200_000 and sent[1] < 20_000
 
 
 def test_more_visitors_than_are_served_at_once_wait_and_are_not_refused(

@@ -5,10 +5,10 @@ const path = require("node:path");
 const vm = require("node:vm");
 
 const STATIC = path.join(__dirname, "../../../../egma/page/static");
-const context = vm.createContext({});
-for (const name of ["maps.js", "optics.js", "timeline.js", "words.js"]) {
+const context = vm.createContext({ Blob, TextEncoder });
+for (const name of ["maps.js", "optics.js", "timeline.js", "words.js", "zip.js"]) {
   vm.runInContext(fs.readFileSync(path.join(STATIC, name), "utf8"), context, { filename: name });
 }
 // as plain values: what another context made is of its own classes
 const plain = (value) => JSON.parse(JSON.stringify(value));
-module.exports = { ...vm.runInContext("({ egmaMaps, egmaOptics, egmaTimeline, egmaWords })", context), plain };
+module.exports = { ...vm.runInContext("({ egmaMaps, egmaOptics, egmaTimeline, egmaWords, egmaZip })", context), plain };
