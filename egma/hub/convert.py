@@ -1,4 +1,4 @@
-"""Other people's published weights into ours: MedCLIP's checkpoints (Swin or ResNet-50) and the EGMA authors' layout.
+"""Other people's published weights: MedCLIP's (Swin or ResNet-50), the EGMA authors', MGCA's (ViT-B/16, to compare).
 
     python -m egma.hub.convert SOURCE --output DIR [--tokenizer ID]
 
@@ -17,19 +17,21 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer, BertConfig, PreTrainedConfig, ResNetConfig, SwinConfig
+from transformers import AutoModel, AutoTokenizer, BertConfig, PreTrainedConfig, ResNetConfig, SwinConfig, ViTConfig
 from transformers.image_utils import PILImageResampling
 
 from dataset_scripts.command_line import Parser, program
 from dataset_scripts.schema import UserError
-from modeling_egma import EgmaConfig, EgmaModel, EgmaProcessor
+from egma.hub import mgca
+from egma.inference.mgca import MgcaConfig
+from modeling_egma import EgmaConfig, EgmaProcessor
 from modeling_egma.towers_egma import loading_faults
 
 TOKENIZER = "emilyalsentzer/Bio_ClinicalBERT"
 # of both, from their repositories (RyanWangZf/MedCLIP, MoMarky/EGMA): grey values, frame, and tokens of a text
 IMAGE_MEAN, IMAGE_STD = 0.5862785803043838, 0.27950088968644304
 MAX_LENGTH = 77
-HEAD_WIDTH = 64  # of BERT's attention; no tensor's shape tells it
+HEAD_WIDTH = 64  # of BERT's and a ViT's attention; no tensor's shape tells it
 IMAGE_SIZE = 224
 
 
@@ -43,6 +45,7 @@ class Layout(NamedTuple):
 
 MEDCLIP = Layout("MedCLIP", [1, 2, -1], PILImageResampling.BICUBIC)
 AUTHORS_EGMA = Layout("the authors' EGMA", 4, PILImageResampling.BILINEAR)
+MGCA = Layout("MGCA", 1, PILImageResampling.BOX)
 ONLY_THE_AUTHORS = r"(.*\.)?word_local_atten_layer\..*|vision_model\.projection_head[12]\..*"
 
 VISION, TEXT = "vision_model.model.", "text_model.model."
@@ -55,7 +58,9 @@ RENAMED = {
 DROPPED = {
     "indices that the model computes": r".*\.(position_ids|relative_position_index)$",
     "projections of earlier stages, which no score uses": r"vision_model\.projection_head[12]\..*",
-    "word-to-region attention, which the objective does not have": r"(.*\.)?word_local_atten_layer\..*",
+    "attention between words and regions, which no score uses": r"(.*\.)?(word|patch)_local_atten_layer\..*",
+    "cross attention of a text encoder that reads text alone": r"text_encoder_q\.model\..*\.crossattention\..*",
+    "prototypes, which only training compares with": r"prototype_layer\..*",
     "the text encoder's unused pooler": r"text_model\.model\.pooler\..*",
     "a classifier's leftovers": r"(vision_model\.(model\.)?)?(classifier|head)\..*|vision_model\.model\.fc\.bias",
     "counters of batches": r".*\.num_batches_tracked$",
@@ -68,8 +73,8 @@ RESNET_RULES = (
 )
 
 
-def convert(source: Path, text_heads: int | None = None) -> tuple[EgmaModel, Layout, dict[str, list[str]]]:
-    """The model, whose layout it had, and the dropped keys by rule.
+def convert(source: Path, text_heads: int | None = None) -> tuple[Any, Layout, dict[str, list[str]]]:
+    """The model (of MGCA an `MgcaModel`), whose layout it had, and the dropped keys by rule.
 
     Args:
         text_heads: attention heads of the text encoder; None: one for each 64 of its width.
@@ -82,26 +87,29 @@ def convert(source: Path, text_heads: int | None = None) -> tuple[EgmaModel, Lay
     kept: dict[str, Tensor] = {}
     unknown = []
     layout = AUTHORS_EGMA if any(re.fullmatch(ONLY_THE_AUTHORS, name) for name in tensors) else MEDCLIP
+    layout = MGCA if any(name.startswith(mgca.SIGN) for name in tensors) else layout
     is_resnet = f"{VISION}conv1.weight" in tensors
+    if mgca.RESNET in tensors:
+        raise UserError(f"{source}: an MGCA with a ResNet-50; expected the one with a ViT-B/16, which is known here")
     for name, value in tensors.items():
         rule = next((title for title, pattern in DROPPED.items() if re.fullmatch(pattern, name)), None)
-        target = None if rule is not None else _target(name, is_resnet)
         if rule is not None:
             dropped.setdefault(rule, []).append(name)
-        elif target is None:
-            unknown.append(name)
+            continue
+        found = mgca.renamed(name, value) if layout is MGCA else _renamed(name, value, is_resnet)
+        if found and not found.keys() & kept.keys():
+            kept |= {target: part.contiguous() for target, part in found.items()}
         else:
-            kept[target] = value.reshape(()) if target == "logit_scale" else value.contiguous()
-    lacking = {"visual_projection.weight", "text_projection.weight", "logit_scale"} - kept.keys()
+            unknown.append(name)
+    lacking = set() if layout is MGCA else set(RENAMED.values()) - kept.keys()
     if unknown or lacking:
         raise UserError(
-            f"{source}: no MedCLIP or EGMA checkpoint; "
-            + (f"unknown keys {', '.join(unknown[:3])} ({len(unknown)} in all)" if unknown else "")
+            f"{source}: no checkpoint of MedCLIP, EGMA or MGCA; "
+            + (f"unknown or repeated keys {', '.join(unknown[:3])} ({len(unknown)} in all)" if unknown else "")
             + (f"{'; ' if unknown else ''}nothing for {', '.join(sorted(lacking))}" if lacking else "")
-            + f"; expected {VISION}* of a Swin or a ResNet, {TEXT}* of a BERT, {', '.join(RENAMED)}"
+            + f"; expected {VISION}* of a Swin or a ResNet, {TEXT}* of a BERT, {', '.join(RENAMED)}, or MGCA's"
         )
-    config = _config(source, kept, is_resnet, text_heads)
-    config.text_layers = layout.text_layers
+    config = _config(source, kept, layout, is_resnet, text_heads)
     return _loaded(source, kept, config), layout, dropped
 
 
@@ -131,7 +139,7 @@ def read_tensors(source: Path) -> dict[str, Tensor]:
         kind = type(error).__name__
         raise UserError(
             f"{source}: not a checkpoint that can be read without running code ({kind}); expected a state dict written "
-            "by torch.save or safetensors"
+            "by torch.save or safetensors: of a Lightning file that you trust, save its 'state_dict' alone"
         ) from None
     found = found.get("state_dict", found) if isinstance(found, Mapping) else found
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
@@ -139,15 +147,15 @@ def read_tensors(source: Path) -> dict[str, Tensor]:
     return dict(found)
 
 
-def _target(name: str, is_resnet: bool) -> str | None:
+def _renamed(name: str, value: Tensor, is_resnet: bool) -> dict[str, Tensor]:
     if name in RENAMED:
-        return RENAMED[name]
+        return {RENAMED[name]: value.reshape(()) if name == "logit_scale" else value}
     if name.startswith(TEXT):
-        return f"text_model.{name.removeprefix(TEXT)}"
+        return {f"text_model.{name.removeprefix(TEXT)}": value}
     if not name.startswith(VISION):
-        return None
+        return {}
     inner = name.removeprefix(VISION)
-    return f"vision_model.{_resnet_name(inner) if is_resnet else inner}"
+    return {f"vision_model.{_resnet_name(inner) if is_resnet else inner}": value}
 
 
 def _resnet_name(name: str) -> str:
@@ -160,16 +168,22 @@ def _resnet_name(name: str) -> str:
     return name
 
 
-def _config(source: Path, tensors: Mapping[str, Tensor], is_resnet: bool, text_heads: int | None) -> EgmaConfig:
+def _config(source: Path, tensors: Mapping[str, Tensor], layout: Layout, is_resnet: bool, heads: int | None) -> Any:
     """What the tensors' shapes say."""
     try:
-        return EgmaConfig(
+        text = _bert_config(tensors, heads)
+        if layout is MGCA:
+            widths = [tensors[f"heads.img_global.{place}.weight"].shape[0] for place in (0, 3)]
+            return MgcaConfig(vision_config=_vit_config(tensors), text_config=text, head_widths=widths)
+        config = EgmaConfig(
             vision_config=_resnet_config(tensors) if is_resnet else _swin_config(tensors),
-            text_config=_bert_config(tensors, text_heads),
+            text_config=text,
             projection_dim=tensors["visual_projection.weight"].shape[0],
         )
     except KeyError as error:
-        raise UserError(f"{source}: lacks {error} of a {'ResNet' if is_resnet else 'Swin'} or a BERT") from None
+        raise UserError(f"{source}: lacks {error} of the encoders of {layout.name}") from None
+    config.text_layers = layout.text_layers
+    return config
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
@@ -190,6 +204,17 @@ def _swin_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         window_size=window,
     )  # fmt: skip
     return config.to_dict()
+
+
+def _vit_config(tensors: Mapping[str, Tensor]) -> ViTConfig:
+    width, _, _, patch = tensors["vision_model.embeddings.patch_embeddings.projection.weight"].shape
+    positions = tensors["vision_model.embeddings.position_embeddings"].shape[1]
+    return ViTConfig(
+        hidden_size=width, num_hidden_layers=_count(tensors, r"vision_model\.encoder\.layer\.(\d+)\."),
+        num_attention_heads=max(1, width // HEAD_WIDTH), layer_norm_eps=1e-6,
+        intermediate_size=tensors["vision_model.encoder.layer.0.intermediate.dense.weight"].shape[0],
+        image_size=round((positions - 1) ** 0.5) * patch, patch_size=patch,
+    )  # fmt: skip
 
 
 def _resnet_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -217,12 +242,12 @@ def _bert_config(tensors: Mapping[str, Tensor], heads: int | None) -> dict[str, 
     return config.to_dict()
 
 
-def _loaded(source: Path, tensors: dict[str, Tensor], config: EgmaConfig) -> EgmaModel:
+def _loaded(source: Path, tensors: dict[str, Tensor], config: PreTrainedConfig) -> Any:
     """Through a folder, as transformers knows the names of its models on disk."""
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
         save_file(tensors, Path(folder) / "model.safetensors", metadata={"format": "pt"})
-        model, info = EgmaModel.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True)
+        model, info = AutoModel.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True)
     if faults := loading_faults(info):
         raise UserError(f"{source}: the weights do not fill the model that their shapes tell: {faults}")
     return model
@@ -244,9 +269,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
     except (OSError, ValueError) as error:
         raise UserError(f"{options.tokenizer}: no tokenizer ({str(error).splitlines()[0]})") from None
-    processor = processor_of(layout, model.config, tokenizer)
-    model.save_pretrained(options.output)
-    processor.save_pretrained(options.output)
+    if layout is MGCA:
+        parts = mgca.preparation(model, tokenizer, layout.resample)
+    else:
+        parts = [processor_of(layout, model.config, tokenizer)]
+    for part in (model, *parts):
+        part.save_pretrained(options.output)
     print(f"layout of {layout.name}: pictures and text are prepared as it does")
     for rule, names in dropped.items():
         print(f"dropped: {len(names)} tensors, {rule}")

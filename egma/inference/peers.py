@@ -14,13 +14,15 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from dataset_scripts.schema import UserError
 from egma.inference.embeddings import inference
+from egma.inference.mgca import MgcaConfig
 from egma.inference.models import LOADING_ERRORS, reason_of, require_model
 from modeling_egma.towers_egma import encoder_faults, patch_tokens, pooled_alone, text_positions
 
 # by the type of model, as trained: sentences of any length with a mask over what fills them up, or all of the longest
 # length without one. SigLIP 2 of one image size has SigLIP's type; a tokenizer does not say which of both it is for
-MASKED = ("clip", "clipseg", "metaclip_2", "altclip", "chinese_clip", "vision-text-dual-encoder")
+MASKED = ("clip", "clipseg", "metaclip_2", "altclip", "chinese_clip", "vision-text-dual-encoder", "mgca")
 FILLED = ("siglip",)
+SQUARES = (MgcaConfig.model_type,)  # whose own pictures are padded, too
 NAFLEX = ("siglip2", "siglip2_vision_model")
 SAME = 1e-4  # largest difference of an embedding with and without others beside it
 TRIED_SIDES, TRIED_TEXTS = (40, 64), ("clear", "no pleural effusion is seen")
@@ -57,6 +59,8 @@ class Peer(nn.Module):
 
     def _patches(self, pixel_values: Tensor) -> Tensor | None:
         """(B, P, D); None where no token has a way into the common space."""
+        if hasattr(self.model, "get_patch_features"):
+            return normalize(self.model.get_patch_features(pixel_values=pixel_values).float(), dim=-1)
         vision = self.model.vision_model
         is_clip = hasattr(self.model, "visual_projection") and hasattr(vision, "post_layernorm")
         if not (is_clip or hasattr(vision, "head")):
@@ -86,24 +90,24 @@ class PeerProcessor:
 
     Args:
         length: tokens of a sentence, at most.
-        is_filled: whether every sentence is filled up to `length`, without a mask.
+        kind: type of the peer's model.
 
     With a tokenizer images come twice, in 6 channels: as the model's own processor makes them, which may cut or
-    squeeze, and padded to a square before, the frame that maps are taken back from.
+    squeeze, and padded to a square before and not cut, the frame that maps are taken back from.
     """
 
-    def __init__(self, image_processor: Any, tokenizer: Any | None, length: int, is_filled: bool, name: str) -> None:
+    def __init__(self, image_processor: Any, tokenizer: Any | None, length: int, kind: str, name: str) -> None:
         self.image_processor, self.tokenizer = image_processor, tokenizer
-        self.length, self.is_filled, self.name = length, is_filled, name
+        self.length, self.is_filled, self.is_square, self.name = length, kind in FILLED, kind in SQUARES, name
 
     def __call__(
         self, images: Sequence[Any] | None = None, text: Sequence[str] | None = None, return_tensors: str = "pt"
     ) -> Mapping[str, Tensor]:
         if images is not None:
             padded = [ImageOps.pad(image, (max(image.size),) * 2) for image in images]
-            views = [list(images), padded] if self.tokenizer is not None else [list(images)]
-            seen = [self.image_processor(images=view, return_tensors=return_tensors)["pixel_values"] for view in views]
-            return {"pixel_values": torch.cat(seen, dim=1)}
+            own = self._pixels(padded if self.is_square else images)
+            views = [own] if self.tokenizer is None else [own, self._pixels(padded, is_whole=True)]
+            return {"pixel_values": torch.cat(views, dim=1)}
         if self.tokenizer is None:
             raise UserError(f"{self.name} has no text tower; of the tasks it can only take linear_probe")
         assert text is not None
@@ -123,6 +127,13 @@ class PeerProcessor:
             tokens["attention_mask"] = torch.ones_like(tokens["input_ids"])
         return tokens
 
+    def _pixels(self, images: Sequence[Any], is_whole: bool = False) -> Tensor:
+        changes: dict[str, Any] = {}
+        if is_whole and getattr(self.image_processor, "do_center_crop", False):
+            size = {side: self.image_processor.crop_size[side] for side in ("height", "width")}
+            changes = {"do_center_crop": False, "do_resize": True, "size": size}
+        return cast(Tensor, self.image_processor(images=list(images), return_tensors="pt", **changes)["pixel_values"])
+
 
 def load_peer(name: str) -> tuple[Peer, PeerProcessor]:
     """A Hub id or a folder, computing in float32; safetensors only, no code of the repository is run.
@@ -141,7 +152,7 @@ def load_peer(name: str) -> tuple[Peer, PeerProcessor]:
         length = 0 if tokenizer is None else text_positions(model.text_model) or 0
         if tokenizer is not None and kind not in FILLED:
             length = min(length or tokenizer.model_max_length, tokenizer.model_max_length)
-        processor = PeerProcessor(image_processor, tokenizer, length, kind in FILLED, name)
+        processor = PeerProcessor(image_processor, tokenizer, length, kind, name)
         _check_alone(peer, processor)
     except UserError:
         raise

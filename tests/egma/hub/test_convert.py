@@ -168,11 +168,15 @@ def test_program_writes_a_folder_that_loads(published: Any, tmp_path: Path, toke
 
 
 def test_every_key_is_used_dropped_or_an_error(published: Any, tmp_path: Path) -> None:
-    tensors = torch.load(published[0], weights_only=True)
+    tensors, one = torch.load(published[0], weights_only=True), torch.ones(DIM, 32)
     for change, message in (
         (
             lambda t: t.update({"decoder.weight": torch.zeros(1)}),
-            r"unknown keys decoder\.weight \(1 in all\); expected vision",
+            r"unknown or repeated keys decoder\.weight \(1 in all\); expected vision",
+        ),
+        (
+            lambda t: t.update({"vision_model.projection_head.weight": 0 * one, "vision_model.model.fc.weight": one}),
+            r"repeated keys vision_model\.(model\.fc|projection_head)\.weight \(1 in all\)",
         ),
         (lambda t: t.pop("logit_scale"), "nothing for logit_scale"),
         (lambda t: t.pop("text_model.model.encoder.layer.1.output.dense.weight"), "they lack 1 tensors"),
