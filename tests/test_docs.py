@@ -91,7 +91,7 @@ def test_every_picture_is_in_the_list_of_those_that_one_command_makes() -> None:
     listed = (ROOT / "docs" / "images" / "README.md").read_text(encoding="utf-8")
     shown = {Path(link).name for page in PAGES for link in re.findall(r"\]\(([^)\s]+\.png)\)", page.read_text())}
     assert shown == {path.name for room in ("images", "evidence") for path in (ROOT / "docs" / room).glob("*.png")}
-    assert shown == set(re.findall(r"[\w-]+\.png", listed))
+    assert shown == set(re.findall(r"[\w.-]+\.png", listed))
 
 
 def test_every_page_is_in_the_index_and_they_are_few() -> None:
