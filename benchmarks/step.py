@@ -126,7 +126,8 @@ def _texts(module: TrainingModule, batch: Mapping[str, Any]) -> Tensor:
 def _clip_loss(module: TrainingModule, batch: Mapping[str, Any]) -> Tensor:
     """Pooled images against the mean of their sentences."""
     images, _ = module.model.encode_images(batch["pixel_values"])
-    sentences, rows = _texts(module, batch)[batch["sentence_index"]], batch["sentence_to_image"]
+    sentences = _texts(module, batch)[batch["sentence_index"]]
+    rows = batch["sentence_to_image"].to(sentences.device)
     reports = F.normalize(torch.zeros_like(images).index_add(0, rows, sentences), dim=-1)
     logits = images @ reports.T * module.model.logit_scale.exp()
     own = torch.arange(len(images), device=images.device)

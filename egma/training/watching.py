@@ -164,10 +164,10 @@ def gallery_rows(rows: Sequence[Mapping[str, Any]], batch: Batch, maps: Tensor) 
     """The longest sentence of each reading: its map by the model, and by the reader's gaze where there is one.
 
     Args:
-        batch: the collated `rows`, un-augmented.
+        batch: the collated `rows`, un-augmented, from `step.to_device`.
         maps: (N, G, G) of every sentence on its own image.
     """
-    of_image, gaze = batch["sentence_to_image"].cpu(), batch["gaze_heatmaps"]
+    of_image, gaze = batch["sentence_to_image"], batch["gaze_heatmaps"]
     chosen = []
     for place, row in enumerate(rows):
         sentences = (of_image == place).nonzero().squeeze(1)
